@@ -1,0 +1,160 @@
+"""The `distillery` command: what to run next, whether files are sound, how good images are.
+
+Stages are run by Snakemake or DVC, not from here. Bad input is one line on standard error and exit
+code 2; `verify` ends with 1 when something is damaged.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distillery import artifacts
+from distillery.errors import DistilleryError
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+_UsageError = typer.BadParameter.__bases__[0]  # click's; newer versions of typer hide click
+
+
+@app.callback(invoke_without_command=True)
+def _root(context: typer.Context) -> None:
+    """Smaller, faster Stable Diffusion by distillation.
+
+    The pipeline itself runs by `snakemake --cores 8 all` or `dvc repro`.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def plan(
+    targets: Annotated[
+        list[str] | None, typer.Argument(help="Rules or paths; all if none.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what would run, why, how long it took last time and how much it writes.
+
+    Example: distillery plan
+    Example: distillery plan models/unet/elr --json
+    """
+    from distillery.commands import plan as command
+    from distillery.params import load_params
+
+    work = Path(load_params(Path("params.yaml")).paths.work)
+    rows = command.plan(work, targets or ["all"])
+    typer.echo(json.dumps(command.as_json(rows), indent=1) if as_json else command.as_text(rows))
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="A folder of shards, a cache or a model.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check every hash under a folder that stages have written; name what is damaged.
+
+    Example: distillery verify data/teacher_cache
+    """
+    problems = artifacts.verify(path)
+    if as_json:
+        typer.echo(json.dumps({"path": str(path), "problems": problems}, indent=1))
+    else:
+        typer.echo("\n".join(problems) or f"{path}: every file matches its recorded hash")
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    images: Annotated[Path, typer.Option(help="Folder of images to judge.")],
+    reference: Annotated[Path, typer.Option(help="Folder with images of the same names.")],
+    out: Annotated[Path, typer.Option(help="Where to write the metrics.", metavar="FILE")],
+    metrics: Annotated[
+        str | None, typer.Option(help="Comma-separated, of psnr,ssim,fid,kid,clip_score.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="JSON or CSV (file_name, text) for the CLIP score.")
+    ] = None,
+    extractor: Annotated[
+        str | None, typer.Option(help="Folder or hub id of the network for FID, KID, CLIP score.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Compare two folders of images: PSNR and SSIM always, others where a network is named.
+
+    A metric that --metrics names and that can't be had is an error; otherwise it is listed as
+    skipped, with the reason.
+
+    Example: distillery evaluate --images student --reference teacher --out metrics.json
+    """
+    from distillery.metrics.folders import evaluate_folders
+    from distillery.progress import bar
+
+    with bar(None, "evaluate", unit="image") as progress:
+        found = evaluate_folders(
+            images, reference, metrics=metrics.split(",") if metrics else None, prompts=prompts,
+            extractor=extractor, device=device, on_image=progress.update,
+        )  # fmt: skip
+    artifacts.write_json(out, found)
+    typer.echo(json.dumps(found, indent=1) if as_json else _metrics_table(found))
+
+
+@app.command()
+def adopt() -> None:
+    """Record in DVC what Snakemake has made; refuses while Snakemake has something to run.
+
+    Example: snakemake --cores 8 all && distillery adopt && dvc push --run-cache
+    """
+    from distillery.commands import handover
+
+    handover.adopt()
+    typer.echo("DVC has recorded every output; share it with `dvc push --run-cache`.")
+
+
+@app.command()
+def trust() -> None:
+    """Record in Snakemake what DVC has made or pulled; refuses unless `dvc status` is clean.
+
+    Example: dvc repro --pull && distillery trust && snakemake -n all
+    """
+    from distillery.commands import handover
+
+    handover.trust()
+    typer.echo("Snakemake takes every output as up to date.")
+
+
+def _metrics_table(found: dict[str, Any]) -> str:
+    lines = [f"{'metric':<12}{'value':>10}{'95% interval':>22}{'n':>7}"]
+    for name, m in found["metrics"].items():
+        interval = f"{m['ci_low']:.4f} .. {m['ci_high']:.4f}"
+        lines.append(f"{name:<12}{m['value']:>10.4f}{interval:>22}{m['n']:>7}")
+    lines += [f"{name:<12}skipped: {reason}" for name, reason in found["skipped"].items()]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script."""
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except DistilleryError as error:
+        sys.exit(_fail(str(error)))
+    except _UsageError as error:
+        sys.exit(_fail(f"{error.format_message()} See `distillery --help`."))
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> int:
+    for line in message.splitlines():
+        print(f"distillery: {line}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the `distillery` command does beyond the library."""

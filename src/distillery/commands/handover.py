@@ -1,0 +1,51 @@
+"""Let Snakemake and DVC agree about what is up to date.
+
+Each keeps its own record. DVC keeps no times, so after `dvc pull` Snakemake would rerun at random,
+and after `dvc repro` it has no record and would miss later edits of params.yaml. `adopt` hands
+Snakemake's outputs to DVC, `trust` DVC's to Snakemake; each first asks the other tool for proof.
+"""
+
+import subprocess
+import sys
+
+from distillery.commands.plan import resolve_jobs
+from distillery.errors import DistilleryError
+
+
+def adopt() -> None:
+    """Record in DVC what Snakemake has made; refuse unless Snakemake has nothing to do."""
+    pending = [job["label"] for job in resolve_jobs() if job["needed"]]
+    if pending:
+        raise DistilleryError(
+            f"snakemake has {len(pending)} stages to run, first {pending[0]}; "
+            "run `snakemake --cores 8 all`, then adopt"
+        )
+    _run("dvc", "commit", "--force", "--quiet")
+
+
+def trust() -> None:
+    """Record in Snakemake what DVC has made or pulled; refuse unless `dvc status` is clean."""
+    status = _call("dvc", "status", "--quiet")
+    if status.returncode != 0:
+        why = _last_line(status.stderr) or "something is out of date"
+        raise DistilleryError(
+            f"dvc status is not clean ({why}); run `dvc repro --pull`, then trust"
+        )
+    # Plain --touch passes over what Snakemake has no record of, which here is everything.
+    _run("snakemake", "--touch", "--forceall", "--cores", "1", "--quiet", "all", "--", "all")
+
+
+def _call(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _run(module: str, *arguments: str) -> None:
+    done = _call(module, *arguments)
+    if done.returncode != 0:
+        raise DistilleryError(f"{module} {arguments[0]} failed: {_last_line(done.stderr)}")
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

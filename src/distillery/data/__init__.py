@@ -1,0 +1,1 @@
+"""Data: scenes, readers, filters, duplicates, conditions, loading."""

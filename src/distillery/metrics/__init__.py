@@ -1,0 +1,1 @@
+"""Metrics: distribution, text alignment, the scenes reader, cost."""

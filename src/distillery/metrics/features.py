@@ -1,0 +1,178 @@
+"""Named networks that turn images and captions into vectors.
+
+In: `teacher_clip` (the CLIP model beside the teacher), a local folder or a hub id; uint8 images.
+Out: float64 vectors, and settings that say which network and which resizing. A network that can't
+be had is an error, never replaced by another. Not here: distances of the vectors.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import CLIPModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from distillery.artifacts import hash_files, hash_json
+from distillery.errors import DistilleryError
+from distillery.samples import batches
+
+transformers_logging.disable_progress_bar()  # weights load faster than its bar is read
+TEACHER_CLIP = "teacher_clip"
+BATCH_SIZE = 64  # fixed, so that features do not depend on a setting of speed
+_FILES = ("*.json", "*.safetensors", "*.txt")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize of the shorter side, centre crop and normalisation, as the network was trained."""
+
+    size_px: int
+    resample: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "Preprocess":
+        """Read preprocessor_config.json; raises DistilleryError without one."""
+        path = folder / "preprocessor_config.json"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            size = values.get("crop_size") or values["size"]
+            size_px = (
+                size if isinstance(size, int) else size.get("height", size.get("shortest_edge"))
+            )
+            mean, std = tuple(values["image_mean"]), tuple(values["image_std"])
+        except (OSError, ValueError, KeyError) as error:
+            raise DistilleryError(f"{path}: unusable ({error}); a saved model has one") from None
+        return cls(int(size_px), int(values.get("resample", Image.Resampling.BICUBIC)), mean, std)
+
+    def describe(self) -> str:
+        """Resize mode, for the settings of a metric."""
+        name = Image.Resampling(self.resample).name.lower()
+        return f"shorter side to {self.size_px} px ({name}, antialiased), centre crop"
+
+    def __call__(self, images: np.ndarray) -> Tensor:
+        """float32 [n, 3, size, size] of uint8 RGB [n, H, W, 3]."""
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            raise DistilleryError(
+                f"images {images.dtype} {images.shape}; 8-bit RGB [n, H, W, 3] is due"
+            )
+        resized = np.stack([self._resize(image) for image in images])
+        scaled = resized.astype(np.float32) / 255
+        normal = (scaled - np.float32(self.mean)) / np.float32(self.std)
+        return torch.from_numpy(normal).permute(0, 3, 1, 2)
+
+    def _resize(self, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        if height == width == self.size_px:
+            return image
+        ratio = self.size_px / min(height, width)
+        size = (max(round(width * ratio), self.size_px), max(round(height * ratio), self.size_px))
+        resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling(self.resample)))
+        top, left = (size[1] - self.size_px) // 2, (size[0] - self.size_px) // 2
+        return resized[top : top + self.size_px, left : left + self.size_px]
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A frozen network with its preprocessing; `tokenizer` only where it is a CLIP model."""
+
+    name: str
+    fingerprint: str
+    model: nn.Module
+    preprocess: Preprocess
+    tokenizer: Any = None
+
+    def settings(self) -> dict[str, Any]:
+        """What stands beside every number made with it."""
+        return {
+            "extractor": self.name,
+            "extractor_fingerprint": self.fingerprint[:16],
+            "resize": self.preprocess.describe(),
+        }
+
+    @torch.no_grad()
+    def image_features(self, images: np.ndarray) -> np.ndarray:
+        """Features float64 [n, d] of uint8 images; of a CLIP model the projected embedding."""
+        rows = [self._image_batch(self.preprocess(batch)) for batch in batches(images, BATCH_SIZE)]
+        return torch.cat(rows).double().cpu().numpy()
+
+    def _image_batch(self, pixels: Tensor) -> Tensor:
+        pixels = pixels.to(next(self.model.parameters()).device)
+        if self.tokenizer is None:
+            return self.model(pixel_values=pixels).pooler_output.flatten(1)
+        pooled = self.model.vision_model(pixel_values=pixels).pooler_output
+        return self.model.visual_projection(pooled)
+
+    @torch.no_grad()
+    def text_features(self, captions: Sequence[str]) -> np.ndarray:
+        """Projected embeddings float64 [n, d]; longer captions are cut at the tokenizer's limit."""
+        if self.tokenizer is None:
+            raise DistilleryError(f"{self.name}: no CLIP model, so it can't score captions")
+        rows = []
+        for batch in batches(captions, BATCH_SIZE):
+            tokens = self.tokenizer(
+                list(batch), padding="max_length", truncation=True, return_tensors="pt",
+                max_length=self.model.config.text_config.max_position_embeddings,
+            ).to(next(self.model.parameters()).device)  # fmt: skip
+            pooled = self.model.text_model(tokens.input_ids, tokens.attention_mask).pooler_output
+            rows.append(self.model.text_projection(pooled))
+        return torch.cat(rows).double().cpu().numpy()
+
+
+def load_extractor(name: str, teacher: Path | None, device: torch.device | str) -> Extractor:
+    """Load `teacher_clip`, a folder or a hub id; raises DistilleryError if it can't be had."""
+    folder = _locate(name, teacher)
+    try:
+        is_clip = json.loads((folder / "config.json").read_text())["model_type"] == "clip"
+        model = _model_class(is_clip).from_pretrained(
+            folder, use_safetensors=True, dtype=torch.float32
+        )
+        tokenizer = CLIPTokenizer.from_pretrained(folder) if is_clip else None
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise DistilleryError(f"{folder}: no usable vision model: {reason}") from None
+    weights = {n: h for n, h in hash_files(folder).items() if n.endswith((".safetensors", ".json"))}
+    return Extractor(
+        name,
+        hash_json(weights),
+        model.to(device).requires_grad_(False).eval(),
+        Preprocess.from_folder(folder),
+        tokenizer,
+    )
+
+
+def _model_class(is_clip: bool) -> Any:
+    """CLIPModel, or the much slower to import AutoModel for any other network."""
+    if is_clip:
+        return CLIPModel
+    from transformers import AutoModel
+
+    return AutoModel
+
+
+def _locate(name: str, teacher: Path | None) -> Path:
+    if name == TEACHER_CLIP:
+        if teacher is not None and (teacher / "clip").is_dir():
+            return teacher / "clip"
+        raise DistilleryError(
+            f"{TEACHER_CLIP}: {teacher}/clip not found, this teacher brings no CLIP model; set "
+            "evaluate.clip_model and evaluate.feature_extractor to a local folder of one"
+        )
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_FILES)))
+    except Exception as error:
+        raise DistilleryError(
+            f"{name}: neither a local folder nor to be had from the hub "
+            f"({type(error).__name__}); download it elsewhere and give its folder"
+        ) from None

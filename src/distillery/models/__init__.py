@@ -1,0 +1,1 @@
+"""Student architectures, their initialisation from a teacher, and what they cost."""

@@ -1,0 +1,158 @@
+"""Images for the page, small and inside it.
+
+In: samples of all models; rejected rows of curation. Out: data URIs. Images up to 128 px stay PNG,
+larger ones become WebP of at most 320 px. Undecodable and unsafe images are never embedded. Not
+here: how they are laid out.
+"""
+
+import base64
+import io
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from distillery.artifacts import read_json
+from distillery.data.images import UndecodableError, decode_rgb
+from distillery.report.evidence import Results, label
+from distillery.samples import read_samples, sample_folders
+from distillery.shards import list_shards, read_table_shard
+
+PLAIN_PX, MAX_PX, THUMBNAIL_PX = 128, 320, 96
+EXAMPLES_PER_REASON = 4
+FAILED_REASONS = ("unreadable", "not_downloaded")
+WITHHELD = ("punsafe", "unsafe", "blocklist")
+HERO = (
+    "teacher/guided", "unet/elr", "unet/svd_only", "unet/decomposed_no_kd", "unet/standard_no_kd",
+)  # fmt: skip
+
+
+def data_uri(encoded: bytes, max_px: int = MAX_PX) -> str:
+    """A PNG as it is where it is small, else a smaller WebP."""
+    image = Image.open(io.BytesIO(encoded))
+    if max(image.size) <= PLAIN_PX and image.format == "PNG":
+        return _uri(encoded, "png")
+    return _webp(image.convert("RGB"), max_px)
+
+
+def _webp(image: Image.Image, max_px: int) -> str:
+    image.thumbnail((max_px, max_px), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, format="WEBP", quality=82, method=4)
+    return _uri(buffer.getvalue(), "webp")
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def read_gallery(samples: Path, results: Results, num_samples: int) -> dict[str, Any]:
+    """{"prompts": [captions], "models": [{"id", "label", "images": [data URIs]}]}.
+
+    All models answer the same prompts from the same noise; of several training seeds the first is
+    shown.
+    """
+    models, prompts = [], []
+    found = {
+        path.relative_to(samples).as_posix(): path
+        for path in samples.glob("*/*")
+        if path.is_dir() and not path.name.startswith(".")
+    }
+    for variant in [v for v in results.variants() if v in found]:
+        folder = next(iter(sample_folders(found[variant]).values()))
+        rows = read_samples(folder, num_samples)
+        prompts = prompts or [row["caption"] for row in rows]
+        images = [data_uri(row["image"]) for row in rows]
+        models.append({"id": variant, "label": label(variant), "images": images})
+    return {"prompts": prompts, "models": models}
+
+
+def hero_strip(gallery: Mapping[str, Any], num_prompts: int) -> dict[str, Any]:
+    """The rows of the first screen: the teacher and the paper's students, a few prompts."""
+    by_id = {model["id"]: model for model in gallery["models"]}
+    models = [by_id[variant] for variant in HERO if variant in by_id]
+    if len(models) < 2:
+        models = gallery["models"][:5]
+    return {
+        "prompts": gallery["prompts"][:num_prompts],
+        "models": [{**model, "images": model["images"][:num_prompts]} for model in models],
+    }
+
+
+def read_rejected(curated: Path, selection: Path) -> list[dict[str, Any]]:
+    """Per reason, most frequent first: how many, examples with caption, detail and thumbnail."""
+    funnel = read_json(selection / "funnel.json")
+    counts = funnel["failed"] | funnel["rejected"]
+    examples = _filtered_examples(curated) | _duplicate_examples(curated, selection)
+    return [
+        {"reason": reason, "count": count, "examples": examples.get(reason, [])}
+        for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        if count
+    ]
+
+
+def _filtered_examples(curated: Path) -> dict[str, list[dict[str, Any]]]:
+    examples: dict[str, list[dict[str, Any]]] = {}
+    for shard in sorted(curated.glob("*/rejected/[0-9]*.parquet")):
+        for row in read_table_shard(shard):
+            kept = examples.setdefault(row["reason"], [])
+            if len(kept) < EXAMPLES_PER_REASON:
+                kept.append(_example(row, row["reason"], row["detail"]))
+    return examples
+
+
+def _duplicate_examples(curated: Path, selection: Path) -> dict[str, list[dict[str, Any]]]:
+    """Duplicates are found among curated images: show each with the copy that was kept."""
+    chosen: dict[str, list[dict]] = {}
+    for row in read_table_shard(selection / "rejected.parquet"):
+        kept = chosen.setdefault(row["reason"], [])
+        if len(kept) < EXAMPLES_PER_REASON:
+            kept.append(row)
+    keys = {row["key"] for rows in chosen.values() for row in rows}
+    found = _find_rows(curated, keys)
+    return {
+        reason: [
+            _example(found[r["key"]], reason, f"same as {r['duplicate_of']}")
+            for r in rows
+            if r["key"] in found
+        ]
+        for reason, rows in chosen.items()
+    }
+
+
+def _find_rows(curated: Path, keys: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Curated rows by key; reading stops when all are found."""
+    left, found = set(keys), {}
+    for shard in _curated_shards(curated):
+        if not left:
+            break
+        for row in read_table_shard(shard):
+            if row["key"] in left:
+                left.remove(row["key"])
+                found[row["key"]] = row
+    return found
+
+
+def _curated_shards(curated: Path) -> Iterable[Path]:
+    for part in sorted(p for p in curated.iterdir() if p.name.isdigit()):
+        yield from list_shards(part)
+
+
+def _example(row: Mapping[str, Any], reason: str, detail: str | None) -> dict[str, Any]:
+    image = (row["image"] or {}).get("bytes")
+    shown = image if reason not in (*FAILED_REASONS, *WITHHELD) else None
+    return {
+        "caption": row["caption"] or "",
+        "detail": detail or "",
+        "image": _thumbnail(shown) if shown else None,
+        "withheld": reason in WITHHELD,
+    }
+
+
+def _thumbnail(encoded: bytes) -> str | None:
+    """A small copy; these bytes were decoded in curation's guarded worker before."""
+    try:
+        return _webp(Image.fromarray(decode_rgb(encoded)), THUMBNAIL_PX)
+    except (UndecodableError, OSError, ValueError):
+        return None

@@ -1,0 +1,201 @@
+"""A typed function becomes the command `python -m distillery.stages.<verb>`.
+
+    @stage(reads=["seed", "data", "curate"])
+    def curate(params: Params, run: Run, part: int, raw: In, curated: Out) -> None: ...
+
+The command gets `--params FILE` and one option per further argument. `In` paths must exist and fit
+together (`In | None = None`: where given); each `Out` is a path beside the final name, published
+with a manifest when the function returns (under torchrun: by the main process). What the function
+may read of the params is what `reads` names: it is what both front ends watch, and what the
+fingerprint covers. This module knows nothing of Snakemake or DVC.
+"""
+
+import argparse
+import contextlib
+import inspect
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+from distillery import artifacts
+from distillery.codeclosure import code_version
+from distillery.errors import DistilleryError
+from distillery.log import log_path, log_to
+from distillery.params import Params, load_params, select
+from distillery.run import Run, library_versions, record_run
+
+In = Annotated[Path, "input"]
+Out = Annotated[Path, "output"]
+_INPUTS = (In, In | None)
+_RESERVED = ("params", "run")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: its function, the params it reads and what its command line takes."""
+
+    name: str
+    function: Callable[..., None]
+    reads: tuple[str, ...]
+    arguments: dict[str, Any]
+
+    def inputs(self) -> list[str]:
+        """Names of the arguments that are input paths."""
+        return [name for name, kind in self.arguments.items() if kind in _INPUTS]
+
+    def outputs(self) -> list[str]:
+        """Names of the arguments that are output paths."""
+        return [name for name, kind in self.arguments.items() if kind == Out]
+
+    def selectors(self) -> list[str]:
+        """Names of the other arguments: part, variant, view."""
+        return [n for n in self.arguments if n not in self.inputs() + self.outputs()]
+
+    def reads_for(self, **selected: Any) -> list[str]:
+        """Dotted params keys, with `{variant}` and the like filled in."""
+        return [key.format(**selected) for key in self.reads]
+
+    def label(self, **selected: Any) -> str:
+        """Name of one artefact of this stage: `curate/0`, `distill_unet/elr`."""
+        return "/".join([self.name, *(str(selected[name]) for name in self.selectors())])
+
+    def main(self, argv: Sequence[str] | None = None) -> None:
+        """Run as a command; bad input is one line on standard error and exit code 2."""
+        values = vars(self._parser().parse_args(argv))
+        params_file = values.pop("params")
+        try:
+            params = load_params(params_file)
+            label = self.label(**{name: values[name] for name in self.selectors()})
+            with log_to(log_path(Path(params.paths.work), label)):
+                self(params, **values)
+        except DistilleryError as error:
+            sys.exit(_fail(self.name, error))
+        except KeyboardInterrupt:
+            print(f"{self.name}: interrupted; run the same command to go on", file=sys.stderr)
+            sys.exit(130)
+
+    def _parser(self) -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser(
+            prog=f"python -m distillery.stages.{self.name}",
+            description=inspect.getdoc(self.function),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument("--params", type=Path, required=True, metavar="FILE")
+        for name, kind in self.arguments.items():
+            is_path = kind in (*_INPUTS, Out)
+            required = kind != In | None
+            parser.add_argument(f"--{name}", type=Path if is_path else kind, required=required)
+        return parser
+
+    def __call__(self, params: Params, **arguments: Any) -> None:
+        """Run the stage, publish its outputs and record the run."""
+        selected = {name: arguments[name] for name in self.selectors()}
+        given = [name for name in self.inputs() if arguments.get(name) is not None]
+        inputs = {name: Path(arguments[name]) for name in given}
+        label = self.label(**selected)
+        _require(inputs, label)
+        ancestors = artifacts.merge_ancestors(inputs)
+        recipe = self._recipe(params, selected, inputs)
+        run = Run(label, artifacts.hash_json(recipe), Path(params.paths.work))
+        _set_threads(params.num_threads)
+        started = time.monotonic()
+        print(f"{label}: started", file=sys.stderr)
+        outputs = self._execute(params, run, selected, inputs, arguments, (recipe, ancestors))
+        record = record_run(run, seconds=time.monotonic() - started, outputs=outputs)
+        print(
+            f"{label}: done in {record['seconds']:.1f} s -> {', '.join(map(str, outputs))}",
+            file=sys.stderr,
+        )
+
+    def _recipe(self, params: Params, selected: dict, inputs: dict[str, Path]) -> dict[str, Any]:
+        """What the artefact is made of; its hash is the fingerprint."""
+        return {
+            "stage": self.name,
+            "selected": {name: str(value) for name, value in selected.items()},
+            "inputs": {name: artifacts.content_of(path) for name, path in inputs.items()},
+            "params": select(params, self.reads_for(**selected)),
+            "code": code_version(f"distillery.stages.{self.name}"),
+            "libraries": library_versions(),
+            "schema": artifacts.SCHEMA_VERSION,
+        }
+
+    def _execute(
+        self, params: Params, run: Run, selected: dict, inputs: dict, arguments: dict, made: tuple
+    ) -> list[Path]:
+        """Call the function on partial paths; publish all of them once it has returned."""
+        finals = {name: Path(arguments[name]) for name in self.outputs()}
+        view = _View(params, self.reads_for(**selected))
+        publish = artifacts.publish if _is_main_process() else _discard
+        with contextlib.ExitStack() as stack:
+            partials = {n: stack.enter_context(publish(f)) for n, f in finals.items()}
+            self.function(params=view, run=run, **selected, **inputs, **partials)
+            for partial in partials.values():
+                if partial.is_dir():
+                    artifacts.write_manifest(partial, run.label, *made)
+        return list(finals.values())
+
+
+class _View:
+    """Params restricted to the sections a stage has declared; anything else is a bug, loudly."""
+
+    def __init__(self, params: Params, reads: list[str]) -> None:
+        self._params = params
+        self._sections = {key.split(".")[0] for key in reads} | {"paths"}
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._sections:
+            raise AttributeError(f"section {name!r} is not in this stage's reads")
+        return getattr(self._params, name)
+
+
+def stage(reads: Sequence[str]) -> Callable[[Callable[..., None]], Stage]:
+    """Decorator: see the module's docstring. `reads` are dotted keys of params.yaml."""
+
+    def wrap(function: Callable[..., None]) -> Stage:
+        hints = get_type_hints(function, include_extras=True)
+        arguments = {
+            name: hints[name]
+            for name in inspect.signature(function).parameters
+            if name not in _RESERVED
+        }
+        return Stage(function.__name__, function, tuple(reads), arguments)
+
+    return wrap
+
+
+def _require(inputs: dict[str, Path], label: str) -> None:
+    for name, path in inputs.items():
+        if not path.exists():
+            raise DistilleryError(f"{label}: --{name} {path}: not found; run its stage first")
+
+
+def _is_main_process() -> bool:
+    """False in the further processes that torchrun starts."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextlib.contextmanager
+def _discard(final: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / final.name
+
+
+def _set_threads(num_threads: int) -> None:
+    """Limit the numeric libraries that are already loaded; never derived from the machine."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(num_threads)
+    if cv2 := sys.modules.get("cv2"):
+        cv2.setNumThreads(num_threads)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(num_threads)
+
+
+def _fail(name: str, error: DistilleryError) -> int:
+    for line in str(error).splitlines():
+        print(f"{name}: {line}", file=sys.stderr)
+    return 2

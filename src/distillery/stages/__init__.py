@@ -1,0 +1,1 @@
+"""One thin module per pipeline stage; run with `python -m distillery.stages.<verb>`."""

@@ -1,0 +1,65 @@
+"""Stage `cache_teacher`: curated images in, one view of the teacher cache of one part out."""
+
+import functools
+import sys
+
+import torch
+
+from distillery.data.loader import iter_records
+from distillery.device import claim_device
+from distillery.errors import DistilleryError
+from distillery.params import Params
+from distillery.run import Run
+from distillery.stage import In, Out, stage
+from distillery.teacher.cache_files import BASE, CACHED_SPLITS
+from distillery.teacher.cache_size import require_room
+from distillery.teacher.cache_write import CachePlan, write_base, write_view
+from distillery.teacher.load import load_teacher
+
+
+# Not all of cache_teacher: a further view must not make the others out of date.
+@stage(
+    reads=["seed", "device", "num_threads", "data", "cache_teacher.num_slots",
+           "cache_teacher.shard_size_samples", "cache_teacher.batch_size", "cache_teacher.dtype"]
+)  # fmt: skip
+def cache_teacher(
+    params: Params, run: Run, view: str, part: int, curated: In, selection: In, teacher: In,
+    cache: Out, base: In | None = None,
+) -> None:  # fmt: skip
+    """Ask the teacher once, for all trainings to come; say first how many bytes that takes."""
+    wanted, seed = params.cache_teacher, params.seed
+    plan = CachePlan(
+        dtype=wanted.dtype,
+        num_slots=wanted.num_slots,
+        seed=seed,
+        resolution_px=params.data.resolution_px,
+        shard_size=wanted.shard_size_samples,
+        batch_size=wanted.batch_size,
+    )
+    records = functools.partial(
+        iter_records, curated.parent, selection, parts=[part], splits=CACHED_SPLITS
+    )
+    room = require_room(
+        [record.caption for record in records()],
+        plan,
+        teacher,
+        cache.parent,
+        view=view,
+        num_views=len(wanted.views),
+        num_parts=len(params.data.parts),
+        budget_bytes=wanted.budget_bytes,
+    )
+    print(f"{run.label}: {room}", file=sys.stderr)
+    device = claim_device(params.device)
+    half = wanted.dtype == "float16" and device.type == "cuda"
+    loaded = load_teacher(teacher, device, torch.float16 if half else torch.float32)
+    if view == BASE:
+        write_base(records, loaded, cache, plan, run)
+    elif base is None:
+        raise DistilleryError(f"cache_teacher: view {view} needs --base, the view base of its part")
+    else:
+        write_view(view, base, loaded, cache, plan, run)
+
+
+if __name__ == "__main__":
+    cache_teacher.main()

@@ -1,0 +1,31 @@
+"""Stage `curate`: the raw shards of one part in, kept and rejected rows out."""
+
+from distillery.data.curate import curate_shard, finish_part, shard_paths, shards_of_part
+from distillery.data.filters import build_filters
+from distillery.data.images import Inspector
+from distillery.params import Params
+from distillery.run import Run
+from distillery.stage import In, Out, stage
+
+
+@stage(reads=["data.parts", "curate"])
+def curate(params: Params, run: Run, part: int, raw: In, curated: Out) -> None:
+    """Decode every image, apply the filters and write what is kept and what is not, and why."""
+    tars = shards_of_part(raw, part, len(params.data.parts))
+    filters = build_filters(**dict(params.curate))
+    # A blocklist's contents are not in the fingerprint, so its shards are not picked up again.
+    may_reuse = not params.curate.blocklists
+    with run.progress(len(tars), unit="shard") as progress, Inspector() as inspector:
+        for tar in tars:
+            paths = shard_paths(curated, tar)
+            named = {paths.kept: f"kept-{tar.stem}", paths.rejected: f"rejected-{tar.stem}"}
+            if not (may_reuse and all(run.reuse(path, name) for path, name in named.items())):
+                curate_shard(tar, paths, filters, inspector)
+                for path, name in named.items():
+                    run.finish(path, name)
+            progress.update()
+    finish_part(curated)
+
+
+if __name__ == "__main__":
+    curate.main()

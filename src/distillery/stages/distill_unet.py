@@ -1,0 +1,46 @@
+"""Stage `distill_unet`: the decomposed teacher and its cache in, a trained student U-Net out."""
+
+import functools
+
+from distillery.device import claim_device
+from distillery.params import Params
+from distillery.run import Run
+from distillery.stage import In, Out, stage
+from distillery.train.settings import Settings
+from distillery.train.unet_student import Distillation, start_student, train_students
+
+
+@stage(
+    reads=["seeds", "device", "num_threads", "distill_unet.training", "distill_unet.kd",
+           "distill_unet.variants.{variant}"]
+)  # fmt: skip
+def distill_unet(
+    params: Params, run: Run, variant: str, teacher: In, init: In, teacher_cache: In, model: Out
+) -> None:
+    """Train one variant of Stage I once for every seed."""
+    wanted, kd = params.distill_unet.variants[variant], params.distill_unet.kd
+    start = functools.partial(
+        start_student, wanted.architecture, wanted.init, teacher=teacher, init_folder=init
+    )
+    distillation = Distillation(
+        objective=wanted.objective,
+        weighting=kd.weighting.kind,
+        gamma=kd.weighting.gamma,
+        **kd.model_dump(exclude={"weighting"}),
+    )
+    training = params.distill_unet.training.model_dump()
+    train_students(
+        lambda seed: start(seed=seed),
+        distillation,
+        Settings(steps=wanted.steps, learning_rate=wanted.learning_rate, **training),
+        seeds=params.seeds,
+        teacher=teacher,
+        teacher_cache=teacher_cache,
+        out=model,
+        run=run,
+        device=claim_device(params.device),
+    )
+
+
+if __name__ == "__main__":
+    distill_unet.main()

@@ -1,0 +1,32 @@
+"""Stage `extract_conditions`: the selected images of one part in, their condition maps out."""
+
+from distillery.data.conditions import BUILTIN, annotate_shard, build_annotators
+from distillery.data.loader import read_selection
+from distillery.params import Params
+from distillery.run import Run
+from distillery.shards import list_shards
+from distillery.stage import In, Out, stage
+
+
+@stage(reads=["extract_conditions", "device", "num_threads"])
+def extract_conditions(
+    params: Params, run: Run, part: int, curated: In, selection: In, conditions: Out
+) -> None:
+    """Draw edges, sketch and segmentation of every selected image, losslessly and full size."""
+    settings = params.extract_conditions
+    annotators = build_annotators(**dict(settings), device=params.device)
+    selected = {row["key"] for row in read_selection(selection) if row["part"] == part}
+    shards = list_shards(curated)
+    with run.progress(len(shards), unit="shard") as progress:
+        for shard in shards:
+            targets = {kind: conditions / kind / shard.name for kind in settings.kinds}
+            missing = {k: t for k, t in targets.items() if not run.reuse(t, f"{k}-{t.name}")}
+            exact = settings.segmentation == BUILTIN
+            annotate_shard(shard, missing, annotators, selected, exact_segmentation=exact)
+            for kind, target in missing.items():
+                run.finish(target, f"{kind}-{target.name}")
+            progress.update()
+
+
+if __name__ == "__main__":
+    extract_conditions.main()

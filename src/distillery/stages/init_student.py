@@ -1,0 +1,31 @@
+"""Stage `init_student`: the teacher's U-Net in, its low-rank decompositions and a report out."""
+
+from distillery.artifacts import read_json
+from distillery.device import claim_device
+from distillery.params import Params
+from distillery.run import Run
+from distillery.stage import In, Out, stage
+from distillery.teacher.fingerprint import FINGERPRINT
+from distillery.train.unet_init import write_decompositions
+
+
+@stage(reads=["device", "num_threads", "init_student", "cache_teacher.batch_size"])
+def init_student(params: Params, run: Run, teacher: In, teacher_cache: In, init: Out) -> None:
+    """Decompose the U-Net layer by layer and say what each layer lost."""
+    wanted = params.init_student
+    components = read_json(teacher / FINGERPRINT)["components"]
+    write_decompositions(
+        teacher,
+        teacher_cache,
+        init,
+        methods=wanted.methods,
+        rank=wanted.rank.model_dump(),
+        other_params=sum(components[name]["num_parameters"] for name in ("text_encoder", "vae")),
+        num_moment_samples=wanted.num_moment_samples,
+        batch_size=params.cache_teacher.batch_size,
+        device=claim_device(params.device),
+    )
+
+
+if __name__ == "__main__":
+    init_student.main()

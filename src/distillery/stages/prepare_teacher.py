@@ -1,0 +1,45 @@
+"""Stage `prepare_teacher`: a folder, a hub id or a recipe in, a checked diffusers folder out."""
+
+from pathlib import Path
+
+from distillery.artifacts import hash_json, write_json
+from distillery.params import Params, read_yaml
+from distillery.run import Run
+from distillery.stage import In, Out, stage
+from distillery.teacher.fingerprint import FINGERPRINT, fingerprint
+from distillery.teacher.source import copy_teacher, find_teacher
+
+
+@stage(reads=["seed", "device", "num_threads", "prepare_teacher"])
+def prepare_teacher(params: Params, run: Run, scenes_teacher: In, teacher: Out) -> None:
+    """Fetch or train the teacher, check that it can be distilled and record what it is."""
+    wanted = params.prepare_teacher
+    if wanted.train:
+        source = _train(params, run.work)
+    elif wanted.source == "scenes":
+        source = scenes_teacher
+    else:
+        source = find_teacher(wanted.source, mirrors=wanted.mirrors, revision=wanted.revision)
+    copy_teacher(source, teacher, wanted.sha256)
+    write_json(teacher / FINGERPRINT, fingerprint(teacher))
+
+
+def _train(params: Params, work: Path) -> Path:
+    from distillery.device import claim_device
+    from distillery.teacher.training.recipe import train_scenes_teacher
+
+    recipe = read_yaml(Path(params.prepare_teacher.recipe))[0]["prepare_teacher"]["recipe"]
+    work = work / hash_json(recipe)[:16]
+    train_scenes_teacher(
+        recipe,
+        work / "teacher",
+        work / "parts",
+        num_threads=params.num_threads,
+        seed=params.seed,
+        device=str(claim_device(params.device)),
+    )
+    return work / "teacher"
+
+
+if __name__ == "__main__":
+    prepare_teacher.main()

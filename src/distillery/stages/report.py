@@ -1,0 +1,45 @@
+"""Stage `report`: everything that was measured in, one page and its tables out."""
+
+from distillery.params import Params
+from distillery.report.build import Folders, build_report
+from distillery.run import Run, read_times
+from distillery.stage import In, Out, stage
+
+
+@stage(
+    reads=[
+        "seed", "seeds", "device", "ingest.source", "data.resolution_px", "generate", "evaluate",
+        "prepare_teacher.source", "report",
+    ]
+)  # fmt: skip
+def report(
+    params: Params, run: Run, curated: In, selection: In, init: In, models: In, samples: In,
+    metrics: In, results: In, reports: Out,
+) -> None:  # fmt: skip
+    """Write index.html, claims.json and tables/*.csv."""
+    facts = [
+        ("data", params.ingest.source),
+        ("resolution", f"{params.data.resolution_px} px"),
+        ("teacher", params.prepare_teacher.source),
+        ("seed of data and noise", params.seed),
+        ("training seeds", ", ".join(map(str, params.seeds))),
+        ("device", params.device),
+        ("images per model", params.generate.num_samples),
+        ("sampling", f"DDIM, {params.generate.num_inference_steps} steps"),
+        ("guidance", params.generate.guidance_scale),
+        ("feature extractor", params.evaluate.feature_extractor),
+    ]
+    build_report(
+        Folders(curated, selection, init, models, samples, metrics, results),
+        reports,
+        title=params.report.title,
+        source=params.ingest.source,
+        seeds=params.seeds,
+        num_gallery_samples=params.report.num_gallery_samples,
+        facts=facts,
+        times=read_times(run.work_root),
+    )
+
+
+if __name__ == "__main__":
+    report.main()

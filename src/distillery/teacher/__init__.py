@@ -1,0 +1,1 @@
+"""The teacher: loading, noise plan, output cache, training of the shipped one."""

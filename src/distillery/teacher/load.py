@@ -1,0 +1,136 @@
+"""A teacher folder in diffusers layout becomes frozen modules, and their few operations.
+
+In: a folder that `prepare_teacher` made. Out: a `Teacher`, its encoders and its decoder. Only
+safetensors are read. Not here: fetching a teacher, what its output is trained on.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from distillery.artifacts import read_json
+from distillery.errors import DamagedError, DistilleryError
+from distillery.teacher.fingerprint import PREDICTION_TYPES
+
+transformers_logging.disable_progress_bar()  # weights load faster than its bar is read
+COMPONENTS = ("tokenizer", "text_encoder", "vae", "unet", "scheduler")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Frozen modules in eval mode; `scheduler` has the teacher's noise schedule."""
+
+    tokenizer: CLIPTokenizer
+    text_encoder: CLIPTextModel
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    scheduler: DDPMScheduler
+
+    @property
+    def prediction_type(self) -> str:
+        """`epsilon` or `v_prediction`: what the U-Net's output means."""
+        return self.scheduler.config.prediction_type
+
+
+def load_teacher(folder: Path, device: torch.device | str, dtype: torch.dtype) -> Teacher:
+    """Load all five components; raises DistilleryError naming the one that is missing."""
+    return Teacher(
+        tokenizer=_load(CLIPTokenizer, folder, "tokenizer"),
+        text_encoder=load_module(CLIPTextModel, folder, "text_encoder", device, dtype),
+        vae=load_module(AutoencoderKL, folder, "vae", device, dtype),
+        unet=load_unet(folder, device, dtype),
+        scheduler=load_scheduler(folder),
+    )
+
+
+def load_unet(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> UNet2DConditionModel:
+    """The teacher's U-Net, frozen and in eval mode."""
+    return load_module(UNet2DConditionModel, folder, "unet", device, dtype)
+
+
+def load_scheduler(folder: Path) -> DDPMScheduler:
+    """The teacher's noise schedule, whatever sampler its folder names.
+
+    Raises DistilleryError for a teacher that predicts neither eps nor v.
+    """
+    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    known = inspect.signature(DDPMScheduler.__init__).parameters
+    scheduler = DDPMScheduler(**{name: config[name] for name in config if name in known})
+    if (kind := scheduler.config.prediction_type) not in PREDICTION_TYPES:
+        raise DistilleryError(
+            f"{folder / 'scheduler'}: prediction_type {kind!r} is not supported; "
+            f"use a teacher with one of {', '.join(PREDICTION_TYPES)}"
+        )
+    return scheduler
+
+
+def load_module(
+    kind: type, folder: Path, name: str, device: torch.device | str, dtype: torch.dtype
+) -> Any:
+    """One frozen component with weights, from safetensors only."""
+    module: nn.Module = _load(kind, folder, name, use_safetensors=True, torch_dtype=dtype)
+    return module.to(device).requires_grad_(False).eval()
+
+
+def _load(kind: type, folder: Path, name: str, **options: Any) -> Any:
+    path = folder / name
+    if not path.is_dir():
+        raise DistilleryError(f"{path}: not found; the teacher needs {', '.join(COMPONENTS)}")
+    try:
+        return kind.from_pretrained(path, local_files_only=True, **options)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DamagedError(f"{path}: cannot load: {reason}; rerun prepare_teacher") from error
+
+
+def alphas_cumprod(scheduler: DDPMScheduler) -> Tensor:
+    """alpha_bar at every training timestep, float32; exactly 0 at the end where it is rescaled."""
+    return scheduler.alphas_cumprod.to(torch.float32)
+
+
+@torch.no_grad()
+def encode_prompts(teacher: Teacher, captions: Sequence[str]) -> Tensor:
+    """Text embeddings [n, length, width] as StableDiffusionPipeline computes them.
+
+    Captions longer than the tokenizer's limit are cut there, as in the pipeline.
+    """
+    encoder = teacher.text_encoder
+    tokens = teacher.tokenizer(
+        list(captions),
+        padding="max_length",
+        max_length=teacher.tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).to(encoder.device)
+    use_mask = getattr(encoder.config, "use_attention_mask", False)
+    return encoder(tokens.input_ids, attention_mask=tokens.attention_mask if use_mask else None)[0]
+
+
+@torch.no_grad()
+def encode_images(teacher: Teacher, images: np.ndarray) -> Tensor:
+    """Scaled latents [n, C, h, w] of uint8 RGB images [n, H, W, 3]: the mean, not a sample."""
+    vae = teacher.vae
+    pixels = torch.from_numpy(images).to(vae.device).permute(0, 3, 1, 2)
+    mean = vae.encode(pixels.to(vae.dtype) / 127.5 - 1).latent_dist.mean
+    return (mean - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+
+@torch.no_grad()
+def decode_latents(teacher: Teacher, latents: Tensor) -> np.ndarray:
+    """uint8 RGB images [n, H, W, 3] of scaled latents [n, C, h, w]."""
+    vae = teacher.vae
+    unscaled = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
+    pixels = vae.decode(unscaled + (vae.config.shift_factor or 0.0)).sample
+    levels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    return levels.permute(0, 2, 3, 1).cpu().numpy()

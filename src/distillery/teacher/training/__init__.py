@@ -1,0 +1,1 @@
+"""Training of the tiny teacher that ships with the project."""

@@ -1,0 +1,1 @@
+"""One training loop, its state, losses and objectives."""

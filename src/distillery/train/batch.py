@@ -1,0 +1,47 @@
+"""What one training step is computed from; made by the teacher's cache, read by objectives."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """n samples, each at one noise level.
+
+    latents, noise: float32 [n, C, h, w]; timesteps: int64 [n]; text: [n, length, width];
+    outputs: the teacher's cached native outputs by view, float32 [n, C, h, w].
+    """
+
+    keys: Sequence[str]
+    latents: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    text: Tensor
+    outputs: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on another device."""
+        return dataclasses.replace(
+            self,
+            latents=self.latents.to(device),
+            noise=self.noise.to(device),
+            timesteps=self.timesteps.to(device),
+            text=self.text.to(device),
+            outputs={view: output.to(device) for view, output in self.outputs.items()},
+        )
+
+
+class Samples(Protocol):
+    """A numbered set of (sample, noise level) items that a training reads."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, items: np.ndarray) -> Batch:
+        """The items with these numbers, in this order."""
+        ...

@@ -1,0 +1,58 @@
+"""What a training needs to know beside its model, objective and data, as plain values."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from distillery.errors import DistilleryError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One training; `batch_size` counts all processes together."""
+
+    steps: int
+    learning_rate: float
+    batch_size: int
+    weight_decay: float
+    warmup_steps: int
+    max_grad_norm: float
+    ema_decay: float
+    precision: Literal["no", "bf16", "fp16"]
+    gradient_checkpointing: bool
+    optimizer: Literal["adamw", "adamw8bit"]
+    compile: bool
+    checkpoint_every_steps: int
+    validate_every_steps: int
+    num_val_samples: int
+
+    def learning_rate_at(self, step: int) -> float:
+        """Linear warm-up, then half a cosine to zero (Loshchilov & Hutter 2017, SGDR, eq. 5)."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """AdamW (Loshchilov & Hutter 2019) over what requires a gradient."""
+        trained = [p for p in model.parameters() if p.requires_grad]
+        if not trained:
+            raise DistilleryError("training: the model has no trainable parameter")
+        options = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW(trained, **options, fused=True)
+        return _adamw_8bit()(trained, **options)
+
+
+def _adamw_8bit() -> type[torch.optim.Optimizer]:
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise DistilleryError(
+            "training.optimizer: adamw8bit needs bitsandbytes and CUDA; "
+            "pip install bitsandbytes, or set adamw"
+        ) from None
+    return AdamW8bit

@@ -1,0 +1,82 @@
+"""Curated parts with a selection, small enough to cache in a test, and the calls to do so."""
+
+import functools
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from distillery.artifacts import hash_json
+from distillery.data.curate import CURATED_SCHEMA
+from distillery.data.dedupe_selection import SELECTION, SELECTION_SCHEMA
+from distillery.data.loader import iter_records
+from distillery.run import Run
+from distillery.shards import shard_name, write_table_shard
+from distillery.teacher.cache_files import BASE, CACHED_SPLITS
+from distillery.teacher.cache_size import CachePlan
+from distillery.teacher.cache_write import write_base, write_view
+from distillery.teacher.load import Teacher, load_teacher
+
+SPLITS = ["train", "train", "val", "test", "train"]
+NUM_RECORDS = 15
+PLAN = CachePlan(dtype="float32", num_slots=2, seed=7, resolution_px=64, shard_size=4, batch_size=4)
+
+
+def write_curated(root: Path) -> None:
+    """`root/curated/{0,1}` and `root/selection`: 15 images, two records to a caption."""
+    selection, rows = [], {0: [], 1: []}
+    pixels = np.random.default_rng(0).integers(0, 256, (NUM_RECORDS, 64, 64, 3), dtype=np.uint8)
+    for number, image in enumerate(pixels):
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        key, part, split = f"{number:04d}", number % 2, SPLITS[number % len(SPLITS)]
+        empty = dict.fromkeys(CURATED_SCHEMA.names)
+        encoded = {"bytes": file.getvalue(), "path": None}
+        caption = "abcdefgh"[number // 2] * 3
+        rows[part].append({**empty, "key": key, "image": encoded, "caption": caption})
+        selection.append({"key": key, "part": part, "cluster": key, "split": split})
+    for part, records in rows.items():
+        (root / "curated" / str(part)).mkdir(parents=True)
+        write_table_shard(
+            root / "curated" / str(part) / shard_name(0, "parquet"), records, CURATED_SCHEMA
+        )
+    (root / "selection").mkdir()
+    write_table_shard(root / "selection" / SELECTION, selection, SELECTION_SCHEMA)
+
+
+def v_teacher(tiny_teacher: Path, folder: Path) -> Teacher:
+    """The tiny teacher with v prediction and zero terminal SNR, copied to `folder`."""
+    shutil.copytree(tiny_teacher, folder)
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = json.loads(path.read_text())
+    config |= {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    path.write_text(json.dumps(config))
+    return load_teacher(folder, "cpu", torch.float32)
+
+
+def write_cache(
+    root: Path, teacher: Teacher, out: Path, views: tuple[str, ...] = ("cond",), **changed: Any
+) -> None:
+    """Cache both parts of `root` below `out`, resumably from `root/work`."""
+    plan = CachePlan(**{**PLAN.__dict__, **changed})
+    for part in (0, 1):
+        read = functools.partial(
+            iter_records, root / "curated", root / "selection", parts=[part], splits=CACHED_SPLITS
+        )
+        base = out / BASE / str(part)
+        base.parent.mkdir(parents=True, exist_ok=True)
+        write_base(read, teacher, base, plan, run(root, f"base/{part}/{plan}"))
+        for view in views:
+            folder = out / view / str(part)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            write_view(view, base, teacher, folder, plan, run(root, f"{view}/{part}/{plan}"))
+
+
+def run(root: Path, recipe: str) -> Run:
+    """A run whose work folder is below `root`."""
+    return Run("cache_teacher/test", hash_json(recipe), root / "work")

@@ -1,0 +1,174 @@
+import random
+
+import cv2
+import numpy as np
+import pytest
+from data_helpers import jpeg
+
+from distillery.data.dedupe import Row, draw_split, find_duplicates, near_duplicates
+from distillery.data.dedupe_candidates import hamming_pairs
+from distillery.data.dedupe_compare import Thumbnails, same_picture, thumbnail
+from distillery.data.images import decode_rgb
+from distillery.data.phash import phash, to_integers
+from distillery.data.readers import read_source
+from distillery.data.scenes import draw_scene
+
+NUM_EDITED = 200
+
+
+def confirmed(first, second):
+    """Whether the deciding comparison holds two images for the same picture."""
+    sides = np.array([min(image.shape[:2]) for image in (first, second)])
+    thumbnails = Thumbnails(np.stack([thumbnail(first), thumbnail(second)]), sides)
+    answer = same_picture(thumbnails, 0, 1, 0.9)
+    assert answer == same_picture(thumbnails, 1, 0, 0.9)
+    return answer
+
+
+def proposed(first, second, max_hamming=10):
+    hashes = to_integers([phash(first), phash(second)])
+    return int(np.bitwise_count(hashes[0] ^ hashes[1])) <= max_hamming
+
+
+def resized(image, scale, interpolation=cv2.INTER_AREA):
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=interpolation)
+
+
+EDITS = {
+    "jpeg 30": lambda image: decode_rgb(jpeg(image, 30)),
+    "jpeg 50": lambda image: decode_rgb(jpeg(image, 50)),
+    "jpeg 95": lambda image: decode_rgb(jpeg(image, 95)),
+    "half size": lambda image: resized(image, 0.5),
+    "three quarters": lambda image: resized(image, 0.75),
+    "double": lambda image: resized(image, 2.0, cv2.INTER_CUBIC),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_resized_and_recompressed_scenes_are_found(scene_images, name):
+    pairs = [(image, EDITS[name](image)) for image in scene_images[:NUM_EDITED]]
+    found = sum(proposed(*pair) and confirmed(*pair) for pair in pairs)
+    assert found >= 0.99 * NUM_EDITED
+
+
+def test_slight_crops_are_confirmed(scene_images):
+    crops = [(image, np.ascontiguousarray(image[2:-2, 2:-2])) for image in scene_images[:100]]
+    assert sum(confirmed(*pair) for pair in crops) >= 90
+
+
+def shapes(kind, colour):
+    image = np.full((64, 64, 3), 244, dtype=np.uint8)
+    if kind == "circle":
+        cv2.circle(image, (32, 32), 18, colour, -1, cv2.LINE_AA)
+    else:
+        cv2.rectangle(image, (16, 16), (48, 48), colour, -1)
+    return image
+
+
+def test_other_colour_other_shape_and_other_place_are_other_pictures():
+    red, green = shapes("circle", (214, 32, 38)), shapes("circle", (36, 110, 56))
+    assert not confirmed(red, green)
+    assert not confirmed(red, shapes("square", (214, 32, 38)))
+    assert not confirmed(red, np.roll(red, 6, axis=1))
+    assert not confirmed(red, red[::-1, ::-1] * 0 + 244)
+
+
+@pytest.mark.parametrize("max_distance", [0, 3, 4, 10])
+def test_hamming_pairs_equal_brute_force(max_distance):
+    rng = np.random.default_rng(0)
+    centres = rng.integers(0, 2**63, 60, dtype=np.uint64)
+    flips = np.uint64(1) << rng.integers(0, 64, (60, 5, 6), dtype=np.uint64)
+    near = centres[:, None] ^ np.bitwise_xor.reduce(flips, axis=2)
+    hashes = np.concatenate([centres, near.ravel(), centres[:5]])
+    distances = np.bitwise_count(hashes[:, None] ^ hashes)
+    expected = set(zip(*np.nonzero(np.triu(distances <= max_distance, 1)), strict=True))
+    found = {tuple(row) for block in hamming_pairs(hashes, max_distance) for row in block.tolist()}
+    assert found == expected
+    assert len(expected) >= 5
+
+
+def make_rows(images):
+    """Rows of distinct files and the pixels to load for them."""
+    rows = [
+        Row(
+            key=f"{i:03d}", part=i % 2, url=f"http://x/{i}", sha256=f"{i:064x}", phash=phash(image),
+            width_px=image.shape[1], height_px=image.shape[0], num_bytes=1000 + i,
+        )
+        for i, image in enumerate(images)
+    ]  # fmt: skip
+    pixels = {row.sha256: thumbnail(image) for row, image in zip(rows, images, strict=True)}
+    return rows, lambda wanted: np.stack([pixels[row.sha256] for row in wanted])
+
+
+def test_different_scenes_are_told_apart():
+    """The hash proposes hundreds of chance pairs; what is confirmed has the same contents."""
+    scenes = [draw_scene(3, index, 64) for index in range(600)]
+    rows, load = make_rows([scene.image for scene in scenes])
+    blocks = hamming_pairs(to_integers([row.phash for row in rows]), 10)
+    assert len({tuple(pair) for block in blocks for pair in block.tolist()}) > 200
+    confirmed_pairs = near_duplicates(rows, load, 10, 0.9)
+    assert len(confirmed_pairs) < 10
+    for pair in confirmed_pairs:
+        first, second = (
+            [(o.shape, o.colour, o.size, o.texture) for o in scenes[k].objects] for k in pair
+        )
+        assert first == second
+
+
+def test_the_best_copy_stays_whatever_the_order(scene_images):
+    originals = scene_images[:20]
+    images = [edited for image in originals for edited in (image, EDITS["double"](image))]
+    rows, load = make_rows(images)
+    outcomes = set()
+    for seed in range(4):
+        random.Random(seed).shuffle(rows)
+        ranked = sorted(rows, key=Row.rank)
+        kept, gone = find_duplicates(ranked, load, max_hamming=10, min_ssim=0.9)
+        outcomes.add(tuple((d.row.key, d.reason, d.duplicate_of) for d in gone))
+        assert {row.width_px for row in kept} == {128}
+    assert len(outcomes) == 1
+    assert len(outcomes.pop()) == len(originals)
+
+
+def test_equal_bytes_and_equal_urls_are_duplicates(scene_images):
+    rows, load = make_rows([scene_images[0], scene_images[0], scene_images[1], scene_images[2]])
+    rows[1] = Row(**{**vars(rows[1]), "sha256": rows[0].sha256, "num_bytes": rows[0].num_bytes})
+    rows[3] = Row(**{**vars(rows[3]), "url": rows[2].url})
+    kept, gone = find_duplicates(sorted(rows, key=Row.rank), load, max_hamming=0, min_ssim=0.9)
+    assert sorted((d.row.key, d.reason, d.duplicate_of) for d in gone) == [
+        ("001", "duplicate_bytes", "000"),
+        ("002", "duplicate_url", "003"),
+    ]
+    assert len(kept) == 2
+
+
+def test_split_shares_follow_the_hash():
+    splits = [draw_split(f"cluster {i}", 0, 0.05, 0.15) for i in range(4000)]
+    shares = {name: splits.count(name) / len(splits) for name in ("train", "val", "test")}
+    assert shares["val"] == pytest.approx(0.05, abs=0.012)
+    assert shares["test"] == pytest.approx(0.15, abs=0.02)
+    assert splits != [draw_split(f"cluster {i}", 1, 0.05, 0.15) for i in range(4000)]
+
+
+def photo_edits(images):
+    """Three copies of every photo: recompressed at 30 to 95, resized, and cropped by 2% a side."""
+    recompressed = [decode_rgb(jpeg(im, 30 + 13 * (i % 6))) for i, im in enumerate(images)]
+    sized = [resized(im, (0.5, 0.75, 1.4)[i % 3]) for i, im in enumerate(images)]
+    margins = [max(1, round(0.02 * min(im.shape[:2]))) for im in images]
+    cropped = [np.ascontiguousarray(im[m:-m, m:-m]) for im, m in zip(images, margins, strict=True)]
+    return {"jpeg": recompressed, "resize": sized, "crop": cropped}
+
+
+def test_copies_of_photos_go_and_other_shots_of_a_subject_stay(photos, capsys):
+    images = [decode_rgb(sample.image) for sample in read_source("webdataset", photos)]
+    images = [resized(image, 256 / min(image.shape[:2])) for image in images]
+    num_photos, recall = len(images), {}
+    for name, copies in photo_edits(images).items():
+        rows, load = make_rows([*images, *copies])
+        found = set(near_duplicates(rows, load, 10, 0.9))
+        recall[name] = len(found & {(i, i + num_photos) for i in range(num_photos)}) / num_photos
+        assert sum(j == i + num_photos for i, j in found) >= 0.99 * len(found), name
+    with capsys.disabled():
+        print("recall on photos:", ", ".join(f"{k} {v:.3f}" for k, v in recall.items()))
+    assert recall["jpeg"] >= 0.99
+    assert recall["resize"] >= 0.99

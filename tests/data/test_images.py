@@ -1,0 +1,116 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distillery.data.images import ImageFacts, Inspector, UndecodableError, decode_rgb
+
+
+@pytest.fixture(scope="module")
+def inspector():
+    with Inspector() as running:
+        yield running
+
+
+def encode(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def bomb_png(width: int, height: int) -> bytes:
+    """A valid PNG of one colour whose header promises width x height pixels in a few bytes."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        checksum = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((width // 8 + 1) * height), 9)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "1", "I;16"])
+def test_every_png_mode_becomes_rgb(mode):
+    source = Image.new(mode, (6, 4), 1 if mode == "1" else None)
+    assert decode_rgb(encode(source, "PNG")).shape == (4, 6, 3)
+
+
+def test_cmyk_jpeg_becomes_rgb():
+    data = encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")
+    red, green, _ = decode_rgb(data)[4, 4]
+    assert red > 200
+    assert green < 60
+
+
+def test_transparency_is_white():
+    data = encode(Image.new("RGBA", (4, 4), (255, 0, 0, 0)), "PNG")
+    assert (decode_rgb(data) == 255).all()
+
+
+def test_sixteen_bit_grey_keeps_its_upper_bits():
+    source = Image.fromarray(np.full((4, 4), 0x8001, dtype=np.uint16))
+    assert (decode_rgb(encode(source, "PNG")) == 0x80).all()
+
+
+def test_exif_orientation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(Image.new("RGB", (20, 10)), "JPEG", exif=exif)
+    assert decode_rgb(data).shape == (20, 10, 3)
+
+
+def test_first_frame_of_several():
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode_rgb(data)[4, 4].tolist() == [255, 0, 0]
+
+
+def test_multi_picture_jpeg_is_its_first_picture():
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    data = encode(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    assert Image.open(io.BytesIO(data)).n_frames == 2
+    assert decode_rgb(data)[4, 4, 0] > 240
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "not an image"),
+        (b"<html>not found</html>", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+        (encode(Image.new("RGB", (64, 64), "red"), "PNG")[:90], "OSError"),
+        (bomb_png(9_000, 9_000), "9000 x 9000 px"),
+        (bomb_png(30_000, 30_000), "decompression bomb"),
+    ],
+)
+def test_bad_bytes_are_a_reason_and_the_next_image_works(inspector, data, reason):
+    assert reason in inspector.inspect(data)
+    good = inspector.inspect(encode(Image.new("RGB", (7, 5)), "PNG"))
+    assert (good.width_px, good.height_px, good.format) == (7, 5, "PNG")
+
+
+def test_truncated_jpeg_is_undecodable(scene_images):
+    data = encode(Image.fromarray(scene_images[0]), "JPEG")
+    with pytest.raises(UndecodableError):
+        decode_rgb(data[: len(data) // 2])
+
+
+def test_memory_limit_costs_one_image_only():
+    large = encode(Image.new("RGB", (6000, 6000)), "PNG")
+    with Inspector(memory_limit_bytes=64 * 2**20) as inspector:
+        assert isinstance(inspector.inspect(large), str)
+        assert isinstance(inspector.inspect(encode(Image.new("RGB", (9, 9)), "PNG")), ImageFacts)
+
+
+def test_time_limit_costs_one_image_only():
+    large = encode(Image.new("RGB", (6000, 6000)), "PNG")
+    with Inspector(time_limit_s=0.02) as inspector:
+        assert "more than 0.02 s" in inspector.inspect(large)
+        inspector._time_limit_s = 30
+        assert isinstance(inspector.inspect(encode(Image.new("RGB", (9, 9)), "PNG")), ImageFacts)

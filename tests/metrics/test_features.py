@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distillery.errors import DistilleryError
+from distillery.metrics.features import Extractor, Preprocess, load_extractor
+from distillery.metrics.text import clip_score
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (70, 48, 40, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def clip(tiny_teacher: Path) -> Extractor:
+    return load_extractor("teacher_clip", tiny_teacher, "cpu")
+
+
+def test_preprocessing_is_that_of_transformers(tiny_teacher: Path):
+    module = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
+    reference = module.CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32},
+        image_mean=[0.5] * 3, image_std=[0.5] * 3,
+    )  # fmt: skip
+    expected = reference(list(IMAGES[:3]), return_tensors="np")["pixel_values"]
+    ours = Preprocess.from_folder(tiny_teacher / "clip")(IMAGES[:3]).numpy()
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_features_are_the_models_projected_embeddings(clip: Extractor):
+    import torch
+
+    pixels = clip.preprocess(IMAGES[:2])
+    tokens = clip.tokenizer(["ab", "c"], return_tensors="pt", padding=True)
+    with torch.no_grad():
+        output = clip.model(**tokens, pixel_values=pixels)
+    ours = clip.image_features(IMAGES[:2]), clip.text_features(["ab", "c"])
+    for mine, theirs in zip(ours, (output.image_embeds, output.text_embeds), strict=True):
+        unit = mine / np.linalg.norm(mine, axis=1, keepdims=True)
+        np.testing.assert_allclose(unit, theirs.numpy(), atol=1e-5)
+
+
+def test_features_do_not_depend_on_order_or_batch(clip: Extractor):
+    together = clip.image_features(IMAGES)
+    alone = np.concatenate([clip.image_features(IMAGES[i : i + 1]) for i in range(len(IMAGES))])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(clip.image_features(IMAGES[::-1]), together[::-1], atol=1e-6)
+
+
+def test_settings_name_the_network_and_the_resizing(clip: Extractor):
+    settings = clip.settings()
+    assert settings["extractor"] == "teacher_clip"
+    assert "32 px (bicubic" in settings["resize"]
+
+
+def test_a_wrong_range_is_an_error(clip: Extractor):
+    with pytest.raises(DistilleryError, match="8-bit RGB"):
+        clip.image_features(IMAGES / 255)
+
+
+def test_a_network_that_is_not_there_is_an_error(tmp_path: Path):
+    with pytest.raises(DistilleryError, match="brings no CLIP model"):
+        load_extractor("teacher_clip", tmp_path, "cpu")
+    with pytest.raises(DistilleryError, match="no usable vision model"):
+        load_extractor(str(tmp_path), None, "cpu")
+
+
+def test_clip_score_is_two_and_a_half_times_the_positive_cosine():
+    images = np.array([[3.0, 4.0], [1.0, 0.0], [1.0, 0.0]])
+    texts = np.array([[3.0, 4.0], [0.0, 2.0], [-1.0, 0.0]])
+    assert clip_score(images, texts).tolist() == [2.5, 0.0, 0.0]
+    with pytest.raises(DistilleryError, match="pair"):
+        clip_score(images, texts[:2])
+    with pytest.raises(DistilleryError, match="zero"):
+        clip_score(images, np.zeros_like(texts))

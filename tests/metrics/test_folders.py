@@ -1,0 +1,98 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distillery.errors import DistilleryError
+from distillery.metrics.folders import evaluate_folders, read_prompts
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    generator = np.random.default_rng(0)
+    a, b = tmp_path / "a", tmp_path / "b"
+    for folder in (a, b):
+        folder.mkdir()
+    for i in range(8):
+        image = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        noisy = (image.astype(int) + generator.integers(-9, 10, image.shape)).clip(0, 255)
+        Image.fromarray(noisy.astype(np.uint8)).save(a / f"{i}.png")
+        Image.fromarray(image).save(b / f"{i}.png")
+    return a, b
+
+
+def test_psnr_and_ssim_are_means_of_per_image_values(folders):
+    metrics = pytest.importorskip("skimage.metrics")
+    a, b = folders
+    found = evaluate_folders(a, b)
+    expected = [
+        metrics.peak_signal_noise_ratio(
+            np.asarray(Image.open(b / f"{i}.png")), np.asarray(Image.open(a / f"{i}.png"))
+        )
+        for i in range(8)
+    ]
+    psnr = found["metrics"]["psnr"]
+    assert psnr["value"] == pytest.approx(np.mean(expected), rel=1e-5)
+    assert psnr["ci_low"] <= psnr["value"] <= psnr["ci_high"]
+    assert psnr["n"] == 8
+    assert set(found["metrics"]) == {"psnr", "ssim"}
+    assert set(found["skipped"]) == {"fid", "kid", "clip_score"}
+
+
+def test_pairs_may_differ_in_size_from_pair_to_pair(folders, tiny_teacher: Path):
+    a, b = folders
+    for folder in folders:
+        Image.open(folder / "5.png").resize((48, 40)).save(folder / "5.png")
+    found = evaluate_folders(a, b, extractor=str(tiny_teacher / "clip"), num_blocks=4)
+    assert found["metrics"]["psnr"]["n"] == found["metrics"]["fid"]["n"] == 8
+
+
+def test_a_named_metric_that_cannot_be_had_is_an_error(folders):
+    with pytest.raises(DistilleryError, match="--metrics fid: no feature extractor"):
+        evaluate_folders(*folders, metrics=["fid"])
+    with pytest.raises(DistilleryError, match="--metrics nonsense: unknown"):
+        evaluate_folders(*folders, metrics=["nonsense"])
+
+
+def test_with_a_network_the_other_metrics_appear(folders, tiny_teacher: Path, tmp_path: Path):
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps({f"{i}.png": "a red circle" for i in range(8)}))
+    clip = str(tiny_teacher / "clip")
+    found = evaluate_folders(*folders, extractor=clip, prompts=prompts, num_blocks=4)
+    assert set(found["metrics"]) == {"psnr", "ssim", "fid", "kid", "clip_score"}
+    assert not found["skipped"]
+    assert found["metrics"]["fid"]["settings"]["extractor"] == clip
+
+
+def test_broken_unmatched_and_odd_files_are_all_listed(folders):
+    a, b = folders
+    (a / "0.png").write_bytes(b"not an image")
+    (a / "1.png").unlink()
+    (a / "extra.png").write_bytes((a / "2.png").read_bytes())
+    Image.new("RGB", (16, 16)).save(a / "3.png")
+    with pytest.raises(DistilleryError) as caught:
+        evaluate_folders(a, b)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 5
+    for part in ("0.png: broken", "not in", "extra", "3.png: (16, 16)", "4 files do not pair"):
+        assert part in str(caught.value)
+
+
+def test_empty_and_missing_folders_are_errors(tmp_path: Path, folders):
+    with pytest.raises(DistilleryError, match="no folder"):
+        evaluate_folders(tmp_path / "nowhere", folders[1])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DistilleryError, match="no images"):
+        evaluate_folders(tmp_path / "empty", folders[1])
+
+
+def test_prompts_come_from_json_or_csv_and_none_is_missing(tmp_path: Path):
+    table = tmp_path / "prompts.csv"
+    table.write_text('file_name,text\na.png,"one, two"\nb.png,three\n')
+    assert read_prompts(table, ["b", "a"]) == ["three", "one, two"]
+    with pytest.raises(DistilleryError, match="no prompt for c"):
+        read_prompts(table, ["a", "c"])
+    with pytest.raises(DistilleryError, match="no prompts"):
+        read_prompts(tmp_path / "none.json", ["a"])

@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from distillery.metrics.cost import Workload, median_seconds, time_in_turn, training_job
+from distillery.metrics.profiling import num_rounds, profile_models
+from distillery.models.lowrank import LowRankUNet2DConditionModel
+from distillery.models.ranks import plan_ranks
+from distillery.teacher.load import load_unet
+
+
+@pytest.fixture(scope="module")
+def profile(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    models = tmp_path_factory.mktemp("models")
+    unet = load_unet(tiny_teacher)
+    student = LowRankUNet2DConditionModel.from_dense(unet, plan_ranks(unet))
+    student.save_pretrained(models / "unet" / "elr")
+    counts: list[int] = []
+    found = profile_models(
+        tiny_teacher, models, torch.device("cpu"), batch_size=1, num_repeats=2,
+        on_repeat=counts.append,
+    )  # fmt: skip
+    assert sum(counts) == num_rounds(tiny_teacher, models, 2)
+    return found
+
+
+def test_counts_are_exact_and_say_so(profile: dict, tiny_teacher: Path):
+    unet = load_unet(tiny_teacher)
+    metric = profile["metrics"]["teacher/parameters_unet"]
+    assert metric["value"] == sum(p.numel() for p in unet.parameters())
+    assert metric["ci_low"] == metric["value"] == metric["ci_high"]
+    assert metric["settings"]["basis"] == "counted"
+    assert profile["metrics"]["unet/elr/parameters_unet"]["value"] < metric["value"]
+
+
+def test_only_the_student_is_trained(profile: dict):
+    found = {name: metric["value"] for name, metric in profile["metrics"].items()}
+    assert found["teacher/parameters_in_optimiser"] == 0
+    assert found["teacher/parameters_requires_grad"] == 0
+    assert found["unet/elr/parameters_in_optimiser"] == found["unet/elr/parameters_unet"]
+
+
+def test_the_papers_architecture_has_its_printed_size(profile: dict):
+    found = profile["metrics"]
+    assert found["sd21/dense/parameters_total"]["value"] == 1_289_952_427
+    assert found["sd21/low_rank/parameters_total"]["value"] == pytest.approx(788.3e6, abs=0.05e6)
+
+
+def test_memory_without_a_device_is_predicted_not_measured(profile: dict):
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device, so memory is measured")
+    memory = profile["metrics"]["unet/elr/train_memory_bytes"]
+    assert memory["settings"]["basis"] == "predicted"
+    assert memory["value"] == 16 * profile["metrics"]["unet/elr/parameters_unet"]["value"]
+
+
+def test_times_are_positive_and_inside_their_range(profile: dict):
+    for name in ("teacher/latency_s", "unet/elr/train_step_s"):
+        metric = profile["metrics"][name]
+        assert 0 < metric["ci_low"] <= metric["value"] <= metric["ci_high"]
+        assert metric["n"] == 2
+
+
+def test_models_are_timed_in_turn_after_one_round():
+    calls: list[str] = []
+    jobs = {name: lambda name=name: calls.append(name) for name in "ab"}
+    found = time_in_turn(jobs, 2, 1, lambda count: None)
+    assert calls == ["a", "b"] * 3
+    assert found["a"][0].n == 2
+
+
+def test_the_median_is_of_the_samples():
+    estimate, settings = median_seconds([3.0, 1.0, 2.0, 10.0, 2.5], 4)
+    assert (estimate.value, estimate.ci_low, estimate.ci_high) == (2.5, 1.0, 10.0)
+    assert settings["quartiles"] == [2.0, 3.0]
+
+
+def test_a_training_step_is_a_real_one(tiny_teacher: Path):
+    unet = load_unet(tiny_teacher).requires_grad_(True)
+    before = unet.conv_in.weight.detach().clone()
+    training_job(unet, 1, 5)()
+    assert unet.conv_in.weight.grad is None
+    assert torch.equal(unet.conv_in.weight, before)
+    assert Workload.of(unet, 3, 5).run(unet).shape[0] == 3

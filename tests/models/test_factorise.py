@@ -1,0 +1,203 @@
+import json
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig
+
+from distillery.errors import DistilleryError
+from distillery.models.decompose import decompose
+from distillery.models.factorise import build_student, factorise_unet, rebalance
+from distillery.models.lowrank import LowRankUNet2DConditionModel, low_rank_layers
+from distillery.models.moments import collect_second_moments
+from distillery.models.ranks import plan_ranks
+from tiny_models import UNET_CONFIG, unet_inputs
+
+LAYER = "down_blocks.1.resnets.0.conv1"
+
+
+@torch.no_grad()
+def run(unet):
+    return unet(**unet_inputs()).sample
+
+
+def same_weights(first, second):
+    state = second.state_dict()
+    return all(torch.equal(value, state[name]) for name, value in first.state_dict().items())
+
+
+def test_report_has_one_true_row_per_layer(unet):
+    ranks = plan_ranks(unet)
+    student, rows = factorise_unet(unet, ranks)
+    assert [row["name"] for row in rows] == list(low_rank_layers(student))
+    assert json.loads(json.dumps(rows)) == rows
+    row = next(row for row in rows if row["name"] == LAYER)
+    weight = unet.get_submodule(LAYER).weight.detach().flatten(1).double()
+    squares = torch.linalg.svdvals(weight).square()
+    kept = (squares[:21].sum() / squares.sum()).item()
+    assert row == {
+        "name": LAYER,
+        "kind": "conv2d",
+        "shape": [64, 32, 3, 3],
+        "rank": 21,
+        "full_rank": 64,
+        "relative_error": pytest.approx((1 - kept) ** 0.5, abs=1e-6),
+        "energy_kept": pytest.approx(kept, abs=1e-6),
+        "relative_output_error": None,
+        "params_before": 64 * 288 + 64,
+        "params_after": 21 * (64 + 288) + 64,
+    }
+    removed = sum(row["params_before"] - row["params_after"] for row in rows)
+    num_params = [sum(p.numel() for p in model.parameters()) for model in (unet, student)]
+    assert num_params[0] - num_params[1] == removed
+
+
+@pytest.mark.parametrize("init", ["svd", "balanced"])
+def test_factors_are_those_of_the_decomposition(unet, init):
+    student, _ = factorise_unet(unet, plan_ranks(unet), init)
+    layer = student.get_submodule(LAYER)
+    a, b = decompose(unet.get_submodule(LAYER).weight, 21, init)
+    torch.testing.assert_close(layer.expand.weight.flatten(1).double(), a, rtol=0, atol=1e-6)
+    torch.testing.assert_close(layer.reduce.weight.flatten(1).double(), b, rtol=0, atol=1e-6)
+    assert torch.equal(layer.bias, unet.get_submodule(LAYER).bias)
+    assert torch.equal(student.conv_in.weight, unet.conv_in.weight)
+
+
+def test_data_aware_beats_svd_on_the_outputs_it_was_fitted_to(unet):
+    ranks = plan_ranks(unet)
+    # Second moments that fall off, as activations of trained networks do.
+    with torch.no_grad():
+        unet.conv_in.weight.mul_(torch.logspace(1, -1, 32).view(-1, 1, 1, 1))
+    moments = collect_second_moments(unet, [unet_inputs(seed=seed) for seed in range(4)])
+    output_errors, weight_errors, students = {}, {}, {}
+    for init in ("svd", "data_aware"):
+        students[init], rows = factorise_unet(unet, ranks, init, moments=moments)
+        output_errors[init] = [row["relative_output_error"] for row in rows]
+        weight_errors[init] = [row["relative_error"] for row in rows]
+    pairs = list(zip(output_errors["data_aware"], output_errors["svd"], strict=True))
+    assert all(ours <= theirs + 0.02 for ours, theirs in pairs)
+    assert sum(ours for ours, _ in pairs) < 0.8 * sum(theirs for _, theirs in pairs)
+    assert sum(weight_errors["svd"]) < sum(weight_errors["data_aware"])
+    error = {init: (run(student) - run(unet)).norm() for init, student in students.items()}
+    assert error["data_aware"] < 0.8 * error["svd"]
+
+
+def test_random_factors_depend_on_the_seed_alone(unet):
+    ranks = plan_ranks(unet)
+    first, rows = factorise_unet(unet, ranks, "random", seed=3)
+    torch.manual_seed(99)
+    again, _ = factorise_unet(unet, ranks, "random", seed=3)
+    other, _ = factorise_unet(unet, ranks, "random", seed=4)
+    assert same_weights(first, again)
+    assert not same_weights(first, other)
+    assert torch.equal(first.conv_in.weight, unet.conv_in.weight)
+    assert min(row["relative_error"] for row in rows) > 1
+    assert {row["energy_kept"] for row in rows} == {0.0}
+
+
+def test_low_rank_and_adapted_unets_are_refused(unet, student):
+    with pytest.raises(DistilleryError, match="low-rank already"):
+        factorise_unet(student, student.config.ranks)
+    unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    with pytest.raises(DistilleryError, match="carries adapters"):
+        factorise_unet(unet, student.config.ranks)
+
+
+def test_errors_name_the_layer(unet):
+    with torch.no_grad():
+        unet.get_submodule(LAYER).weight[0, 0] = torch.nan
+    with pytest.raises(DistilleryError, match=f"{LAYER}: the weight holds NaN"):
+        factorise_unet(unet, {LAYER: 4})
+    with pytest.raises(DistilleryError, match=f"moments hold nothing for layer {LAYER}"):
+        factorise_unet(unet, {LAYER: 4}, "data_aware", moments={})
+
+
+def test_rebalance_gives_the_balanced_factors_without_the_dense_weights(unet, student, tmp_path):
+    student.save_pretrained(tmp_path)
+    rebalanced = rebalance(LowRankUNet2DConditionModel.from_pretrained(tmp_path))
+    balanced, _ = factorise_unet(unet, student.config.ranks, "balanced")
+    for name, value in balanced.state_dict().items():
+        torch.testing.assert_close(rebalanced.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(run(rebalanced), run(student), rtol=0, atol=1e-5)
+    once = {name: value.clone() for name, value in rebalanced.state_dict().items()}
+    for name, value in rebalance(rebalanced).state_dict().items():
+        torch.testing.assert_close(value, once[name], rtol=1e-6, atol=0)
+
+
+def test_rebalance_keeps_empty_components(student):
+    layer = student.get_submodule(LAYER)
+    with torch.no_grad():
+        layer.expand.weight[:, 3] = 0
+    before = layer.reduce.weight[3].clone()
+    rebalance(student)
+    assert torch.equal(layer.reduce.weight[3], before)
+    assert all(bool(value.isfinite().all()) for value in student.state_dict().values())
+
+
+VARIANTS = {
+    "standard_no_kd": {"architecture": "dense", "init": "random"},
+    "decomposed_no_kd and random_kd": {"architecture": "low_rank", "init": "random"},
+    "elr, svd_only and svd_no_kd": {"architecture": "low_rank", "init": "svd"},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_starts_from_the_seed_alone(unet, variant):
+    options = dict(VARIANTS[variant])
+    if options["architecture"] == "low_rank":
+        options["ranks"] = plan_ranks(unet)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = build_student(unet, seed=7, **options)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(6)
+    assert same_weights(first, build_student(unet, seed=7, **options))
+    if options["init"] == "random":
+        assert same_weights(first, build_student(unet.config, seed=7, **options))
+        assert not same_weights(first, build_student(unet, seed=8, **options))
+        assert not torch.equal(first.conv_in.weight, unet.conv_in.weight)
+    assert isinstance(first, LowRankUNet2DConditionModel) == (options["architecture"] == "low_rank")
+
+
+def test_random_dense_student_is_the_frameworks_own_model(unet):
+    student = build_student(unet.config, architecture="dense", init="random", seed=11)
+    torch.manual_seed(11)
+    assert same_weights(student, UNet2DConditionModel(**UNET_CONFIG))
+    assert type(student) is UNet2DConditionModel
+
+
+def test_dense_copy_of_the_teacher_is_independent(unet):
+    student = build_student(unet, architecture="dense", init="teacher")
+    assert torch.equal(run(student), run(unet))
+    student.conv_in.weight.data.zero_()
+    assert bool(unet.conv_in.weight.any())
+
+
+def test_data_aware_student_needs_and_uses_moments(unet):
+    ranks = plan_ranks(unet)
+    moments = collect_second_moments(unet, [unet_inputs()], names=ranks)
+    student = build_student(unet, init="data_aware", ranks=ranks, moments=moments)
+    expected, _ = factorise_unet(unet, ranks, "data_aware", moments=moments)
+    assert same_weights(student, expected)
+    with pytest.raises(DistilleryError, match="data_aware needs moments"):
+        build_student(unet, init="data_aware", ranks=ranks)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"architecture": "sparse"}, "architecture 'sparse' is unknown"),
+        ({"init": "teacher"}, "low_rank has no init 'teacher'"),
+        ({"architecture": "dense", "init": "svd"}, "dense has no init 'svd'"),
+        ({"init": "svd"}, "needs ranks"),
+        ({"architecture": "dense", "init": "random", "ranks": {"a": 1}}, "takes no ranks"),
+    ],
+)
+def test_combinations_that_do_not_exist_are_refused(unet, options, message):
+    with pytest.raises(DistilleryError, match=message):
+        build_student(unet, **options)
+
+
+def test_factorising_a_config_is_refused(unet):
+    with pytest.raises(DistilleryError, match="needs the teacher's weights"):
+        build_student(unet.config, init="svd", ranks=plan_ranks(unet))

@@ -1,0 +1,104 @@
+"""A copy of the repository that tests run as a user runs it.
+
+python tests/project.py FOLDER       make one, with a teacher of random weights
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DVC_TARGETS = ("evaluate_unet@elr", "extract_conditions")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the repository's working tree with the tiny preset, run as a user runs it."""
+
+    root: Path
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start `python -m ...` in it; what it prints goes to one pipe."""
+        return subprocess.Popen(
+            [sys.executable, "-m", *command], cwd=self.root, text=True, env=_environment(),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def run(self, *command: str) -> str:
+        """Run `python -m ...` in it and return what it printed; failure is an error."""
+        return finish(self.start(*command))
+
+    def git(self, *arguments: str) -> None:
+        """Run git in it under a name of its own."""
+        who = ["-c", "user.name=tester", "-c", "user.email=tester@example.org"]
+        subprocess.run(["git", *who, *arguments], cwd=self.root, check=True, capture_output=True)
+
+    def edit_params(self, old: str, new: str) -> None:
+        """Replace a text in params.yaml."""
+        path = self.root / "params.yaml"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+
+def _environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONPATH": "src"}
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait, and return what it printed; failure is an error."""
+    output, _ = process.communicate()
+    assert process.returncode == 0, output[-4000:]
+    return output
+
+
+def save_tiny_teacher(folder: Path) -> None:
+    """Write a complete teacher with random weights: pipeline and CLIP, 64 px, a few MB."""
+    from transformers import CLIPConfig, CLIPModel
+
+    from tiny_models import tiny_pipeline
+
+    pipeline = tiny_pipeline()
+    pipeline.save_pretrained(folder)
+    text = pipeline.text_encoder.config.to_dict() | {"projection_dim": 16}
+    vision = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "image_size": 32, "patch_size": 16, "projection_dim": 16,
+    }  # fmt: skip
+    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
+    clip.save_pretrained(folder / "clip")
+    pipeline.tokenizer.save_pretrained(folder / "clip")
+    processor = {"size": 32, "crop_size": 32, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "clip" / "preprocessor_config.json").write_text(json.dumps(processor))
+
+
+def copy_repository(target: Path, teacher: Path) -> Project:
+    """The working tree with the tiny preset and a teacher, committed to a new Git repository."""
+    ignored = shutil.ignore_patterns("cache", "tmp", "*.egg-info")
+    for name in ("src", "workflow", "profiles", ".dvc", "docs/results", "presets"):
+        shutil.copytree(ROOT / name, target / name, ignore=ignored)
+    for name in ("Snakefile", "dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, target / name)
+    shutil.copy(ROOT / "tests/presets/tiny.yaml", target / "params.yaml")
+    shutil.copytree(teacher, target / "data/tiny-teacher")
+    project = Project(target)
+    project.git("init", "--quiet")
+    project.git("add", ".")
+    project.git("add", "--force", "data/tiny-teacher")
+    project.git("commit", "--quiet", "--message", "start")
+    return project
+
+
+def main() -> None:
+    """Make a copy in a new folder."""
+    target = Path(sys.argv[1])
+    save_tiny_teacher(target.with_name("teacher"))
+    copy_repository(target, target.with_name("teacher"))
+
+
+if __name__ == "__main__":
+    main()

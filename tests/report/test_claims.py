@@ -1,0 +1,110 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_run import MODELS, committed, make_run
+
+from distillery.errors import DistilleryError
+from distillery.report.claims import judge_all, read_claims
+from distillery.report.evidence import Results, judged_on, read_committed, read_run
+
+CONTRACT = {
+    "id", "source", "statement", "paper", "ours", "ci", "seeds", "kind", "basis", "scope",
+    "verdict", "how",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("claims")
+    make_run(root)
+    return root
+
+
+def _judge(root: Path, committed: Results | None = None) -> dict[str, dict]:
+    run = read_run(root / "metrics", "scenes", (0,))
+    chosen = committed or judged_on(read_committed(root / "results"))
+    return {claim["id"]: claim for claim in judge_all(run, chosen)}
+
+
+def test_every_claim_follows_the_contract(root: Path):
+    claims = _judge(root)
+    assert len(claims) == len(read_claims())
+    for claim in claims.values():
+        assert set(claim) >= CONTRACT
+        assert claim["verdict"] in ("holds", "fails", "tie", "not measured")
+        assert claim["basis"] in ("measured", "counted", "predicted")
+
+
+def test_verdicts_follow_from_the_intervals(root: Path):
+    claims = _judge(root)
+    assert claims["elr-distillation-clip"]["verdict"] == "holds"
+    assert claims["distillation-alone-kid"]["verdict"] == "tie"
+    assert claims["distillation-alone-kid"]["seeds"] == [0, 1, 2]
+    assert claims["distillation-alone-kid"]["scope"] == "committed three-seed run"
+    assert claims["distillation-alone-kid"]["this_run"]["ours"] is not None
+
+
+def test_a_claim_fails_when_the_numbers_say_the_opposite(root: Path):
+    chosen = judged_on(read_committed(root / "results"))
+    swapped = dict(chosen.metrics)
+    swapped["unet/elr"], swapped["unet/svd_only"] = swapped["unet/svd_only"], swapped["unet/elr"]
+    claims = _judge(root, replace(chosen, metrics=swapped))
+    assert claims["distillation-beats-start"]["verdict"] == "fails"
+    assert claims["distillation-beats-start"]["ours"] > 0
+
+
+def test_exact_claims_are_counted_and_have_no_width(root: Path):
+    claim = _judge(root)["elr-parameters"]
+    assert claim["verdict"] == "holds"
+    assert claim["ci"] == [claim["ours"], claim["ours"]]
+    assert claim["ours"] == pytest.approx(1 - 788_273_515 / 1_289_952_427, rel=1e-5)
+    assert claim["basis"] == "counted"
+
+
+def test_a_deleted_file_makes_its_claims_not_measured(tmp_path: Path):
+    make_run(tmp_path)
+    (tmp_path / "metrics" / "profile.json").unlink()
+    (tmp_path / "metrics" / "unet" / "svd_only.json").unlink()
+    claims = _judge(tmp_path)
+    assert claims["elr-parameters"]["verdict"] == "not measured"
+    assert claims["distillation-beats-start"]["this_run"]["verdict"] == "not measured"
+    assert claims["distillation-beats-start"]["verdict"] == "holds"
+    next((tmp_path / "results").glob("*.json")).unlink()
+    claims = _judge(tmp_path)
+    statistical = [claim for claim in claims.values() if claim["kind"] == "statistical"]
+    assert {claim["verdict"] for claim in statistical} == {"not measured"}
+    assert all(claim["ours"] is None and claim["reason"] for claim in statistical)
+
+
+def test_results_with_fewer_than_three_seeds_do_not_judge(tmp_path: Path):
+    committed(tmp_path, "2026-02-01", seeds=(0, 1))
+    assert judged_on(read_committed(tmp_path)) is None
+    committed(tmp_path, "2026-01-01")
+    committed(tmp_path, "2026-01-03")
+    assert judged_on(read_committed(tmp_path)).date == "2026-01-03"
+
+
+def test_a_predicted_value_never_decides(root: Path):
+    chosen = judged_on(read_committed(root / "results"))
+    metrics = json.loads(json.dumps(dict(chosen.metrics)))
+    for metric in metrics["unet/elr"]["metrics"].values():
+        metric["settings"]["basis"] = "predicted"
+    claims = _judge(root, replace(chosen, metrics=metrics))
+    assert claims["elr-distillation-clip"]["verdict"] == "not measured"
+    assert claims["elr-distillation-clip"]["basis"] == "predicted"
+
+
+def test_results_without_the_contract_are_refused(tmp_path: Path):
+    (tmp_path / "x.json").write_text('{"date": "2026-01-01"}')
+    with pytest.raises(DistilleryError, match="collect"):
+        read_committed(tmp_path)
+    assert read_committed(tmp_path / "nowhere") == []
+
+
+def test_rules_name_models_and_metrics_that_exist():
+    names = {*MODELS, "sd21/dense", "sd21/low_rank"}
+    for claim in read_claims():
+        assert {claim["rule"]["model"], claim["rule"]["than"]} <= names
+    assert len({claim["id"] for claim in read_claims()}) == len(read_claims())

@@ -1,0 +1,214 @@
+"""The cache says what the teacher says, holds no test record, and is never silently damaged."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cache_helpers import NUM_RECORDS, SPLITS, v_teacher, write_cache, write_curated
+
+from distillery.artifacts import hash_files
+from distillery.data.loader import Record
+from distillery.errors import DamagedError, DistilleryError
+from distillery.shards import read_tensor_shard, write_tensor_shard
+from distillery.teacher.cache import TeacherCache
+from distillery.teacher.cache_files import SPLITS as SPLIT_CODES
+from distillery.teacher.cache_write import write_base
+from distillery.teacher.load import Teacher, alphas_cumprod, encode_prompts
+from distillery.teacher.noise import noise, timestep
+from distillery.train.objectives import (
+    Diffusion,
+    DistillOutput,
+    cached_output,
+    online_output,
+    predict,
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Curated parts and selection."""
+    folder = tmp_path_factory.mktemp("cached")
+    write_curated(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Teacher:
+    return v_teacher(tiny_teacher, tmp_path_factory.mktemp("v") / "teacher")
+
+
+@pytest.fixture(scope="module")
+def cache_root(root: Path, teacher: Teacher) -> Path:
+    """A float32 cache with both views; tests that change it copy it first."""
+    write_cache(root, teacher, root / "cache", views=("cond", "uncond"))
+    return root / "cache"
+
+
+@pytest.fixture
+def copied(cache_root: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(cache_root, tmp_path / "cache")
+
+
+def _diffusion(teacher: Teacher) -> Diffusion:
+    return Diffusion.create(
+        alphas_cumprod(teacher.scheduler), "v_prediction", space="native", kind="min_snr", gamma=5.0
+    )
+
+
+def test_only_train_and_val_are_cached_in_the_order_of_keys(cache_root: Path) -> None:
+    cache = TeacherCache(cache_root, ["cond"], 1000)
+    for split in ("train", "val"):
+        samples = cache.samples(split)
+        wanted = [f"{i:04d}" for i in range(NUM_RECORDS) if SPLITS[i % len(SPLITS)] == split]
+        assert samples.batch(range(0, len(samples), 2)).keys == wanted
+
+
+def test_a_batch_is_what_the_teacher_is_asked(cache_root: Path, teacher: Teacher) -> None:
+    batch = TeacherCache(cache_root, ["cond"], 1000).samples("train").batch([5, 2])
+    assert batch.keys == ["0004", "0001"]
+    assert batch.timesteps.tolist() == [
+        timestep(7, "0004", 1, 2, 1000),
+        timestep(7, "0001", 0, 2, 1000),
+    ]
+    assert torch.equal(batch.noise[0], noise(7, "0004", 1, (16, 8, 8)))
+    torch.testing.assert_close(batch.text, encode_prompts(teacher, ["ccc", "aaa"]))
+
+
+def test_captions_are_embedded_once(cache_root: Path) -> None:
+    for part in (0, 1):
+        keys, arrays = read_tensor_shard(cache_root / f"base/{part}/text-00000.safetensors")
+        assert len(set(keys)) == len(keys) == len(arrays["embedding"])
+    assert TeacherCache(cache_root, [], 1000).empty_text().shape == (1, 16, 32)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 1e-3)])
+def test_cached_and_online_teacher_give_the_same_loss(
+    root: Path, teacher: Teacher, tmp_path: Path, dtype: str, tolerance: float
+) -> None:
+    write_cache(root, teacher, tmp_path / "cache", dtype=dtype)
+    samples = TeacherCache(tmp_path / "cache", ["cond"], 1000).samples("train")
+    diffusion, student = _diffusion(teacher), _student(teacher)
+    for items in ([0, 1, 2], range(len(samples))):
+        batch = samples.batch(items)
+        with torch.no_grad():
+            cached = DistillOutput(diffusion, cached_output("cond"))(student, batch)["output"]
+            ask = online_output(teacher.unet)
+            online = DistillOutput(diffusion, ask)(student, batch)["output"]
+        assert float(cached) == pytest.approx(float(online), rel=tolerance)
+
+
+def test_equal_bit_for_bit_where_batches_are_composed_alike(
+    cache_root: Path, teacher: Teacher
+) -> None:
+    """Part 0 begins with keys 0000 (train), 0002 (val), 0004: the first batch of four items."""
+    cache = TeacherCache(cache_root, ["cond", "uncond"], 1000)
+    train, val = cache.samples("train").batch([0, 1]), cache.samples("val").batch([0, 1])
+    assert train.keys + val.keys == ["0000", "0000", "0002", "0002"]
+    together = {
+        name: torch.cat([getattr(train, name), getattr(val, name)])
+        for name in ("latents", "noise", "timesteps", "text")
+    }
+    batch = type(train)(keys=train.keys + val.keys, **together)
+    noisy = _diffusion(teacher).noisy(batch)
+    online = online_output(teacher.unet)(batch, noisy)
+    assert torch.equal(online, torch.cat([train.outputs["cond"], val.outputs["cond"]]))
+
+
+def test_uncond_is_the_output_for_the_empty_caption(cache_root: Path, teacher: Teacher) -> None:
+    batch = TeacherCache(cache_root, ["uncond"], 1000).samples("train").batch(range(6))
+    noisy = _diffusion(teacher).noisy(batch)
+    empty = type(batch)(**{**batch.__dict__, "text": encode_prompts(teacher, [""] * 6)})
+    with torch.no_grad():
+        wanted = predict(teacher.unet, noisy, empty)
+    torch.testing.assert_close(batch.outputs["uncond"], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_planted_test_record_is_refused_by_writer_and_reader(
+    copied: Path, teacher: Teacher, tmp_path: Path
+) -> None:
+    path = copied / "base/1/00000.safetensors"
+    keys, arrays = read_tensor_shard(path)
+    arrays["split"][2] = SPLIT_CODES.index("test")
+    write_tensor_shard(path, keys, arrays)
+    with pytest.raises(DistilleryError, match=f"record {keys[2]} is of split test"):
+        TeacherCache(copied, ["cond"], 1000)
+    leak = Record("leak", 0, "test", "c", "a caption", b"", None)
+    with pytest.raises(DistilleryError, match="record leak is of split test"):
+        write_base(lambda: [leak], teacher, tmp_path / "leaked", None, None)
+    assert not (tmp_path / "leaked").exists()
+
+
+@pytest.mark.parametrize("view", ["base", "cond"])
+def test_a_flipped_bit_names_shard_and_record_before_use(copied: Path, view: str) -> None:
+    path = copied / view / "0" / "00001.safetensors"
+    keys, _ = read_tensor_shard(path)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1  # the last record's last array
+    path.write_bytes(bytes(data))
+    with pytest.raises(DamagedError, match=rf"{view}/0/00001.safetensors: record {keys[-1]}"):
+        _read_all(copied)
+
+
+def test_a_cut_shard_is_named(copied: Path) -> None:
+    path = copied / "cond/1/00000.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DamagedError, match=r"cond/1/00000.safetensors: unreadable"):
+        TeacherCache(copied, ["cond"], 1000)
+
+
+def test_a_rerun_makes_only_the_damaged_shard_again(
+    root: Path, teacher: Teacher, tmp_path: Path
+) -> None:
+    first, again = tmp_path / "first", tmp_path / "again"
+    write_cache(root, teacher, first, seed=11)
+    before = hash_files(first)
+    damaged = first / "cond/0/00001.safetensors"
+    inodes = {path.name: path.stat().st_ino for path in (first / "cond/0").glob("*.safetensors")}
+    data = bytearray(damaged.read_bytes())
+    data[-5] ^= 4
+    damaged.write_bytes(bytes(data))
+    write_cache(root, teacher, again, seed=11)
+    assert hash_files(again) == before
+    remade = {
+        path.name
+        for path in (again / "cond/0").glob("*.safetensors")
+        if path.stat().st_ino != inodes[path.name]
+    }
+    assert remade == {"00001.safetensors"}
+
+
+def test_views_that_do_not_fit_together_are_refused(
+    root: Path, teacher: Teacher, copied: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DistilleryError, match="add control_canny to cache_teacher"):
+        TeacherCache(copied, ["control_canny"], 1000)
+    write_cache(root, teacher, tmp_path / "other", seed=8)
+    shutil.rmtree(copied / "cond")
+    shutil.copytree(tmp_path / "other/cond", copied / "cond")
+    with pytest.raises(DistilleryError, match="view cond has seed 8, base has 7"):
+        TeacherCache(copied, ["cond"], 1000)
+
+
+def test_first_use_checks_and_later_use_does_not_reread_all(cache_root: Path) -> None:
+    samples = TeacherCache(cache_root, ["cond"], 1000).samples("train")
+    once, twice = samples.batch([3, 3]), samples.batch([3])
+    assert torch.equal(once.latents[0], twice.latents[0])
+    assert np.isfinite(once.outputs["cond"].numpy()).all()
+
+
+def _read_all(root: Path) -> None:
+    cache = TeacherCache(root, ["cond"], 1000)
+    for split in ("train", "val"):
+        cache.samples(split).batch(range(len(cache.samples(split))))
+
+
+def _student(teacher: Teacher) -> torch.nn.Module:
+    from tiny_models import tiny_unet
+
+    student = tiny_unet()
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.mul_(0.9)
+    return student

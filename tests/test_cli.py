@@ -1,0 +1,168 @@
+"""The `distillery` command: one line and exit code 2 for bad input, JSON where a table is shown."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distillery import artifacts, cli
+from distillery.commands import handover, plan
+from distillery.errors import DistilleryError
+
+ROOT = Path(__file__).resolve().parent.parent
+JOBS = [
+    {"label": "curate/0", "needed": True, "reason": "params changed"},
+    {"label": "deduplicate", "needed": True, "reason": "after what comes before"},
+    {"label": "ingest", "needed": False, "reason": ""},
+]
+
+
+def _run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(list(arguments))
+    return raised.value.code
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    folder = tmp_path / "made"
+    with artifacts.publish(folder) as partial:
+        partial.mkdir()
+        (partial / "data.txt").write_text("text")
+        artifacts.write_manifest(partial, "made", {}, {})
+    return folder
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """A workflow with two stages to run, of which one ran before."""
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    record = {"seconds": 75.0, "bytes": 3 * 1024**2}
+    artifacts.write_json(tmp_path / "work/runs/curate/0.json", record)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plan, "resolve_jobs", lambda targets=("all",): JOBS)
+    monkeypatch.setattr(handover, "resolve_jobs", lambda targets=("all",): JOBS)
+    return JOBS
+
+
+@pytest.mark.parametrize("command", ["plan", "verify", "adopt", "trust", "evaluate"])
+def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture) -> None:
+    assert _run(command, "--help") == 0
+    assert f"distillery {command}" in capsys.readouterr().out
+
+
+def test_without_a_command_help_is_shown(capsys: pytest.CaptureFixture) -> None:
+    assert _run() == 0
+    assert "snakemake --cores 8 all" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bogus"], "No such command 'bogus'"),
+        (["verify"], "Missing argument"),
+        (["verify", "/nowhere"], "/nowhere: not found"),
+        (["plan", "--bogus"], "No such option"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert _run(*arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("distillery: ")
+    assert message in lines[0]
+
+
+def test_plan_outside_a_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    assert _run("plan") == 2
+    assert "run this in the repository's root" in capsys.readouterr().err
+
+
+def test_plan_shows_time_size_and_reason(jobs: list, capsys: pytest.CaptureFixture) -> None:
+    assert _run("plan") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["curate/0", "75.0", "s", "3.0", "MiB", "params", "changed"]
+    assert lines[2].split()[:3] == ["deduplicate", "-", "-"]
+    assert lines[3].startswith(
+        "2 stages, 75.0 s of work in the last run, 3.0 MiB to write; 1 never"
+    )
+
+
+def test_plan_as_json(jobs: list, capsys: pytest.CaptureFixture) -> None:
+    assert _run("plan", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [row["stage"] for row in shown["stages"]] == ["curate/0", "deduplicate"]
+    assert (shown["total_s"], shown["num_unknown"]) == (75.0, 1)
+
+
+def test_plan_with_nothing_to_do() -> None:
+    assert plan.as_text([]) == "Nothing to run: everything is up to date."
+
+
+def test_adopt_refuses_what_is_out_of_date(jobs: list, capsys: pytest.CaptureFixture) -> None:
+    assert _run("adopt") == 2
+    assert "snakemake has 2 stages to run, first curate/0" in capsys.readouterr().err
+
+
+def test_verify_finds_one_flipped_bit(artifact: Path, capsys: pytest.CaptureFixture) -> None:
+    assert _run("verify", str(artifact)) == 0
+    assert "every file matches" in capsys.readouterr().out
+    (artifact / "data.txt").write_text("tex\x75")
+    assert _run("verify", str(artifact)) == 1
+    assert "data.txt: bytes do not match" in capsys.readouterr().out
+    assert _run("verify", str(artifact), "--json") == 1
+    assert len(json.loads(capsys.readouterr().out)["problems"]) == 1
+
+
+def test_errors_of_several_lines_are_all_prefixed(
+    jobs: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fail(targets: object = None) -> list:
+        raise DistilleryError("a: 1\nb: 2")
+
+    monkeypatch.setattr(plan, "resolve_jobs", fail)
+    assert _run("plan") == 2
+    assert capsys.readouterr().err.splitlines() == ["distillery: a: 1", "distillery: b: 2"]
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    for name, level in (("student", 100), ("teacher", 110)):
+        (tmp_path / name).mkdir()
+        for index in range(3):
+            pixels = np.full((16, 16, 3), level + index, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+    return tmp_path / "student", tmp_path / "teacher"
+
+
+def test_evaluate_writes_the_contract(folders: tuple, capsys: pytest.CaptureFixture) -> None:
+    student, teacher = map(str, folders)
+    out = folders[0].parent / "metrics.json"
+    arguments = ["--images", student, "--reference", teacher, "--out", str(out)]
+    assert _run("evaluate", *arguments) == 0
+    found = json.loads(out.read_text())
+    assert found["metrics"]["psnr"]["value"] == pytest.approx(28.1308, abs=1e-3)  # 20 log10 25.5
+    assert found["metrics"]["psnr"]["n"] == 3
+    assert set(found["skipped"]) == {"fid", "kid", "clip_score"}
+    assert "skipped: " in capsys.readouterr().out
+
+
+def test_evaluate_refuses_a_metric_that_cannot_be_had(
+    folders: tuple, capsys: pytest.CaptureFixture
+) -> None:
+    student, teacher = map(str, folders)
+    out = folders[0].parent / "metrics.json"
+    arguments = ["--images", student, "--reference", teacher, "--out", str(out)]
+    assert _run("evaluate", *arguments, "--metrics", "psnr,fid") == 2
+    assert not out.exists()
+    (folders[1] / "2.png").write_bytes(b"no image")
+    assert _run("evaluate", *arguments) == 2
+    assert "2.png" in capsys.readouterr().err

@@ -1,0 +1,167 @@
+"""params.yaml is complete, strict and says where it is wrong."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from distillery.errors import DistilleryError
+from distillery.overrides import effective_params, merge
+from distillery.params import Params, load_params, select
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT = ROOT / "params.yaml"
+
+
+def _edited(tmp_path: Path, old: str, new: str) -> tuple[Path, int]:
+    """params.yaml with one text replaced, and the line number of the change."""
+    text = DEFAULT.read_text()
+    assert text.count(old) == 1
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace(old, new))
+    return path, text[: text.index(old)].count("\n") + 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("min_side_px: 48", "min_side_pixels: 48", "curate.min_side_pixels: unknown key"),
+        ("min_side_px: 48", "min_side_px: wide", "curate.min_side_px: Input should be a valid int"),
+        ("min_side_px: 48", "min_side_px: 0", "greater than or equal to 1 (got 0)"),
+        ("device: cpu ", "device: tpu ", "device: String should match"),
+        ("parts: [0, 1]", "parts: [0, 2]", "data: parts must be 0, 1, ... in order, got [0, 2]"),
+        (
+            "source: scenes        # scenes | web",
+            "source: folder # web",
+            "ingest: source folder needs path",
+        ),
+    ],
+)
+def test_problem_is_one_line_with_its_place(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    path, line = _edited(tmp_path, old, new)
+    with pytest.raises(DistilleryError) as raised:
+        load_params(path)
+    problems = [p for p in str(raised.value).splitlines() if message in p]
+    assert len(problems) == 1
+    number = int(problems[0].removeprefix(f"{path}:").split(":")[0])
+    assert line - 2 <= number <= line  # a pair of keys is reported at its section
+
+
+def test_unknown_key_lists_the_known(tmp_path: Path) -> None:
+    path, _ = _edited(tmp_path, "max_hamming:", "hamming:")
+    with pytest.raises(DistilleryError, match=r"known here: .*max_hamming"):
+        load_params(path)
+
+
+def test_key_given_twice(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(DEFAULT.read_text() + "\nseed: 1\n")
+    with pytest.raises(DistilleryError, match="seed: given twice"):
+        load_params(path)
+
+
+def test_broken_yaml_and_missing_file(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    with pytest.raises(DistilleryError, match="not found; copy one from presets/"):
+        load_params(path)
+    path.write_text("seed: [0\n")
+    with pytest.raises(DistilleryError, match=r"params.yaml:\d+: not valid YAML"):
+        load_params(path)
+
+
+def test_several_problems_are_several_lines(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(DEFAULT.read_text().replace("seed: 0 ", "seed: -1 ", 1).replace("cpu", "x", 1))
+    with pytest.raises(DistilleryError) as raised:
+        load_params(path)
+    assert len(str(raised.value).splitlines()) == 2
+
+
+def test_contradictory_pair_names_its_key(tmp_path: Path) -> None:
+    path, _ = _edited(tmp_path, "methods: [svd]", "methods: [svd]")
+    path.write_text(path.read_text().replace("init: svd", "init: data_aware", 1))
+    with pytest.raises(DistilleryError, match="data_aware needs data_aware in init_student"):
+        load_params(path)
+
+
+def test_params_are_frozen() -> None:
+    params = load_params(DEFAULT)
+    with pytest.raises(ValueError, match="frozen"):
+        params.curate.min_side_px = 1
+
+
+def _fields_with_defaults(model: type[BaseModel]) -> list[str]:
+    return [name for name, field in model.model_fields.items() if not field.is_required()]
+
+
+def test_no_defaults_in_code() -> None:
+    models = [Params, *(f.annotation for f in Params.model_fields.values())]
+    for model in models:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            assert _fields_with_defaults(model) == [], model.__name__
+
+
+def test_select_gives_plain_values() -> None:
+    params = load_params(DEFAULT)
+    chosen = select(params, ["seed", "distill_unet.variants.elr"])
+    assert chosen["seed"] == 0
+    assert chosen["distill_unet.variants.elr"]["architecture"] == "low_rank"
+    with pytest.raises(DistilleryError, match=r"'nobody' is not among .*elr"):
+        select(params, ["distill_unet.variants.nobody"])
+
+
+def test_no_override_uses_the_file_itself() -> None:
+    assert effective_params(DEFAULT, [], {}) == DEFAULT
+    assert effective_params(DEFAULT, [DEFAULT], {"seed": 0}) == DEFAULT
+
+
+def test_overrides_reach_a_merged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = {"seed": 3, "curate": {"min_side_px": "64", "min_aesthetic": "null"}}
+    path = effective_params(DEFAULT, [], values)
+    assert path == effective_params(DEFAULT, [], values)
+    assert path.parent == Path("work")
+    params = load_params(path)
+    assert (params.seed, params.curate.min_side_px) == (3, 64)
+    assert params.curate.min_aesthetic is None
+    assert params.curate.max_aspect == load_params(DEFAULT).curate.max_aspect
+
+
+def test_nested_nonsense_is_refused_clearly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DistilleryError, match=r"curate\.min_side_px: Input should be a valid int"):
+        load_params(effective_params(DEFAULT, [], {"curate": {"min_side_px": "large"}}))
+
+
+def test_preset_replaces_and_part_of_one_merges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = ROOT / "tests/presets/tiny.yaml"
+    part = tmp_path / "part.yaml"
+    part.write_text("generate: {guidance_scale: 1.5}\n")
+    params = load_params(effective_params(DEFAULT, [tiny, part], {}))
+    assert list(params.distill_unet.variants) == ["elr"]
+    assert params.generate.guidance_scale == 1.5
+
+
+@pytest.mark.parametrize(
+    ("base", "override", "expected"),
+    [
+        (1, "2", 2),
+        (1.0, "1e-3", 0.001),
+        ("no", "yes", "yes"),
+        (None, "data/photos", "data/photos"),
+        (None, "null", None),
+        ([0, 1], ["0", "1", "2"], [0, 1, 2]),
+        (["a"], ["b", "1"], ["b", "1"]),
+        ({"a": 1, "b": 2}, {"b": "3"}, {"a": 1, "b": 3}),
+        ({"a": 1}, "{a: 2}", {"a": 2}),
+    ],
+)
+def test_merge(base: object, override: object, expected: object) -> None:
+    assert merge(base, override) == expected

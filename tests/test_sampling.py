@@ -1,0 +1,144 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+from distillery.errors import DistilleryError
+from distillery.metrics.features import load_extractor
+from distillery.metrics.measure import Measure
+from distillery.models.lowrank import LowRankUNet2DConditionModel
+from distillery.models.ranks import plan_ranks
+from distillery.run import Run
+from distillery.samples import (
+    Prompt,
+    decode_images,
+    decode_png,
+    encode_png,
+    pick_prompts,
+    read_samples,
+    sample_folders,
+)
+from distillery.sampling import Sampler, load_unet, seed_folder, write_samples
+from distillery.teacher.load import encode_prompts, load_teacher
+
+PROMPTS = [Prompt(f"{i:09d}", f"a red circle {'x' * i}") for i in range(6)]
+
+
+@pytest.fixture(scope="module")
+def sampler(tiny_teacher: Path) -> Sampler:
+    torch.set_num_threads(1)
+    teacher = load_teacher(tiny_teacher, "cpu", torch.float32)
+    return Sampler(teacher, 3, 2.0, resolution_px=64, noise_seed=5)
+
+
+def test_samples_are_those_of_the_pipeline(sampler: Sampler):
+    teacher = sampler.teacher
+    scheduler = DDIMScheduler.from_config(
+        teacher.scheduler.config, timestep_spacing="trailing", clip_sample=False
+    )
+    pipeline = StableDiffusionPipeline(
+        vae=teacher.vae, text_encoder=teacher.text_encoder, tokenizer=teacher.tokenizer,
+        unet=teacher.unet, scheduler=scheduler, safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    prompts = PROMPTS[:2]
+    expected = pipeline(
+        prompt_embeds=encode_prompts(teacher, [p.caption for p in prompts]),
+        negative_prompt_embeds=encode_prompts(teacher, ["", ""]),
+        latents=sampler.noise(prompts), height=64, width=64, num_inference_steps=3,
+        guidance_scale=2.0, output_type="np",
+    ).images  # fmt: skip
+    difference = sampler.images(prompts).astype(int) - (expected * 255).round().astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+def test_noise_is_bit_identical_whatever_the_batch(sampler: Sampler):
+    together = sampler.noise(PROMPTS)
+    alone = torch.cat([sampler.noise([prompt]) for prompt in reversed(PROMPTS)])
+    assert torch.equal(together, alone.flip(0))
+    assert not torch.equal(together, replace(sampler, noise_seed=6).noise(PROMPTS))
+
+
+def test_images_hardly_depend_on_the_batch_size(sampler: Sampler):
+    together = sampler.images(PROMPTS).astype(int)
+    alone = np.concatenate([sampler.images([prompt]) for prompt in PROMPTS]).astype(int)
+    difference = np.abs(together - alone)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() <= 0.001
+
+
+def test_metrics_hardly_depend_on_the_batch_size(sampler: Sampler, tiny_teacher: Path):
+    clip = load_extractor("teacher_clip", tiny_teacher, "cpu")
+    measure = Measure(clip, clip, "", num_bootstrap=200, num_blocks=3)
+    captions = [prompt.caption for prompt in PROMPTS]
+    one = sampler.images(PROMPTS)
+    other = np.concatenate([sampler.images(PROMPTS[:4]), sampler.images(PROMPTS[4:])])
+    real = np.random.default_rng(0).integers(0, 256, one.shape, dtype=np.uint8)
+    found = [
+        measure.text(images, captions)
+        | measure.distribution_of(clip.image_features(images), clip.image_features(real), "real")
+        for images in (one, other)
+    ]
+    for name, (estimate, _) in found[0].items():
+        moved = abs(estimate.value - found[1][name][0].value)
+        assert moved < 0.01 * (estimate.ci_high - estimate.ci_low), name
+
+
+def test_guidance_scale_one_is_without_guidance(sampler: Sampler):
+    plain = replace(sampler, guidance_scale=1.0).images(PROMPTS[:1])
+    nearly = replace(sampler, guidance_scale=1.0 + 1e-6).images(PROMPTS[:1])
+    assert np.abs(plain.astype(int) - nearly.astype(int)).max() <= 1
+    assert (plain != sampler.images(PROMPTS[:1])).any()
+
+
+def test_written_samples_are_read_and_picked_up(sampler: Sampler, tmp_path: Path):
+    run, folder = Run("generate/x", "f" * 64, tmp_path / "work"), tmp_path / "samples" / "seed-3"
+    counts: list[int] = []
+    write_samples(folder, sampler, PROMPTS[:3], 2, run, counts.append)
+    assert counts == [2, 1]
+    rows = read_samples(folder)
+    assert [row["key"] for row in rows] == [p.key for p in PROMPTS[:3]]
+    assert decode_images([row["image"] for row in rows]).shape == (3, 64, 64, 3)
+    assert sample_folders(folder.parent) == {3: folder}
+    first = (folder / "00000.parquet").read_bytes()
+    broken = replace(sampler, num_inference_steps=0)
+    write_samples(folder, broken, PROMPTS[:3], 2, run, counts.append)
+    assert counts == [2, 1, 3]
+    assert (folder / "00000.parquet").read_bytes() == first
+
+
+def test_fewer_prompts_are_a_part_of_more():
+    few, many = pick_prompts(PROMPTS[::-1], 2), pick_prompts(PROMPTS, 5)
+    assert many[:2] == few
+    with pytest.raises(DistilleryError, match="test split"):
+        pick_prompts([], 3)
+
+
+def test_unets_load_by_their_class(sampler: Sampler, tmp_path: Path):
+    dense = sampler.teacher.unet
+    student = LowRankUNet2DConditionModel.from_dense(dense, plan_ranks(dense))
+    student.save_pretrained(tmp_path / "low")
+    dense.save_pretrained(tmp_path / "dense")
+    assert type(load_unet(tmp_path / "low")) is LowRankUNet2DConditionModel
+    assert type(load_unet(tmp_path / "dense")) is type(dense)
+    assert seed_folder(tmp_path, 0, [0, 1]) == tmp_path
+    assert seed_folder(tmp_path, 1, [0, 1]) == tmp_path / "seed-1"
+
+
+def test_what_is_no_unet_is_refused(tmp_path: Path):
+    with pytest.raises(DistilleryError, match="no U-Net here"):
+        load_unet(tmp_path)
+    (tmp_path / "config.json").write_text('{"_class_name": "Other"}')
+    with pytest.raises(DistilleryError, match="Other is no U-Net"):
+        load_unet(tmp_path)
+    with pytest.raises(DistilleryError, match="no seed-"):
+        sample_folders(tmp_path)
+
+
+def test_png_is_lossless():
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    assert (decode_png(encode_png(image)) == image).all()

@@ -1,0 +1,186 @@
+"""A typed function becomes a command that publishes all or nothing and reads what it declares."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distillery.artifacts import read_manifest, verify
+from distillery.errors import DistilleryError
+from distillery.log import log_path
+from distillery.params import Params, load_params
+from distillery.run import Run, read_run
+from distillery.stage import In, Out, stage
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@stage(reads=["seed", "curate"])
+def copy_it(params: Params, run: Run, part: int, source: In, out: Out) -> None:
+    """Copy a folder."""
+    out.mkdir()
+    (out / "text").write_text(f"{part} {params.seed} {(source / 'text').read_text()}")
+
+
+@stage(reads=["seed"])
+def peek(params: Params, run: Run, out: Out) -> None:
+    """Read a section that was not declared."""
+    out.write_text(str(params.curate))
+
+
+@stage(reads=["seed"])
+def fail(params: Params, run: Run, out: Out) -> None:
+    """Fail half-way."""
+    out.mkdir()
+    (out / "text").write_text("half")
+    raise DistilleryError("half.tar: cut short; download it again")
+
+
+@stage(reads=["seed"])
+def join(params: Params, run: Run, left: In, right: In, out: Out) -> None:
+    """Two inputs that must fit together."""
+    out.mkdir()
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("distillery.stage.code_version", lambda module: "these stages have no file")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "text").write_text("hello")
+    return load_params(Path("params.yaml"))
+
+
+def _copy(params: Params, part: int, source: str, out: str) -> dict:
+    copy_it(params, part=part, source=Path(source), out=Path(out))
+    return read_manifest(Path(out))
+
+
+def test_output_manifest_and_record(params: Params) -> None:
+    manifest = _copy(params, 0, "source", "made/0")
+    assert Path("made/0/text").read_text() == "0 0 hello"
+    assert manifest["label"] == "copy_it/0"
+    assert set(manifest["recipe"]["params"]) == {"seed", "curate"}
+    assert verify(Path("made")) == []
+    record = read_run(Path("work"), "copy_it/0")
+    assert record["bytes"] > 0
+    assert record["fingerprint"] == manifest["fingerprint"]
+
+
+def test_equal_runs_make_equal_bytes(params: Params) -> None:
+    _copy(params, 0, "source", "a")
+    _copy(params, 0, "source", "b")
+    assert Path("a/manifest.json").read_bytes() == Path("b/manifest.json").read_bytes()
+
+
+def test_fingerprint_follows_input_params_and_selector(params: Params) -> None:
+    first = _copy(params, 0, "source", "out")["fingerprint"]
+    other_seed = params.model_copy(update={"seed": 1})
+    other_report = params.model_copy(
+        update={"report": params.report.model_copy(update={"title": "x"})}
+    )
+    assert _copy(other_report, 0, "source", "out")["fingerprint"] == first
+    assert _copy(other_seed, 0, "source", "out")["fingerprint"] != first
+    assert _copy(params, 1, "source", "out")["fingerprint"] != first
+    Path("source/text").write_text("changed")
+    assert _copy(params, 0, "source", "out")["fingerprint"] != first
+
+
+def test_undeclared_section_is_refused(params: Params) -> None:
+    with pytest.raises(AttributeError, match="'curate' is not in this stage's reads"):
+        peek(params, out=Path("out"))
+    assert not Path("out").exists()
+
+
+def test_missing_input_says_what_to_do(params: Params) -> None:
+    with pytest.raises(DistilleryError, match="copy_it/0: --source nowhere: not found; run"):
+        _copy(params, 0, "nowhere", "out")
+
+
+def test_conflicting_inputs_are_refused(params: Params) -> None:
+    _copy(params, 0, "source", "teacher")
+    _copy(params, 1, "teacher", "cache")
+    Path("source/text").write_text("another teacher")
+    _copy(params, 0, "source", "teacher")
+    with pytest.raises(DistilleryError, match=r"made from copy_it/0 .* rerun whichever"):
+        join(params, left=Path("teacher"), right=Path("cache"), out=Path("out"))
+    assert not Path("out").exists()
+
+
+def test_command_reports_one_line_and_logs_the_rest(
+    params: Params, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        fail.main(["--params", "params.yaml", "--out", "out"])
+    assert raised.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["fail: started", "fail: half.tar: cut short; download it again"]
+    assert not Path("out").exists()
+    log = log_path(Path("work"), "fail").read_text()
+    assert "fail: started" in log
+    assert "Traceback" in log
+
+
+def test_command_refuses_unknown_options(params: Params, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as raised:
+        copy_it.main(["--params", "params.yaml", "--sauce", "x"])
+    assert raised.value.code == 2
+
+
+def test_resume_takes_finished_files_only(params: Params, tmp_path: Path) -> None:
+    run = Run("copy_it/0", "f" * 64, Path("work"))
+    shard = tmp_path / "00000.parquet"
+    assert not run.reuse(shard)
+    shard.write_text("finished")
+    run.finish(shard)
+    shard.unlink()
+    assert run.reuse(shard)
+    assert shard.read_text() == "finished"
+    next(run.work.rglob("00000.parquet")).write_text("damaged")
+    assert not run.reuse(shard)
+
+
+SLOW_STAGE = """
+import time
+from pathlib import Path
+import distillery.stage
+from distillery.params import load_params
+from distillery.stage import Out, stage
+
+distillery.stage.code_version = lambda module: "this stage has no file"
+
+@stage(reads=["seed"])
+def slow(params, run, out: Out) -> None:
+    out.mkdir()
+    for index in range(3):
+        path = out / f"{index}.txt"
+        if run.reuse(path):
+            continue
+        path.write_text(str(index))
+        run.finish(path)
+        print(f"finished {index}", flush=True)
+        time.sleep(0 if Path("go").exists() else 60 * (index == 1))
+
+slow(load_params(Path("params.yaml")), out=Path("out"))
+"""
+
+
+def test_killed_stage_leaves_nothing_and_resumes(params: Params) -> None:
+    command = [sys.executable, "-c", SLOW_STAGE]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
+    assert child.stdout.readline() == "finished 0\n"
+    assert child.stdout.readline() == "finished 1\n"
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    assert not Path("out").exists()
+    Path("go").touch()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == "finished 2\n"
+    assert sorted(p.name for p in Path("out").glob("*.txt")) == ["0.txt", "1.txt", "2.txt"]
+    assert verify(Path("out")) == []

@@ -1,0 +1,146 @@
+"""The loop: it learns, resumes exactly, also after SIGKILL, and stops on a loss not finite."""
+
+import json
+import multiprocessing
+import random
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from toy import STEPS, ToySamples, train, train_to_file
+
+from distillery.errors import DistilleryError
+from distillery.train.batch import Batch
+
+
+class _KilledError(Exception):
+    pass
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_training_lowers_the_validation_loss(tmp_path: Path) -> None:
+    _, history = train(tmp_path)
+    validations = [entry["loss"] for entry in history["val"]]
+    assert [entry["step"] for entry in history["val"]] == [0, 10, 20, 30, 40]
+    assert validations[-1] < validations[0]
+    assert set(history["train"][0]) == {"step", "loss", "output", "diffusion"}
+
+
+def test_two_runs_are_equal_bit_for_bit(tmp_path: Path) -> None:
+    first, second = train(tmp_path / "a"), train(tmp_path / "b")
+    assert first[1] == second[1]
+    assert all(torch.equal(t, second[0].state_dict()[n]) for n, t in _weights(first[0]).items())
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_interrupted_at_any_step_equals_uninterrupted(tmp_path: Path, ema_decay: float) -> None:
+    whole, history = train(tmp_path / "whole", ema_decay=ema_decay)
+
+    class Interrupted(ToySamples):
+        def batch(self, items):
+            if len(self.seen) > 6 * 17:
+                raise _KilledError
+            return super().batch(items)
+
+    with pytest.raises(_KilledError):
+        train(tmp_path / "cut", Interrupted(), ema_decay=ema_decay)
+    assert [p.name for p in tmp_path.glob("cut/step-*")] == ["step-00000014"]
+    resumed, resumed_history = train(tmp_path / "cut", ema_decay=ema_decay)
+    assert resumed_history == history
+    assert all(torch.equal(t, whole.state_dict()[n]) for n, t in _weights(resumed).items())
+    lines = [json.loads(line) for line in (tmp_path / "cut/log.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if line["phase"] == "train"]
+    assert steps == list(range(1, STEPS + 1))
+
+
+def test_killed_several_times_equals_uninterrupted(tmp_path: Path) -> None:
+    whole, _ = train(tmp_path / "whole")
+    out, folder = tmp_path / "final.safetensors", tmp_path / "work"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["toy"])
+    draw = random.Random(5)
+    for _ in range(4):
+        process = context.Process(target=train_to_file, args=(folder, out, 0.02))
+        process.start()
+        _kill_after(process, folder, num_lines=draw.randint(4, 12))
+    assert not out.exists()
+    last = context.Process(target=train_to_file, args=(folder, out, 0.0))
+    last.start()
+    last.join(60)
+    assert last.exitcode == 0
+    final = load_file(out)
+    assert all(torch.equal(t, final[n]) for n, t in _weights(whole).items())
+
+
+def _kill_after(process: multiprocessing.Process, folder: Path, num_lines: int) -> None:
+    """SIGKILL once the log has grown by `num_lines` since the process opened it."""
+    log = folder / "log.jsonl"
+    before = log.stat().st_mtime_ns if log.exists() else 0
+    wanted = None
+    while process.is_alive():
+        if log.exists() and log.stat().st_mtime_ns != before:
+            lines = log.read_text().count("\n")
+            wanted = wanted or lines + num_lines
+            if lines >= wanted:
+                break
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    assert process.exitcode == -9
+
+
+def test_a_loss_that_is_no_number_names_step_and_term(tmp_path: Path) -> None:
+    calls = []
+
+    def broken(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        calls.append(1)
+        loss = next(model.parameters()).sum()
+        return {"fine": loss, "bad": loss * (float("nan") if len(calls) == 3 else 1)}
+
+    with pytest.raises(DistilleryError, match=r"loss term bad is nan at step 3"):
+        train(tmp_path, objective=broken)
+
+
+def test_every_item_is_seen_once_an_epoch(tmp_path: Path) -> None:
+    samples = ToySamples()
+    train(tmp_path, samples, steps=10)
+    seen = samples.seen[4:]  # the first four are the validation batch
+    assert sorted(seen[:20]) == list(range(20))
+    assert sorted(seen[20:40]) == list(range(20))
+    assert seen[:20] != seen[20:40]
+
+
+def test_no_steps_validate_the_start_and_change_nothing(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    model, history = train(tmp_path, steps=0)
+    assert list(history) == ["val"]
+    assert [entry["step"] for entry in history["val"]] == [0]
+    again, _ = train(tmp_path / "again", steps=0)
+    assert all(torch.equal(t, again.state_dict()[n]) for n, t in _weights(model).items())
+
+
+def test_bf16_trains(tmp_path: Path) -> None:
+    _, history = train(tmp_path, precision="bf16")
+    assert history["val"][-1]["loss"] < history["val"][0]["loss"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    train(tmp_path, steps=7)
+    file = tmp_path / "step-00000007/model.safetensors"
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(DistilleryError, match="step-00000007"):
+        train(tmp_path, steps=7)
+
+
+def test_8_bit_adam_without_bitsandbytes_says_what_to_do(tmp_path: Path) -> None:
+    if "bitsandbytes" in sys.modules:
+        pytest.skip("bitsandbytes is installed")
+    with pytest.raises(DistilleryError, match="pip install bitsandbytes"):
+        train(tmp_path, optimizer="adamw8bit")

@@ -1,0 +1,166 @@
+"""Stage I end to end on a tiny teacher: starting points, training, what lands in the folder."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+from cache_helpers import run, v_teacher, write_cache, write_curated
+from distillery.artifacts import hash_files, read_json
+from distillery.errors import DistilleryError
+from distillery.models.lowrank import LowRankUNet2DConditionModel
+from distillery.params import load_params
+from distillery.train.settings import Settings
+from distillery.train.unet_init import write_decompositions
+from distillery.train.unet_student import Distillation, start_student, train_students
+
+RANK = {"rule": "ratio", "value": 1 / 3, "keep_dense": ["conv_in", "conv_out"]}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def root(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`teacher` (v prediction), `cache` and `init` with both decompositions."""
+    folder = tmp_path_factory.mktemp("stage-one")
+    write_curated(folder)
+    write_cache(folder, v_teacher(tiny_teacher, folder / "teacher"), folder / "cache")
+    write_decompositions(
+        folder / "teacher",
+        folder / "cache",
+        folder / "init",
+        methods=["svd", "data_aware"],
+        rank=RANK,
+        other_params=0,
+        num_moment_samples=8,
+        batch_size=8,
+        device=CPU,
+    )
+    return folder
+
+
+def _start(root: Path, architecture: str, init: str, seed: int = 0) -> torch.nn.Module:
+    return start_student(
+        architecture, init, teacher=root / "teacher", init_folder=root / "init", seed=seed
+    )
+
+
+def _train(root: Path, out: Path, name: str, *, seeds: tuple = (0,), **changed: Any) -> dict:
+    """Train a low-rank student for a few steps; returns `training.json`."""
+    values = {
+        "steps": 3, "learning_rate": 1e-3, "batch_size": 4, "weight_decay": 0.0,
+        "warmup_steps": 1, "max_grad_norm": 1.0, "ema_decay": 0.0, "precision": "no",
+        "gradient_checkpointing": False, "optimizer": "adamw", "compile": False,
+        "checkpoint_every_steps": 2, "validate_every_steps": 2, "num_val_samples": 4,
+    }  # fmt: skip
+    kd = {
+        "objective": "teacher", "space": "native", "weighting": "min_snr", "gamma": 5.0,
+        "lambda_diffusion": 0.0, "lambda_feature": 0.0, "online": False,
+    }  # fmt: skip
+    init = changed.pop("init", "svd")
+    train_students(
+        lambda seed: _start(root, "low_rank", init, seed),
+        Distillation(**{k: changed.pop(k, v) for k, v in kd.items()}),
+        Settings(**{**values, **changed}),
+        seeds=seeds,
+        teacher=root / "teacher",
+        teacher_cache=root / "cache",
+        out=out,
+        run=run(out.parent, name),
+        device=CPU,
+    )
+    return read_json(out / "training.json")
+
+
+def test_starting_points(root: Path) -> None:
+    svd, balanced = _start(root, "low_rank", "svd"), _start(root, "low_rank", "balanced")
+    name = "mid_block.resnets.0.conv1"
+    first, second = (m.get_submodule(name) for m in (svd, balanced))
+    torch.testing.assert_close(first.merged_weight(), second.merged_weight())
+    assert not torch.allclose(first.expand.weight, second.expand.weight)
+    aware = _start(root, "low_rank", "data_aware").get_submodule(name)
+    assert not torch.allclose(aware.merged_weight(), first.merged_weight())
+    for architecture in ("low_rank", "dense"):
+        same, again, other = (
+            _start(root, architecture, "random", seed).conv_in.weight for seed in (1, 1, 2)
+        )
+        assert torch.equal(same, again)
+        assert not torch.equal(same, other)
+
+
+def test_the_report_gives_output_errors_and_data_aware_ones_are_lower(root: Path) -> None:
+    reports = [read_json(root / "init" / folder / "layers.json") for folder in ("", "data_aware")]
+    errors = [
+        sum(layer["relative_output_error"] for layer in report["layers"]) for report in reports
+    ]
+    assert errors[1] < errors[0]
+    counts = reports[0]["unet_parameters"]
+    assert counts["student"] < counts["teacher"]
+
+
+def test_seeds_lie_in_their_folders_and_load_in_the_pipeline(root: Path, tmp_path: Path) -> None:
+    training = _train(root, tmp_path / "model", "seeds", seeds=(3, 5), init="random")
+    assert set(training["seeds"]) == {"3", "5"}
+    assert [entry["step"] for entry in training["seeds"]["3"]["val"]] == [0, 2, 3]
+    assert [entry["step"] for entry in training["seeds"]["3"]["train"]] == [1, 2, 3]
+    models = [
+        LowRankUNet2DConditionModel.from_pretrained(folder)
+        for folder in (tmp_path / "model", tmp_path / "model" / "seed-5")
+    ]
+    assert not torch.equal(models[0].conv_in.weight, models[1].conv_in.weight)
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        root / "teacher", unet=models[1], safety_checker=None
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("a red circle", num_inference_steps=1, height=64, width=64).images[0]
+    assert image.size == (64, 64)
+    with Image.open(tmp_path / "model" / "validation.png") as grid:
+        assert grid.size == (3 * 64, 2 * 64)
+
+
+def test_the_same_run_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        _train(root, tmp_path / name / "model", "same")
+    assert hash_files(tmp_path / "one/model") == hash_files(tmp_path / "two/model")
+
+
+def test_training_comes_nearer_to_the_teacher_and_cached_equals_online(
+    root: Path, tmp_path: Path
+) -> None:
+    cached = _train(root, tmp_path / "cached", "cached", steps=12)["seeds"]["0"]
+    online = _train(root, tmp_path / "online", "online", steps=12, online=True)["seeds"]["0"]
+    distances = [entry["teacher_distance"] for entry in cached["val"]]
+    assert distances[-1] < 0.9 * distances[0]
+    for mine, theirs in zip(cached["train"], online["train"], strict=True):
+        assert mine["output"] == pytest.approx(theirs["output"], rel=1e-4)
+
+
+def test_all_terms_are_logged_with_the_online_teacher(root: Path, tmp_path: Path) -> None:
+    training = _train(
+        root, tmp_path / "model", "terms",
+        steps=1, online=True, lambda_diffusion=0.5, lambda_feature=0.1, gradient_checkpointing=True,
+    )  # fmt: skip
+    entry = training["seeds"]["0"]["train"][0]
+    assert entry["loss"] == pytest.approx(
+        sum(entry[name] for name in ("output", "diffusion", "feature")), rel=1e-4
+    )
+
+
+def test_no_steps_keep_the_decomposition(root: Path, tmp_path: Path) -> None:
+    training = _train(root, tmp_path / "model", "none", steps=0)
+    kept = LowRankUNet2DConditionModel.from_pretrained(tmp_path / "model").state_dict()
+    for name, tensor in _start(root, "low_rank", "svd").state_dict().items():
+        assert torch.equal(tensor, kept[name])
+    assert 0 < training["seeds"]["0"]["val"][0]["teacher_distance"] < 2
+
+
+def test_features_without_the_online_teacher_are_refused(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(
+        text.replace("lambda_feature: 0.0", "lambda_feature: 0.1")
+    )
+    with pytest.raises(DistilleryError, match=r"distill_unet.kd: lambda_feature needs .* online"):
+        load_params(tmp_path / "params.yaml")

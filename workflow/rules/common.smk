@@ -1,0 +1,56 @@
+# What the rules share: checked params, their paths, and the inputs that are code.
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path("src").resolve()))  # this checkout, not an installed one
+
+from distillery.codeclosure import import_closure, stage_reads
+from distillery.errors import DistilleryError
+from distillery.overrides import effective_params
+from distillery.params import load_params, select
+
+# Jobs share the terminal: progress in whole lines, no redrawn bars.
+os.environ.update(DISTILLERY_FRONT_END="snakemake")
+
+try:
+    PARAMS_FILE = effective_params(
+        Path("params.yaml"),
+        workflow.overwrite_configfiles,
+        workflow.config_settings.config,
+    )
+    PARAMS = load_params(PARAMS_FILE)
+except DistilleryError as error:
+    print(error, file=sys.stderr)
+    sys.exit(2)
+
+PATHS = PARAMS.paths
+PARTS = PARAMS.data.parts
+VIEWS = PARAMS.cache_teacher.views
+KINDS = PARAMS.extract_conditions.kinds
+TEACHER_VARIANTS = ["guided", "unguided", "guided_offset"]
+UNET_VARIANTS = list(PARAMS.distill_unet.variants)
+ON_GPU = int(PARAMS.device == "cuda")
+LOGS = f"{PATHS.work}/logs"
+
+
+def params_file(wildcards, output):
+    """The --params value; as a function of `output` it is no rerun trigger, its values are."""
+    return str(PARAMS_FILE)
+
+
+def values(verb):
+    """The params that a stage reads, so that Snakemake reruns it when one of them changes."""
+    return lambda wildcards: select(
+        PARAMS, [key.format(**wildcards) for key in stage_reads(verb)]
+    )
+
+
+def code(verb):
+    """The source files that a stage runs on."""
+    return [f"src/{file}" for file in import_closure(f"distillery.stages.{verb}")]
+
+
+def files(folder):
+    """The files of a folder that no rule makes; a folder's own time misses edits inside."""
+    return sorted(str(file) for file in Path(folder).rglob("*") if file.is_file())

@@ -1,0 +1,73 @@
+# The teacher, and its outputs on the curated data: what every student learns from.
+
+
+rule prepare_teacher:
+    input:
+        scenes_teacher=files(PATHS.scenes_teacher),
+        recipe=PARAMS.prepare_teacher.recipe,
+        code=code("prepare_teacher"),
+    output:
+        teacher=directory(PATHS.teacher),
+    log:
+        f"{LOGS}/prepare_teacher.log",
+    resources:
+        heavy=1,
+        gpu=ON_GPU,
+    params:
+        file=params_file,
+        values=values("prepare_teacher"),
+    message:
+        "prepare_teacher"
+    shell:
+        "PYTHONPATH=src python -m distillery.stages.prepare_teacher --params {params.file}"
+        f" --scenes_teacher {PATHS.scenes_teacher} --teacher {{output.teacher}}"
+
+
+rule cache_teacher_base:
+    input:
+        curated=rules.curate.output.curated,
+        selection=rules.deduplicate.output.selection,
+        teacher=rules.prepare_teacher.output.teacher,
+        code=code("cache_teacher"),
+    output:
+        cache=directory(f"{PATHS.teacher_cache}/base/{{part}}"),
+    log:
+        f"{LOGS}/cache_teacher/base/{{part}}.log",
+    resources:
+        heavy=1,
+        gpu=ON_GPU,
+    params:
+        file=params_file,
+        values=values("cache_teacher"),
+    message:
+        "cache_teacher base {wildcards.part}"
+    shell:
+        "PYTHONPATH=src python -m distillery.stages.cache_teacher --params {params.file}"
+        " --view base --part {wildcards.part} --curated {input.curated}"
+        " --selection {input.selection} --teacher {input.teacher} --cache {output.cache}"
+
+
+rule cache_teacher:
+    input:
+        curated=rules.curate.output.curated,
+        selection=rules.deduplicate.output.selection,
+        teacher=rules.prepare_teacher.output.teacher,
+        base=rules.cache_teacher_base.output.cache,
+        code=code("cache_teacher"),
+    output:
+        cache=directory(f"{PATHS.teacher_cache}/{{view}}/{{part}}"),
+    log:
+        f"{LOGS}/cache_teacher/{{view}}/{{part}}.log",
+    resources:
+        heavy=1,
+        gpu=ON_GPU,
+    params:
+        file=params_file,
+        values=values("cache_teacher"),
+    message:
+        "cache_teacher {wildcards.view} {wildcards.part}"
+    shell:
+        "PYTHONPATH=src python -m distillery.stages.cache_teacher --params {params.file}"
+        " --view {wildcards.view} --part {wildcards.part} --curated {input.curated}"
+        " --selection {input.selection} --teacher {input.teacher} --base {input.base}"
+        " --cache {output.cache}"
