@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cache_helpers import NUM_RECORDS, SPLITS, v_teacher, write_cache, write_curated
 
+from cache_helpers import NUM_RECORDS, SPLITS, v_teacher, write_cache, write_curated
 from distillery.artifacts import hash_files
 from distillery.data.loader import Record
 from distillery.errors import DamagedError, DistilleryError

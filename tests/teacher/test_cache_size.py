@@ -5,8 +5,8 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from cache_helpers import PLAN, v_teacher, write_cache, write_curated
 
+from cache_helpers import PLAN, v_teacher, write_cache, write_curated
 from distillery.errors import DistilleryError
 from distillery.teacher.cache_size import (
     CacheShapes,
