@@ -77,16 +77,18 @@ def _record(row: dict, choice: dict) -> Record:
     )
 
 
-def load_image(data: bytes, resolution_px: int) -> np.ndarray:
+def load_image(
+    data: bytes, resolution_px: int, resampling: Image.Resampling = Image.Resampling.LANCZOS
+) -> np.ndarray:
     """uint8 (resolution_px, resolution_px, 3) RGB: shorter side resized, centre cropped.
 
-    Resizing is Pillow's LANCZOS, which widens its filter when it shrinks and so does not alias; an
+    Resizing is Pillow's; its LANCZOS widens the filter when it shrinks and so does not alias. An
     image that already has the size is passed through unchanged.
     """
     image = Image.fromarray(decode_rgb(data))
     scale = resolution_px / min(image.size)
     width, height = (max(resolution_px, round(side * scale)) for side in image.size)
     if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
+        image = image.resize((width, height), resampling)
     left, top = (width - resolution_px) // 2, (height - resolution_px) // 2
     return np.asarray(image.crop((left, top, left + resolution_px, top + resolution_px)))

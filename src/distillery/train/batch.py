@@ -15,7 +15,8 @@ class Batch:
     """n samples, each at one noise level.
 
     latents, noise: float32 [n, C, h, w]; timesteps: int64 [n]; text: [n, length, width];
-    outputs: the teacher's cached native outputs by view, float32 [n, C, h, w].
+    outputs: the teacher's cached native outputs by view, float32 [n, C, h, w];
+    conditions: condition maps by kind, float32 [n, 3, H, W] in [0, 1].
     """
 
     keys: Sequence[str]
@@ -24,6 +25,7 @@ class Batch:
     timesteps: Tensor
     text: Tensor
     outputs: Mapping[str, Tensor] = field(default_factory=dict)
+    conditions: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
@@ -34,6 +36,7 @@ class Batch:
             timesteps=self.timesteps.to(device),
             text=self.text.to(device),
             outputs={view: output.to(device) for view, output in self.outputs.items()},
+            conditions={kind: maps.to(device) for kind, maps in self.conditions.items()},
         )
 
 

@@ -1,31 +1,25 @@
 """Stage I of ELR-Diffusion: the starting point of a variant, its objective, its training.
 
 In: the teacher's folder, the decomposed teacher that `init_student` made, the teacher's cache.
-Out: one model folder, the first seed's model at its top and the others in `seed-<n>/`, with
-`training.json` (settings and losses) and `validation.png`. Not here: the decomposition, the loop.
+Out: one model folder as `seeds` writes it. Not here: the decomposition, the loop.
 """
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
-from torch import nn
-from tqdm import tqdm
+from torch import Tensor, nn
 
-from distillery.artifacts import write_json
+from distillery.export import save_model
 from distillery.models.factorise import build_student, rebalance
 from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.run import Run
-from distillery.teacher.cache import CachedSamples, TeacherCache
+from distillery.teacher.cache import TeacherCache
 from distillery.teacher.load import alphas_cumprod, load_scheduler, load_unet
 from distillery.train.batch import Batch
-from distillery.train.logs import History
-from distillery.train.loop import fit
 from distillery.train.losses import Weighting
 from distillery.train.objectives import (
     Denoise,
@@ -38,12 +32,9 @@ from distillery.train.objectives import (
     online_output,
     predict,
 )
-from distillery.train.order import batch_items
 from distillery.train.preview import Preview
+from distillery.train.seeds import train_seeds
 from distillery.train.settings import Settings
-
-PREVIEW = "validation.png"
-TRAINING = "training.json"
 
 
 @dataclass(frozen=True)
@@ -94,68 +85,30 @@ def train_students(
 
     An interrupted call goes on from the checkpoints in the run's work folder.
     """
-    lesson = _Lesson.prepare(distillation, teacher, teacher_cache, device)
-    histories = {}
-    for place, seed in enumerate(seeds):
-        model, work = start(seed), run.work / f"seed-{seed}"
-        histories[str(seed)] = lesson.teach(model, settings, seed, work, run.progress)
-        folder = out / f"seed-{seed}" if place else out
-        model.to("cpu").save_pretrained(folder)
-        shutil.copyfile(work / PREVIEW, folder / PREVIEW)
-    described = {**dataclasses.asdict(distillation), **dataclasses.asdict(settings)}
-    write_json(out / TRAINING, {"settings": described, "seeds": histories})
+    diffusion = _diffusion(teacher, distillation)
+    views = [] if distillation.online else ["cond"]
+    cache = TeacherCache(teacher_cache, views, len(diffusion.alpha_bar))
+    ask = _teacher_output(teacher, distillation, device)
 
+    def compare(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        noisy = diffusion.noisy(batch)
+        return predict(model, noisy, batch), ask(batch, noisy)
 
-@dataclass(frozen=True)
-class _Lesson:
-    """What the trainings of one variant share, whatever the seed."""
-
-    distillation: Distillation
-    diffusion: Diffusion
-    cache: TeacherCache
-    ask: TeacherOutput
-    preview: Preview
-    device: torch.device
-
-    @classmethod
-    def prepare(
-        cls, distillation: Distillation, teacher: Path, teacher_cache: Path, device: torch.device
-    ) -> "_Lesson":
-        diffusion = _diffusion(teacher, distillation)
-        views = [] if distillation.online else ["cond"]
-        cache = TeacherCache(teacher_cache, views, len(diffusion.alpha_bar))
-        ask = _teacher_output(teacher, distillation, device)
-        return cls(distillation, diffusion, cache, ask, Preview(teacher, cache), device)
-
-    def teach(
-        self,
-        model: UNet2DConditionModel,
-        settings: Settings,
-        seed: int,
-        work: Path,
-        progress: Callable[..., tqdm],
-    ) -> History:
-        """Train in place; leaves the picture of the last validation in `work`."""
-        objective = _objective(self.diffusion, self.distillation, self.ask, model)
-        validate = _validation(
-            objective, self.diffusion, self.ask, self.cache.samples("val"), settings, self.device
-        )
-
-        def draw_and_validate(student: nn.Module) -> dict[str, float]:
-            self.preview.draw(student).save(work / PREVIEW)
-            return validate(student)
-
-        return fit(
-            model,
-            objective,
-            self.cache.samples("train"),
-            settings,
-            seed=seed,
-            device=self.device,
-            folder=work,
-            validate=draw_and_validate,
-            progress=progress,
-        )
+    train_seeds(
+        start,
+        lambda model: _objective(diffusion, distillation, ask, model),
+        settings,
+        train=cache.samples("train"),
+        val=cache.samples("val"),
+        seeds=seeds,
+        out=out,
+        run=run,
+        device=device,
+        described=dataclasses.asdict(distillation),
+        save=save_model,
+        compare=compare,
+        draw=Preview(teacher, cache).draw,
+    )
 
 
 def _diffusion(teacher: Path, distillation: Distillation) -> Diffusion:
@@ -198,38 +151,3 @@ def _objective(
     return DistillOutput(
         diffusion, ask, distillation.lambda_diffusion, distillation.lambda_feature, features
     )
-
-
-def _validation(
-    objective: Objective,
-    diffusion: Diffusion,
-    ask: TeacherOutput,
-    samples: CachedSamples,
-    settings: Settings,
-    device: torch.device,
-) -> Callable[[nn.Module], dict[str, float]]:
-    """Loss, its terms, and the squared distance to the teacher's output over its energy.
-
-    Always on the same items and noise, whatever the training seed; nothing where `val` is empty.
-    """
-    count = min(settings.num_val_samples, len(samples))
-    items = batch_items(0, 0, count, len(samples)) if count else np.empty(0, dtype=np.int64)
-    chunks = np.array_split(items, max(1, -(-count // settings.batch_size))) if count else []
-
-    @torch.no_grad()
-    def validate(model: nn.Module) -> dict[str, float]:
-        totals: dict[str, float] = {}
-        distance = energy = 0.0
-        for chunk in chunks:
-            batch = samples.batch(chunk).to(device)
-            for name, term in objective(model, batch).items():
-                totals[name] = totals.get(name, 0.0) + float(term) * len(chunk) / count
-            noisy = diffusion.noisy(batch)
-            wanted = ask(batch, noisy).float()
-            distance += float((predict(model, noisy, batch).float() - wanted).square().sum())
-            energy += float(wanted.square().sum())
-        if not count:
-            return {}
-        return {"loss": sum(totals.values()), **totals, "teacher_distance": distance / energy}
-
-    return validate

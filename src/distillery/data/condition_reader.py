@@ -1,0 +1,59 @@
+"""Condition maps as networks take them, for the records of a batch.
+
+In: the folder of all parts that `extract_conditions` wrote. Out: per kind a float32 tensor in
+[0, 1], resized and cropped as `loader.load_image` does with the image. Not here: making maps.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from distillery.data.loader import load_image
+from distillery.errors import DistilleryError
+from distillery.shards import read_table
+
+# Colours of classes must not blend.
+_RESAMPLING = {"segmentation": Image.Resampling.NEAREST}
+
+
+class ConditionMaps:
+    """Maps of `kinds` by record key; PNG bytes stay in memory (about 1 KB a map at 64 px).
+
+    Raises DistilleryError where a kind was not extracted.
+    """
+
+    def __init__(self, root: Path, kinds: Sequence[str], resolution_px: int) -> None:
+        self.kinds, self._resolution_px = tuple(kinds), resolution_px
+        self._maps = {kind: _read_kind(root, kind) for kind in kinds}
+
+    def images(self, kind: str, keys: Sequence[str]) -> np.ndarray:
+        """uint8 [n, H, W, 3] of one kind; raises DistilleryError for a key without a map."""
+        known, resampling = self._maps[kind], _RESAMPLING.get(kind, Image.Resampling.LANCZOS)
+        if lost := [key for key in keys if key not in known]:
+            raise DistilleryError(
+                f"conditions: no {kind} map of {lost[0]} ({len(lost)} are missing); "
+                "rerun extract_conditions"
+            )
+        return np.stack([load_image(known[k], self._resolution_px, resampling) for k in keys])
+
+    def batch(self, keys: Sequence[str]) -> dict[str, Tensor]:
+        """{kind: float32 [n, 3, H, W] in [0, 1]}."""
+        return {kind: as_hint(self.images(kind, keys)) for kind in self.kinds}
+
+
+def as_hint(images: np.ndarray) -> Tensor:
+    """uint8 [n, H, W, 3] as diffusers' pipelines pass condition maps: float32 [n, 3, H, W]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+
+
+def _read_kind(root: Path, kind: str) -> dict[str, bytes]:
+    folders = sorted(path for path in root.glob(f"*/{kind}") if path.is_dir())
+    if not folders:
+        raise DistilleryError(
+            f"{root}: no {kind} maps; add {kind} to extract_conditions.kinds and run it"
+        )
+    return {row["key"]: row["image"]["bytes"] for path in folders for row in read_table(path)}
