@@ -62,7 +62,8 @@ def write_cache(folder: Path, records: list[Record], teacher: Teacher, plan: Cac
     for part in (base, cond):
         part.parent.mkdir(parents=True)
     write_base(lambda: records, teacher, base, plan, Run("base", "", folder / "work"))
-    write_view("cond", base, teacher, cond, plan, Run("cond", "", folder / "work"))
+    ask = online_output(teacher.unet)
+    write_view("cond", base, ask, teacher, cond, plan, Run("cond", "", folder / "work"))
 
 
 def time_sources(

@@ -19,6 +19,7 @@ from distillery.run import Run
 from distillery.shards import shard_name, write_table_shard
 from distillery.teacher.cache_files import BASE, CACHED_SPLITS
 from distillery.teacher.cache_size import CachePlan
+from distillery.teacher.cache_views import open_view
 from distillery.teacher.cache_write import write_base, write_view
 from distillery.teacher.load import Teacher, load_teacher
 
@@ -74,7 +75,8 @@ def write_cache(
         for view in views:
             folder = out / view / str(part)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            write_view(view, base, teacher, folder, plan, run(root, f"{view}/{part}/{plan}"))
+            ask = open_view(view, teacher, root)
+            write_view(view, base, ask, teacher, folder, plan, run(root, f"{view}/{part}/{plan}"))
 
 
 def run(root: Path, recipe: str) -> Run:

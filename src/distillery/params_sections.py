@@ -24,11 +24,14 @@ class PrepareTeacher(Frozen):
     """how it is trained"""
 
 
+View = Literal["cond", "uncond", "control_canny", "control_sketch", "control_segmentation"]
+
+
 class CacheTeacher(Frozen):
     """The teacher's cached outputs."""
 
-    views: Annotated[list[Literal["cond", "uncond"]], Field(min_length=1)]
-    """conditional and unconditional outputs; base is always there"""
+    views: Annotated[list[View], Field(min_length=1)]
+    """with caption, without, with a ControlNet applied; base is always there"""
     num_slots: Positive
     """timesteps per image, one from each of so many strata"""
     shard_size_samples: Positive

@@ -22,7 +22,7 @@ from distillery.shards import image_type, read_table
 T = TypeVar("T")
 SCHEMA = pa.schema(
     [("key", pa.string()), ("image", image_type()), ("caption", pa.string()),
-     ("noise_seed", pa.int64())]
+     ("noise_seed", pa.int64()), ("condition", pa.string())]
 )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def sample_folders(samples: Path) -> dict[int, Path]:
 
 
 def read_samples(folder: Path, num_samples: int | None = None) -> list[dict[str, Any]]:
-    """Rows key, caption, noise_seed and `image` as PNG bytes, checked, in their order."""
+    """Rows key, caption, noise_seed, condition (a kind or "") and `image` as PNG bytes, checked."""
     rows = []
     for row in read_table(folder):
         if num_samples is not None and len(rows) == num_samples:

@@ -13,6 +13,7 @@ from distillery.run import Run
 from distillery.stage import In, Out, stage
 from distillery.teacher.cache_files import BASE, CACHED_SPLITS
 from distillery.teacher.cache_size import require_room
+from distillery.teacher.cache_views import open_view, read_maps
 from distillery.teacher.cache_write import CachePlan, write_base, write_view
 from distillery.teacher.load import load_teacher
 
@@ -24,7 +25,7 @@ from distillery.teacher.load import load_teacher
 )  # fmt: skip
 def cache_teacher(
     params: Params, run: Run, view: str, part: int, curated: In, selection: In, teacher: In,
-    cache: Out, base: In | None = None,
+    cache: Out, base: In | None = None, conditions: In | None = None,
 ) -> None:  # fmt: skip
     """Ask the teacher once, for all trainings to come; say first how many bytes that takes."""
     wanted, seed = params.cache_teacher, params.seed
@@ -58,7 +59,9 @@ def cache_teacher(
     elif base is None:
         raise DistilleryError(f"cache_teacher: view {view} needs --base, the view base of its part")
     else:
-        write_view(view, base, loaded, cache, plan, run)
+        ask = open_view(view, loaded, teacher)
+        maps = read_maps(view, conditions, plan.resolution_px)
+        write_view(view, base, ask, loaded, cache, plan, run, maps)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distillery.data.condition_reader import ConditionMaps
 from distillery.data.loader import load_image
 from distillery.errors import DistilleryError
 from distillery.run import Run
@@ -29,7 +30,6 @@ from distillery.teacher.cache_files import (
     open_records,
 )
 from distillery.teacher.cache_size import CachePlan
-from distillery.teacher.cache_views import open_view
 from distillery.teacher.load import Teacher, alphas_cumprod, encode_images, encode_prompts
 from distillery.teacher.noise import noise_batch, timesteps
 from distillery.train.batch import Batch
@@ -112,10 +112,18 @@ def write_base(
 
 
 def write_view(
-    view: str, base: Path, teacher: Teacher, out: Path, plan: CachePlan, run: Run
+    view: str,
+    base: Path,
+    ask: Callable[[Batch, Tensor], Tensor],
+    teacher: Teacher,
+    out: Path,
+    plan: CachePlan,
+    run: Run,
+    conditions: ConditionMaps | None = None,
 ) -> None:
     """The teacher's native outputs at all slots for every record of `base`, shard by shard.
 
+    `ask` is the view's function (`cache_views.open_view`); `conditions` what its batches carry.
     Raises DistilleryError if `base` was made with other settings, or an output is not finite.
     """
     counts = CacheMeta.read(base).counts
@@ -123,7 +131,6 @@ def write_view(
     if (theirs := CacheMeta.read(base).settings()) != meta.settings():
         raise DistilleryError(f"{base}: made with {theirs}, not {meta.settings()}; rerun its stage")
     shards = list_shards(base, "safetensors")
-    ask = open_view(view, teacher)
     texts = open_records(base, TEXT_SHARDS)
     out.mkdir()
     with run.progress(sum(meta.counts.values()), unit="record") as bar:
@@ -133,7 +140,7 @@ def write_view(
                 out / shard.name,
                 run,
                 lambda path, keys=keys, arrays=arrays: write_tensor_shard(
-                    path, keys, _outputs(keys, arrays, texts, ask, teacher, plan)
+                    path, keys, _outputs(keys, arrays, texts, ask, teacher, plan, conditions)
                 ),
             )
             bar.update(len(keys))
@@ -187,6 +194,7 @@ def _outputs(
     ask: Callable[[Batch, Tensor], Tensor],
     teacher: Teacher,
     plan: CachePlan,
+    conditions: ConditionMaps | None,
 ) -> dict[str, np.ndarray]:
     """`output` [n, k, C, h, w] and `timesteps` [n, k] of one shard."""
     device, num_slots = teacher.unet.device, plan.num_slots
@@ -205,6 +213,7 @@ def _outputs(
             noise=noise_batch(plan.seed, names, slots, latents.shape[1:]),
             timesteps=torch.from_numpy(steps[rows, slots]),
             text=torch.from_numpy(np.stack(text).astype(np.float32)),
+            conditions=conditions.batch(names) if conditions else {},
         ).to(device)
         alpha, sigma = alpha_sigma(alpha_bar, batch.timesteps)
         noisy = add_noise(batch.latents, batch.noise, alpha, sigma)

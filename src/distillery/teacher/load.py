@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
@@ -57,6 +57,19 @@ def load_unet(
 ) -> UNet2DConditionModel:
     """The teacher's U-Net, frozen and in eval mode."""
     return load_module(UNet2DConditionModel, folder, "unet", device, dtype)
+
+
+def load_controlnet(folder: Path, kind: str, unet: UNet2DConditionModel) -> ControlNetModel:
+    """The teacher's ControlNet for maps of `kind`, frozen, where and as precise as `unet` is.
+
+    Raises DistilleryError naming the folder where there is none.
+    """
+    name = f"controlnet_{kind}"
+    if not (folder / name).is_dir():
+        raise DistilleryError(
+            f"{folder / name}: not found; the teacher has no ControlNet for {kind}"
+        )
+    return load_module(ControlNetModel, folder, name, unet.device, unet.dtype)
 
 
 def load_scheduler(folder: Path) -> DDPMScheduler:
