@@ -1,0 +1,49 @@
+"""Stage `distill_guidance`: a U-Net and the guided teacher's outputs in, a trained student out."""
+
+from distillery.device import claim_device
+from distillery.params import Params
+from distillery.run import Run
+from distillery.stage import In, Out, stage
+from distillery.train.guidance_student import GuidanceDistillation, train_guidance
+from distillery.train.settings import Settings
+
+
+@stage(
+    reads=["seeds", "device", "num_threads", "distill_guidance.training",
+           "distill_guidance.weighting", "distill_guidance.guidance", "distill_guidance.lora",
+           "distill_guidance.variants.{variant}"]
+)  # fmt: skip
+def distill_guidance(
+    params: Params, run: Run, variant: str, teacher: In, backbone: In, teacher_cache: In, model: Out
+) -> None:
+    """Train one variant of guidance distillation once for every seed."""
+    section = params.distill_guidance
+    wanted, guidance = section.variants[variant], section.guidance
+    low, high = guidance.scale_range
+    distillation = GuidanceDistillation(
+        update=wanted.update,
+        objective=wanted.objective,
+        backbone=wanted.backbone,
+        scale_low=low,
+        scale_high=high,
+        weighting=section.weighting.kind,
+        gamma=section.weighting.gamma,
+        **guidance.model_dump(exclude={"scale"}),
+        **section.lora.model_dump(),
+    )
+    training = section.training.model_dump()
+    train_guidance(
+        distillation,
+        Settings(steps=wanted.steps, learning_rate=wanted.learning_rate, **training),
+        seeds=params.seeds,
+        teacher=teacher,
+        backbone=backbone,
+        teacher_cache=teacher_cache,
+        out=model,
+        run=run,
+        device=claim_device(params.device),
+    )
+
+
+if __name__ == "__main__":
+    distill_guidance.main()
