@@ -8,7 +8,7 @@ import hashlib
 import io
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,10 +28,14 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Prompt:
-    """A record's key and caption; the key also picks the noise."""
+    """A record's key and caption; the key also picks the noise.
+
+    `condition` is the kind of the map that controls the image, "" for none.
+    """
 
     key: str
     caption: str
+    condition: str = ""
 
 
 def hash_order(key: str) -> str:
@@ -50,6 +54,13 @@ def pick_prompts(prompts: Iterable[Prompt], num_samples: int) -> list[Prompt]:
     if len(ordered) < num_samples:
         print(f"only {len(ordered)} test records for {num_samples} samples", file=sys.stderr)
     return ordered[:num_samples]
+
+
+def with_conditions(prompts: Sequence[Prompt], kinds: Sequence[str]) -> list[Prompt]:
+    """The prompts taking turns with the kinds of condition maps; unchanged where there are none."""
+    if not kinds:
+        return list(prompts)
+    return [replace(p, condition=kinds[i % len(kinds)]) for i, p in enumerate(prompts)]
 
 
 def sample_folders(samples: Path) -> dict[int, Path]:

@@ -1,6 +1,7 @@
 """Images from a U-Net in the teacher's place: one prompt and one noise per test record.
 
-In: a teacher, a U-Net (its own or a student), prompts. Out: shards of PNG images. The noise is a
+In: a teacher, a U-Net (its own or a student), perhaps a ControlNet, prompts. Out: shards of PNG
+images. The noise is a
 function of (seed, key), so every model gets the same, and the batch size changes nothing but the
 last bits of floating-point sums. Not here: metrics.
 """
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
+from distillery.data.condition_reader import ConditionMaps, as_hint
 from distillery.errors import DistilleryError
 from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.run import Run
@@ -28,6 +30,32 @@ _CLASSES = (UNet2DConditionModel, LowRankUNet2DConditionModel)
 
 
 @dataclass(frozen=True)
+class Control:
+    """A ControlNet with the condition maps of the records; its hint holds the maps of all kinds."""
+
+    controlnet: ControlNetModel
+    maps: ConditionMaps
+
+    def hint(self, prompts: Sequence[Prompt]) -> Tensor:
+        """[n, 3 * number of kinds, H, W] in [0, 1]: each prompt's own map, zeros for the others."""
+        model, kinds = self.controlnet, self.maps.kinds
+        rows = [
+            torch.stack([maps if kind == p.condition else torch.zeros_like(maps) for kind in kinds])
+            for p in prompts
+            for maps in as_hint(self.maps.images(p.condition, [p.key]))
+        ]
+        return torch.stack(rows).flatten(1, 2).to(model.device, model.dtype)
+
+    def residuals(self, inputs: Tensor, step: Tensor, text: Tensor, hint: Tensor) -> dict:
+        """The U-Net's extra arguments; `hint` is repeated for both halves of a guided batch."""
+        hint = hint.repeat(len(inputs) // len(hint), 1, 1, 1)
+        down, mid = self.controlnet(
+            inputs, step, encoder_hidden_states=text, controlnet_cond=hint, return_dict=False
+        )
+        return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+
+
+@dataclass(frozen=True)
 class Sampler:
     """A teacher, or a student in its place, and how to sample; guidance_scale 1: no guidance."""
 
@@ -36,6 +64,7 @@ class Sampler:
     guidance_scale: float
     resolution_px: int
     noise_seed: int
+    control: Control | None = None
 
     def with_unet(self, unet: UNet2DConditionModel) -> "Sampler":
         """The same with another U-Net."""
@@ -66,11 +95,12 @@ class Sampler:
         if self._is_guided:
             empty = encode_prompts(self.teacher, [""])
             text = torch.cat([empty.expand_as(text), text])
+        hint = self.control.hint(prompts) if self.control else None
         for step in scheduler.timesteps:
             inputs = torch.cat([latents, latents]) if self._is_guided else latents
-            output = unet(
-                scheduler.scale_model_input(inputs, step), step, encoder_hidden_states=text
-            ).sample
+            inputs = scheduler.scale_model_input(inputs, step)
+            control = self.control.residuals(inputs, step, text, hint) if self.control else {}
+            output = unet(inputs, step, encoder_hidden_states=text, **control).sample
             if self._is_guided:  # Ho & Salimans 2022, eq. 6
                 without, with_text = output.chunk(2)
                 output = without + self.guidance_scale * (with_text - without)
@@ -142,5 +172,6 @@ def _rows(
                 "image": {"bytes": encode_png(image), "path": None},
                 "caption": prompt.caption,
                 "noise_seed": sampler.noise_seed,
+                "condition": prompt.condition,
             }
         on_batch(len(batch))

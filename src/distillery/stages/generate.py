@@ -6,39 +6,39 @@ from distillery.data.loader import iter_records
 from distillery.device import claim_device
 from distillery.params import Params
 from distillery.run import Run
-from distillery.samples import Prompt, pick_prompts
-from distillery.sampling import Sampler, load_unet, seed_folder, write_samples
+from distillery.samples import Prompt, pick_prompts, with_conditions
+from distillery.sampling import Sampler, write_samples
 from distillery.stage import In, Out, stage
+from distillery.students import OFFSET, Folders, attach, load_student
 from distillery.teacher.load import load_teacher
 
 
 @stage(reads=["seed", "seeds", "device", "num_threads", "data.resolution_px", "generate"])
 def generate(
     params: Params, run: Run, variant: str, teacher: In, model: In, curated: In, selection: In,
-    samples: Out,
+    samples: Out, backbone: In | None = None, controlnet: In | None = None,
+    conditions: In | None = None,
 ) -> None:  # fmt: skip
     """Sample every training seed's model with the same prompts and noise."""
     settings = params.generate
-    family, _, name = variant.partition("/")
-    dtype = getattr(torch, settings.dtype)
-    loaded = load_teacher(teacher, claim_device(params.device), dtype)
+    device, dtype = claim_device(params.device), getattr(torch, settings.dtype)
     sampler = Sampler(
-        loaded,
+        load_teacher(teacher, device, dtype),
         settings.num_inference_steps,
-        1.0 if name == "unguided" else settings.guidance_scale,
+        settings.guidance_scale,
         params.data.resolution_px,
-        params.seed + (settings.seed_offset if name == "guided_offset" else 0),
+        params.seed + (settings.seed_offset if variant.endswith(OFFSET) else 0),
     )
     records = iter_records(curated, selection, splits={"test"})
     prompts = pick_prompts((Prompt(r.key, r.caption) for r in records), settings.num_samples)
-    seeds = params.seeds[:1] if family == "teacher" else params.seeds
+    seeds = params.seeds[:1] if variant.startswith("teacher/") else params.seeds
     with run.progress(len(prompts) * len(seeds), unit="image") as progress:
         for seed in seeds:
-            if family != "teacher":
-                folder = seed_folder(model, seed, seeds)
-                sampler = sampler.with_unet(load_unet(folder, loaded.unet.device, dtype))
+            folders = Folders(teacher, model, seed, params.seeds, backbone, controlnet)
+            student = load_student(variant, folders, device, dtype)
             write_samples(
-                samples / f"seed-{seed}", sampler, prompts, settings.batch_size, run,
+                samples / f"seed-{seed}", attach(sampler, student, conditions),
+                with_conditions(prompts, student.kinds), settings.batch_size, run,
                 progress.update,
             )  # fmt: skip
 
