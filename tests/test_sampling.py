@@ -4,8 +4,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import (
+    ControlNetModel,
+    DDIMScheduler,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionPipeline,
+)
+from PIL import Image
 
+from distillery.data.condition_reader import ConditionMaps
+from distillery.data.conditions import CONDITION_SCHEMA
 from distillery.errors import DistilleryError
 from distillery.metrics.features import load_extractor
 from distillery.metrics.measure import Measure
@@ -20,8 +28,10 @@ from distillery.samples import (
     pick_prompts,
     read_samples,
     sample_folders,
+    with_conditions,
 )
-from distillery.sampling import Sampler, load_unet, seed_folder, write_samples
+from distillery.sampling import Control, Sampler, load_unet, seed_folder, write_samples
+from distillery.shards import write_table_shard
 from distillery.teacher.load import encode_prompts, load_teacher
 
 PROMPTS = [Prompt(f"{i:09d}", f"a red circle {'x' * i}") for i in range(6)]
@@ -142,3 +152,76 @@ def test_what_is_no_unet_is_refused(tmp_path: Path):
 def test_png_is_lossless():
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     assert (decode_png(encode_png(image)) == image).all()
+
+
+def write_maps(root: Path, kind: str, keys: list[str]) -> np.ndarray:
+    """Random maps of the records, as `extract_conditions` stores them; returns them."""
+    seed = sum(kind.encode())
+    images = np.random.default_rng(seed).integers(0, 256, (len(keys), 64, 64, 3), dtype=np.uint8)
+    rows = [
+        {"key": key, "image": {"bytes": encode_png(image), "path": None}}
+        for key, image in zip(keys, images, strict=True)
+    ]
+    (root / "0" / kind).mkdir(parents=True)
+    write_table_shard(root / "0" / kind / "00000.parquet", rows, CONDITION_SCHEMA)
+    return images
+
+
+def random_controlnet(sampler: Sampler) -> ControlNetModel:
+    """A ControlNet for the sampler's U-Net whose residuals are not zero."""
+    torch.manual_seed(0)
+    controlnet = ControlNetModel.from_unet(sampler.teacher.unet)
+    for parameter in controlnet.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return controlnet.eval().requires_grad_(False)
+
+
+def test_controlled_samples_are_those_of_the_pipeline(sampler: Sampler, tmp_path: Path):
+    teacher, prompts = sampler.teacher, [replace(p, condition="canny") for p in PROMPTS[:2]]
+    maps = write_maps(tmp_path, "canny", [p.key for p in prompts])
+    controlnet = random_controlnet(sampler)
+    control = Control(controlnet, ConditionMaps(tmp_path, ["canny"], 64))
+    scheduler = DDIMScheduler.from_config(
+        teacher.scheduler.config, timestep_spacing="trailing", clip_sample=False
+    )
+    pipeline = StableDiffusionControlNetPipeline(
+        vae=teacher.vae, text_encoder=teacher.text_encoder, tokenizer=teacher.tokenizer,
+        unet=teacher.unet, controlnet=controlnet, scheduler=scheduler, safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        prompt_embeds=encode_prompts(teacher, [p.caption for p in prompts]),
+        negative_prompt_embeds=encode_prompts(teacher, ["", ""]),
+        image=[Image.fromarray(image) for image in maps],
+        latents=sampler.noise(prompts), height=64, width=64, num_inference_steps=3,
+        guidance_scale=2.0, output_type="np",
+    ).images  # fmt: skip
+    made = replace(sampler, control=control).images(prompts)
+    assert np.abs(made.astype(int) - (expected * 255).round().astype(int)).max() <= 1
+    assert (made != sampler.images(prompts)).any()
+
+
+def test_a_hint_holds_each_prompts_own_map_and_zeros(sampler: Sampler, tmp_path: Path):
+    keys = [p.key for p in PROMPTS[:4]]
+    maps = {kind: write_maps(tmp_path, kind, keys) for kind in ("canny", "sketch")}
+    prompts = with_conditions(PROMPTS[:4], ["canny", "sketch"])
+    assert [p.condition for p in prompts] == ["canny", "sketch", "canny", "sketch"]
+    control = Control(random_controlnet(sampler), ConditionMaps(tmp_path, ["canny", "sketch"], 64))
+    hint = control.hint(prompts).numpy()
+    assert hint.shape == (4, 6, 64, 64)
+    for row, prompt in enumerate(prompts):
+        own = slice(0, 3) if prompt.condition == "canny" else slice(3, 6)
+        expected = maps[prompt.condition][row].transpose(2, 0, 1) / 255
+        np.testing.assert_allclose(hint[row, own], expected, atol=1e-6)
+        assert hint[row].sum() == pytest.approx(hint[row, own].sum())
+
+
+def test_a_record_without_a_map_is_named(tmp_path: Path):
+    write_maps(tmp_path, "canny", ["a"])
+    maps = ConditionMaps(tmp_path, ["canny"], 64)
+    with pytest.raises(DistilleryError, match="no canny map of b"):
+        maps.images("canny", ["a", "b"])
+    with pytest.raises(DistilleryError, match="no sketch maps; add sketch"):
+        ConditionMaps(tmp_path, ["sketch"], 64)
