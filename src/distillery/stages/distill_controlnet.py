@@ -1,0 +1,65 @@
+"""Stage `distill_controlnet`: a teacher ControlNet and its cache in, a trained student out."""
+
+import functools
+
+from distillery.device import claim_device
+from distillery.params import Params
+from distillery.run import Run
+from distillery.stage import In, Out, stage
+from distillery.train.controlnet_objective import Factors
+from distillery.train.controlnet_start import start_student
+from distillery.train.controlnet_student import ControlDistillation, train_controlnets
+from distillery.train.settings import Settings
+
+
+@stage(
+    reads=["seeds", "device", "num_threads", "distill_controlnet.condition",
+           "distill_controlnet.training", "distill_controlnet.weighting",
+           "distill_controlnet.losses", "distill_controlnet.online",
+           "distill_controlnet.residuals", "distill_controlnet.variants.{variant}"]
+)  # fmt: skip
+def distill_controlnet(
+    params: Params, run: Run, variant: str, teacher: In, teacher_cache: In, conditions: In,
+    model: Out,
+) -> None:  # fmt: skip
+    """Train one student of the teacher's ControlNet once for every seed."""
+    section = params.distill_controlnet
+    wanted, kept = section.variants[variant], section.residuals
+    student = wanted.student if isinstance(wanted.student, str) else wanted.student.model_dump()
+    start = functools.partial(
+        start_student, student, wanted.init, teacher=teacher, kind=section.condition
+    )
+    losses = section.losses.model_dump()
+    factors = {
+        t: losses[f"lambda_{t}"] * (t in wanted.terms) for t in ("diffusion", "teacher", "kd")
+    }
+    distillation = ControlDistillation(
+        kind=section.condition,
+        factors=Factors(**factors),
+        stats=section.losses.stats,
+        axes=section.losses.axes,
+        weighting=section.weighting.kind,
+        gamma=section.weighting.gamma,
+        online=section.online,
+        residual_budget_bytes=kept.budget_bytes if kept.cache else None,
+    )
+    train_controlnets(
+        lambda seed, hints: start(hints=hints, seed=seed),
+        distillation,
+        Settings(
+            steps=wanted.steps,
+            learning_rate=wanted.learning_rate,
+            **section.training.model_dump(),
+        ),
+        seeds=params.seeds,
+        teacher=teacher,
+        teacher_cache=teacher_cache,
+        conditions=conditions,
+        out=model,
+        run=run,
+        device=claim_device(params.device),
+    )
+
+
+if __name__ == "__main__":
+    distill_controlnet.main()
