@@ -12,6 +12,8 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from distillery.errors import DistilleryError
+from distillery.params_control import FinetuneControl
+from distillery.params_controlnet import DistillControlnet
 from distillery.params_data import (
     Curate,
     Data,
@@ -21,6 +23,8 @@ from distillery.params_data import (
     Ingest,
     Paths,
 )
+from distillery.params_fit import require_parts
+from distillery.params_guidance import DistillGuidance
 from distillery.params_sections import (
     CacheTeacher,
     DistillUnet,
@@ -50,6 +54,9 @@ class Params(Frozen):
     cache_teacher: CacheTeacher
     init_student: InitStudent
     distill_unet: DistillUnet
+    finetune_control: FinetuneControl
+    distill_controlnet: DistillControlnet
+    distill_guidance: DistillGuidance
     generate: Generate
     evaluate: Evaluate
     profile: Profile
@@ -72,6 +79,7 @@ class Params(Frozen):
                 f"distill_unet.variants.{wants_data[0]}.init: data_aware needs data_aware in "
                 "init_student.methods"
             )
+        require_parts(self)
         return self
 
 

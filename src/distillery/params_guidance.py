@@ -71,7 +71,8 @@ class DistillGuidance(Frozen):
     weighting: Weighting
     guidance: Guidance
     lora: Lora
-    variants: Annotated[dict[Name, GuidanceVariant], Field(min_length=1)]
+    variants: dict[Name, GuidanceVariant]
+    """students by name; {} leaves the family out"""
 
     @model_validator(mode="after")
     def _check(self) -> "DistillGuidance":

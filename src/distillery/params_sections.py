@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from distillery.params_data import Count, Frozen, Name, Positive, Share
 
+Kind = Literal["canny", "sketch", "segmentation"]
+
 
 class PrepareTeacher(Frozen):
     """Which teacher: `scenes` (shipped), a local diffusers folder, or a hub id."""
@@ -16,6 +18,8 @@ class PrepareTeacher(Frozen):
     """hub ids to try in turn when the first fails"""
     revision: str | None
     """commit or tag of the hub id"""
+    controlnets: dict[Kind, str]
+    """ControlNet by kind of map: a local folder or a hub id; replaces what the source has"""
     sha256: dict[str, str]
     """expected hash by file; others are not checked"""
     train: bool
@@ -24,14 +28,13 @@ class PrepareTeacher(Frozen):
     """how it is trained"""
 
 
-View = Literal["cond", "uncond", "control_canny", "control_sketch", "control_segmentation"]
-
-
 class CacheTeacher(Frozen):
     """The teacher's cached outputs."""
 
-    views: Annotated[list[View], Field(min_length=1)]
-    """with caption, without, with a ControlNet applied; base is always there"""
+    views: Annotated[list[Literal["cond", "uncond"]], Field(min_length=1)]
+    """the outputs with and without caption; base is always there"""
+    control_kinds: list[Kind]
+    """kinds of maps for which the outputs under the teacher's ControlNet are cached too"""
     num_slots: Positive
     """timesteps per image, one from each of so many strata"""
     shard_size_samples: Positive
@@ -152,6 +155,17 @@ class DistillUnet(Frozen):
     variants: Annotated[dict[Name, UnetVariant], Field(min_length=1)]
 
 
+class WholeStudent(Frozen):
+    """Distilled parts that work together in one pipeline."""
+
+    backbone: Annotated[str, Field(pattern=r"^unet/[a-z0-9][a-z0-9_]*$")]
+    """low-rank U-Net: unet/ and a variant of distill_unet"""
+    guidance: Name
+    """variant of distill_guidance that was trained on it"""
+    controlnet: Name
+    """variant of distill_controlnet"""
+
+
 class Generate(Frozen):
     """Sampling; the same prompts and noise for every model."""
 
@@ -167,6 +181,8 @@ class Generate(Frozen):
         Literal["float32", "float16", "bfloat16"], Field(description="of the U-Net, VAE and text")
     ]
     seed_offset: Annotated[int, Field(ge=1, description="added to seed for the offset samples")]
+    whole: dict[Name, WholeStudent]
+    """students made of several distilled parts"""
 
 
 class Evaluate(Frozen):

@@ -109,7 +109,7 @@ class Sampler:
 
     @property
     def _is_guided(self) -> bool:
-        return self.guidance_scale != 1
+        return self.guidance_scale > 1  # as in diffusers; turbo models are sampled with 0
 
     def _scheduler(self) -> DDIMScheduler:
         scheduler = DDIMScheduler.from_config(

@@ -9,7 +9,13 @@ import pytest
 
 from distillery.errors import DamagedError, DistilleryError
 from distillery.teacher.fingerprint import fingerprint
-from distillery.teacher.source import HubSource, copy_teacher, find_teacher
+from distillery.teacher.source import (
+    HubSource,
+    copy_teacher,
+    find_controlnet,
+    find_teacher,
+    replace_controlnet,
+)
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -134,3 +140,23 @@ def test_a_cut_weight_file_is_named(folder: Path) -> None:
     (folder / UNET).write_bytes(b"\x00\x01")
     with pytest.raises(DamagedError, match=UNET):
         fingerprint(folder)
+
+
+def test_a_controlnet_of_ones_own_joins_the_teacher(folder: Path, tmp_path: Path) -> None:
+    teacher, own = tmp_path / "teacher", tmp_path / "own"
+    copy_teacher(folder, teacher, {})
+    shutil.copytree(folder / "unet", own)
+    (own / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"x")
+    (teacher / "controlnet_canny").mkdir()
+    (teacher / "controlnet_canny" / "old.safetensors").write_bytes(b"x")
+    replace_controlnet("canny", find_controlnet("canny", str(own)), teacher)
+    kept = {path.name for path in (teacher / "controlnet_canny").iterdir()}
+    assert kept == {"config.json", "diffusion_pytorch_model.safetensors"}
+
+
+def test_a_controlnet_that_cannot_be_had_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DistilleryError, match=r"\*.safetensors: not found.*controlnets.canny to"):
+        find_controlnet("canny", str(tmp_path))
+    with pytest.raises(DistilleryError, match=r"controlnets.sketch: 'no such' is no folder"):
+        find_controlnet("sketch", "no such")

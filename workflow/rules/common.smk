@@ -28,8 +28,7 @@ PATHS = PARAMS.paths
 PARTS = PARAMS.data.parts
 VIEWS = PARAMS.cache_teacher.views
 KINDS = PARAMS.extract_conditions.kinds
-TEACHER_VARIANTS = ["guided", "unguided", "guided_offset"]
-UNET_VARIANTS = list(PARAMS.distill_unet.variants)
+CONTROL_KINDS = PARAMS.cache_teacher.control_kinds
 ON_GPU = int(PARAMS.device == "cuda")
 LOGS = f"{PATHS.work}/logs"
 
@@ -54,3 +53,20 @@ def code(verb):
 def files(folder):
     """The files of a folder that no rule makes; a folder's own time misses edits inside."""
     return sorted(str(file) for file in Path(folder).rglob("*") if file.is_file())
+
+
+def variants(section):
+    """The variants of a family, in the order of params.yaml."""
+    return list(getattr(PARAMS, section).variants)
+
+
+def model_folder(name):
+    """Where the U-Net called `teacher` or `unet/<variant>` lies."""
+    return PATHS.teacher if name == "teacher" else f"{PATHS.models}/{name}"
+
+
+def backbone(section):
+    """The U-Net that a variant of this family builds on, as an input."""
+    return lambda wildcards: model_folder(
+        getattr(PARAMS, section).variants[wildcards.variant].backbone
+    )

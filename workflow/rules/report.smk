@@ -1,24 +1,27 @@
 # One page with everything: reports/index.html.
 
+EVALUATED = [
+    *(f"teacher/{name}" for name in teachers()),
+    *(f"unet/{name}" for name in variants("distill_unet")),
+    *(f"control/{name}" for name in variants("finetune_control")),
+    *(f"controlnet/{name}" for name in variants("distill_controlnet")),
+    *(f"guidance/{name}" for name in variants("distill_guidance")),
+    *(f"whole/{name}" for name in WHOLE),
+]
+
 
 rule report:
     input:
         curated=CURATED,
         selection=rules.deduplicate.output.selection,
         init=rules.init_student.output.init,
-        models=[
-            rules.prepare_teacher.output.teacher,
-            *expand(rules.distill_unet.output.model, variant=UNET_VARIANTS),
-        ],
-        samples=[
-            *expand(rules.generate_teacher.output.samples, variant=TEACHER_VARIANTS),
-            *expand(rules.generate_unet.output.samples, variant=UNET_VARIANTS),
-        ],
+        models=[rules.prepare_teacher.output.teacher, *MODELS],
+        samples=expand(f"{PATHS.samples}/{{name}}", name=EVALUATED),
         metrics=[
-            *expand(rules.evaluate_teacher.output.metrics, variant=TEACHER_VARIANTS),
-            *expand(rules.evaluate_unet.output.metrics, variant=UNET_VARIANTS),
+            *expand(f"{PATHS.metrics}/{{name}}.json", name=EVALUATED),
             rules.profile.output.metrics,
         ],
+        conditions=CONDITIONS,
         results=files(PATHS.results),
         code=code("report"),
     output:

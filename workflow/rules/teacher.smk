@@ -64,10 +64,42 @@ rule cache_teacher:
     params:
         file=params_file,
         values=values("cache_teacher"),
+        view=lambda wildcards: wildcards.view,
+        maps="",
     message:
         "cache_teacher {wildcards.view} {wildcards.part}"
     shell:
         "PYTHONPATH=src python -m distillery.stages.cache_teacher --params {params.file}"
-        " --view {wildcards.view} --part {wildcards.part} --curated {input.curated}"
+        " --view {params.view} --part {wildcards.part} --curated {input.curated}"
         " --selection {input.selection} --teacher {input.teacher} --base {input.base}"
-        " --cache {output.cache}"
+        "{params.maps} --cache {output.cache}"
+
+
+use rule cache_teacher as cache_teacher_control with:
+    input:
+        curated=rules.curate.output.curated,
+        selection=rules.deduplicate.output.selection,
+        teacher=rules.prepare_teacher.output.teacher,
+        base=rules.cache_teacher_base.output.cache,
+        conditions=rules.extract_conditions.output.conditions,
+        code=code("cache_teacher"),
+    output:
+        cache=directory(f"{PATHS.teacher_cache}/control_{{kind}}/{{part}}"),
+    log:
+        f"{LOGS}/cache_teacher/control_{{kind}}/{{part}}.log",
+    params:
+        file=params_file,
+        values=values("cache_teacher"),
+        view=lambda wildcards: f"control_{wildcards.kind}",
+        maps=lambda wildcards, input: f" --conditions {input.conditions}",
+    message:
+        "cache_teacher control_{wildcards.kind} {wildcards.part}"
+
+
+def cached(view):
+    """A view of the teacher cache, all parts."""
+    return expand(f"{PATHS.teacher_cache}/{view}/{{part}}", part=PARTS)
+
+
+CONDITIONS = expand(rules.extract_conditions.output.conditions, part=PARTS)
+CURATED = expand(rules.curate.output.curated, part=PARTS)

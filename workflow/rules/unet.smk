@@ -1,15 +1,10 @@
 # Stage I of ELR-Diffusion: decompose the teacher's U-Net, then distill its variants.
 
-TEACHER_CACHE = [
-    *expand(rules.cache_teacher_base.output.cache, part=PARTS),
-    *expand(rules.cache_teacher.output.cache, view=VIEWS, part=PARTS),
-]
-
 
 rule init_student:
     input:
         teacher=rules.prepare_teacher.output.teacher,
-        teacher_cache=TEACHER_CACHE,
+        base=cached("base"),
         code=code("init_student"),
     output:
         init=directory(PATHS.init),
@@ -26,14 +21,15 @@ rule init_student:
     shell:
         "PYTHONPATH=src python -m distillery.stages.init_student --params {params.file}"
         " --teacher {input.teacher}"
-        f" --teacher_cache {PATHS.teacher_cache} --init {{output.init}}"
+        f" --base {PATHS.teacher_cache}/base --init {{output.init}}"
 
 
 rule distill_unet:
     input:
         teacher=rules.prepare_teacher.output.teacher,
         init=rules.init_student.output.init,
-        teacher_cache=TEACHER_CACHE,
+        base=cached("base"),
+        cond=cached("cond"),
         code=code("distill_unet"),
     output:
         model=directory(f"{PATHS.models}/unet/{{variant}}"),
@@ -50,4 +46,52 @@ rule distill_unet:
     shell:
         "PYTHONPATH=src python -m distillery.stages.distill_unet --params {params.file}"
         " --variant {wildcards.variant} --teacher {input.teacher} --init {input.init}"
-        f" --teacher_cache {PATHS.teacher_cache} --model {{output.model}}"
+        f" --base {PATHS.teacher_cache}/base --cond {PATHS.teacher_cache}/cond"
+        " --model {output.model}"
+
+
+use rule generate_teacher as generate_unet with:
+    input:
+        teacher=rules.prepare_teacher.output.teacher,
+        model=rules.distill_unet.output.model,
+        curated=CURATED,
+        selection=rules.deduplicate.output.selection,
+        code=code("generate"),
+    output:
+        samples=directory(f"{PATHS.samples}/unet/{{variant}}"),
+    log:
+        f"{LOGS}/generate/unet/{{variant}}.log",
+    wildcard_constraints:
+        variant=NAME,
+    params:
+        file=params_file,
+        values=values("generate"),
+        variant=lambda wildcards: f"unet/{wildcards.variant}",
+        options="",
+
+
+use rule evaluate_teacher as evaluate_unet with:
+    input:
+        samples=rules.generate_unet.output.samples,
+        reference=expand(rules.generate_teacher.output.samples, variant="guided"),
+        curated=CURATED,
+        selection=rules.deduplicate.output.selection,
+        teacher=rules.prepare_teacher.output.teacher,
+        model=rules.distill_unet.output.model,
+        code=code("evaluate"),
+    output:
+        metrics=report(
+            f"{PATHS.metrics}/unet/{{variant}}.json",
+            caption="../report/metrics.rst",
+            category="Metrics",
+            labels={"model": "unet/{variant}"},
+        ),
+    log:
+        f"{LOGS}/evaluate/unet/{{variant}}.log",
+    wildcard_constraints:
+        variant=NAME,
+    params:
+        file=params_file,
+        values=values("evaluate"),
+        variant=lambda wildcards: f"unet/{wildcards.variant}",
+        options="",

@@ -21,9 +21,10 @@ _RESAMPLING = {"segmentation": Image.Resampling.NEAREST}
 
 
 class ConditionMaps:
-    """Maps of `kinds` by record key; PNG bytes stay in memory (about 1 KB a map at 64 px).
+    """Maps of `kinds` by record key; `root` holds all parts, or is one.
 
-    Raises DistilleryError where a kind was not extracted.
+    PNG bytes stay in memory (about 1 KB a map at 64 px). Raises DistilleryError where a kind was
+    not extracted.
     """
 
     def __init__(self, root: Path, kinds: Sequence[str], resolution_px: int) -> None:
@@ -51,7 +52,7 @@ def as_hint(images: np.ndarray) -> Tensor:
 
 
 def _read_kind(root: Path, kind: str) -> dict[str, bytes]:
-    folders = sorted(path for path in root.glob(f"*/{kind}") if path.is_dir())
+    folders = sorted(path for path in [root / kind, *root.glob(f"*/{kind}")] if path.is_dir())
     if not folders:
         raise DistilleryError(
             f"{root}: no {kind} maps; add {kind} to extract_conditions.kinds and run it"

@@ -15,7 +15,7 @@ from distillery.train.unet_student import Distillation, start_student, train_stu
            "distill_unet.variants.{variant}"]
 )  # fmt: skip
 def distill_unet(
-    params: Params, run: Run, variant: str, teacher: In, init: In, teacher_cache: In, model: Out
+    params: Params, run: Run, variant: str, teacher: In, init: In, base: In, cond: In, model: Out
 ) -> None:
     """Train one variant of Stage I once for every seed."""
     wanted, kd = params.distill_unet.variants[variant], params.distill_unet.kd
@@ -35,7 +35,7 @@ def distill_unet(
         Settings(steps=wanted.steps, learning_rate=wanted.learning_rate, **training),
         seeds=params.seeds,
         teacher=teacher,
-        teacher_cache=teacher_cache,
+        teacher_cache=base.parent,
         out=model,
         run=run,
         device=claim_device(params.device),

@@ -10,13 +10,13 @@ from distillery.train.unet_init import write_decompositions
 
 
 @stage(reads=["device", "num_threads", "init_student", "cache_teacher.batch_size"])
-def init_student(params: Params, run: Run, teacher: In, teacher_cache: In, init: Out) -> None:
+def init_student(params: Params, run: Run, teacher: In, base: In, init: Out) -> None:
     """Decompose the U-Net layer by layer and say what each layer lost."""
     wanted = params.init_student
     components = read_json(teacher / FINGERPRINT)["components"]
     write_decompositions(
         teacher,
-        teacher_cache,
+        base.parent,
         init,
         methods=wanted.methods,
         rank=wanted.rank.model_dump(),

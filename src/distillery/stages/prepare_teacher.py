@@ -7,7 +7,12 @@ from distillery.params import Params, read_yaml
 from distillery.run import Run
 from distillery.stage import In, Out, stage
 from distillery.teacher.fingerprint import FINGERPRINT, fingerprint
-from distillery.teacher.source import copy_teacher, find_teacher
+from distillery.teacher.source import (
+    copy_teacher,
+    find_controlnet,
+    find_teacher,
+    replace_controlnet,
+)
 
 
 @stage(reads=["seed", "device", "num_threads", "prepare_teacher"])
@@ -21,6 +26,8 @@ def prepare_teacher(params: Params, run: Run, scenes_teacher: In, teacher: Out) 
     else:
         source = find_teacher(wanted.source, mirrors=wanted.mirrors, revision=wanted.revision)
     copy_teacher(source, teacher, wanted.sha256)
+    for kind, place in wanted.controlnets.items():
+        replace_controlnet(kind, find_controlnet(kind, place), teacher)
     write_json(teacher / FINGERPRINT, fingerprint(teacher))
 
 

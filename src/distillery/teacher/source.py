@@ -7,7 +7,7 @@ file could not be had, from where, and how to give a local copy. No weights are 
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,12 +39,14 @@ class HubSource:
     endpoint: str | None
 
     @classmethod
-    def parse(cls, text: str, revision: str | None = None) -> "HubSource":
-        """Raises DistilleryError if `text` is neither a folder nor a hub id."""
+    def parse(
+        cls, text: str, revision: str | None = None, key: str = "prepare_teacher.source"
+    ) -> "HubSource":
+        """Raises DistilleryError, naming `key`, if `text` is neither a folder nor a hub id."""
         if not (match := _HUB.match(text)):
             raise DistilleryError(
-                f"prepare_teacher.source: {text!r} is no folder here and no hub id; give scenes, "
-                "the path of a diffusers folder, or organisation/name"
+                f"{key}: {text!r} is no folder here and no hub id; give the path of a diffusers "
+                "folder or organisation/name (for the teacher also scenes)"
             )
         endpoint = match["endpoint"]
         return cls(match["repo"], match["revision"] or revision, endpoint and endpoint.rstrip("/"))
@@ -63,34 +65,59 @@ def find_teacher(source: str, *, mirrors: Sequence[str], revision: str | None) -
     if Path(source).is_dir():
         return Path(source)
     places = [HubSource.parse(source, revision), *map(HubSource.parse, mirrors)]
+    components = [*REQUIRED, *OPTIONAL]
+    allowed = [f"{component}/*{suffix}" for component in components for suffix in SUFFIXES]
+    wanted = ", ".join(f"{name}/{file}" for name, files in REQUIRED.items() for file in files)
+    allowed.append("model_index.json")
+    what = f"prepare_teacher.source {source}: could not get {wanted}"
+    return _first_download(what, places, allowed, _require_components, _REMEDY)
+
+
+def find_controlnet(kind: str, source: str) -> Path:
+    """The local diffusers folder of a ControlNet, or one downloaded from the hub id `source`."""
+    key = f"prepare_teacher.controlnets.{kind}"
+    remedy = f"download it elsewhere and set {key} to the local folder"
+    files = ["config.json", "*.safetensors"]
+
+    def require_files(folder: Path) -> None:
+        for pattern in files:
+            if not list(folder.glob(pattern)):
+                raise DistilleryError(f"{folder / pattern}: not found; {remedy}")
+
+    if Path(source).is_dir():
+        require_files(Path(source))
+        return Path(source)
+    what = f"{key} {source}: could not get {', '.join(files)}"
+    return _first_download(what, [HubSource.parse(source, key=key)], files, require_files, remedy)
+
+
+def _first_download(
+    what: str,
+    places: Sequence[HubSource],
+    allowed: Sequence[str],
+    require: Callable[[Path], None],
+    remedy: str,
+) -> Path:
+    """The allowed files from the first place where `require` finds all; else an error naming every
+    failure."""
+    from huggingface_hub import snapshot_download
+
     failures = []
     for place in places:
         try:
-            return _download(place)
+            folder = snapshot_download(
+                place.repo,
+                revision=place.revision,
+                endpoint=place.endpoint,
+                allow_patterns=list(allowed),
+                ignore_patterns=[f"*{variant}*" for variant in VARIANTS],
+            )
+            require(Path(folder))
+            return Path(folder)
         except Exception as error:  # whatever one place fails with, the next one is tried
             first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
             failures.append(f"{place}: {type(error).__name__}: {first_line}")
-    wanted = ", ".join(f"{name}/{file}" for name, files in REQUIRED.items() for file in files)
-    raise DistilleryError(
-        f"prepare_teacher.source {source}: could not get {wanted} "
-        f"({'; '.join(failures)}); {_REMEDY}"
-    )
-
-
-def _download(place: HubSource) -> Path:
-    from huggingface_hub import snapshot_download
-
-    components = [*REQUIRED, *OPTIONAL]
-    allowed = [f"{component}/*{suffix}" for component in components for suffix in SUFFIXES]
-    folder = snapshot_download(
-        place.repo,
-        revision=place.revision,
-        endpoint=place.endpoint,
-        allow_patterns=["model_index.json", *allowed],
-        ignore_patterns=[f"*{variant}*" for variant in VARIANTS],
-    )
-    _require_components(Path(folder))
-    return Path(folder)
+    raise DistilleryError(f"{what} ({'; '.join(failures)}); {remedy}")
 
 
 def copy_teacher(source: Path, target: Path, sha256: Mapping[str, str]) -> None:
@@ -114,6 +141,19 @@ def copy_teacher(source: Path, target: Path, sha256: Mapping[str, str]) -> None:
                 f"{source / name}: sha256 is {found}, expected {expected}; the file is damaged or "
                 "another version: remove it and run again, or correct prepare_teacher.sha256"
             )
+
+
+def replace_controlnet(kind: str, source: Path, teacher: Path) -> None:
+    """Copy config and safetensors of a ControlNet into a teacher's folder, as `controlnet_<kind>`.
+
+    One that came with the teacher is replaced.
+    """
+    target = teacher / f"controlnet_{kind}"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    for path in sorted([source / "config.json", *source.glob("*.safetensors")]):
+        if not any(variant in path.name for variant in VARIANTS):
+            shutil.copyfile(path, target / path.name)
 
 
 def _payload(source: Path) -> Iterator[Path]:

@@ -1,0 +1,67 @@
+"""What the families' sections of params.yaml must find in one another.
+
+A family builds on what others make: a U-Net variant, a view of the cache, condition maps. Each
+contradiction is a ValueError `key: reason`, as pydantic's validators raise it.
+"""
+
+from typing import Any
+
+TEACHER = "teacher"
+
+
+def require_parts(params: Any) -> None:
+    """Check every reference from one section of `params` to another."""
+    for section in ("finetune_control", "distill_guidance"):
+        for name, variant in getattr(params, section).variants.items():
+            _require_backbone(params, f"{section}.variants.{name}.backbone", variant.backbone)
+    _require_maps(params)
+    _require_views(params)
+    _require_whole(params)
+
+
+def _require_backbone(params: Any, key: str, backbone: str) -> None:
+    known = [TEACHER, *(f"unet/{name}" for name in params.distill_unet.variants)]
+    if backbone not in known:
+        raise ValueError(f"{key}: {backbone} is not there; choose one of {', '.join(known)}")
+    wanted = f"{params.paths.models}/{TEACHER}"
+    if backbone == TEACHER and params.paths.teacher != wanted:
+        raise ValueError(f"paths.teacher: must be {wanted}, where {key} looks for it")
+
+
+def _require_maps(params: Any) -> None:
+    known = params.extract_conditions.kinds
+    wanted = {"cache_teacher.control_kinds": params.cache_teacher.control_kinds}
+    if params.finetune_control.variants:
+        wanted["finetune_control.conditions"] = params.finetune_control.conditions
+    for key, kinds in wanted.items():
+        if lost := [kind for kind in kinds if kind not in known]:
+            raise ValueError(f"{key}: {lost[0]} maps are not in extract_conditions.kinds")
+
+
+def _require_views(params: Any) -> None:
+    controlnet, cache = params.distill_controlnet, params.cache_teacher
+    if controlnet.variants and controlnet.condition not in cache.control_kinds:
+        raise ValueError(
+            f"distill_controlnet.condition: {controlnet.condition} is not in "
+            "cache_teacher.control_kinds; add it there, or set variants: {}"
+        )
+    needs = {"distill_unet": ["cond"], "distill_guidance": ["cond", "uncond"]}
+    for section, views in needs.items():
+        lost = [view for view in views if view not in cache.views]
+        if getattr(params, section).variants and lost:
+            raise ValueError(f"cache_teacher.views: {section} needs {lost[0]}; add it")
+
+
+def _require_whole(params: Any) -> None:
+    for name, whole in params.generate.whole.items():
+        key = f"generate.whole.{name}"
+        guidance = params.distill_guidance.variants.get(whole.guidance)
+        if guidance is None:
+            raise ValueError(f"{key}.guidance: {whole.guidance} is not in distill_guidance")
+        if guidance.backbone != whole.backbone:
+            raise ValueError(
+                f"{key}.backbone: {whole.backbone}, but {whole.guidance} was trained on "
+                f"{guidance.backbone}; give that one"
+            )
+        if whole.controlnet not in params.distill_controlnet.variants:
+            raise ValueError(f"{key}.controlnet: {whole.controlnet} is not in distill_controlnet")

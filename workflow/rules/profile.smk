@@ -1,0 +1,38 @@
+# What every model costs.
+
+MODELS = [
+    *expand(rules.distill_unet.output.model, variant=variants("distill_unet")),
+    *expand(rules.finetune_control.output.model, variant=variants("finetune_control")),
+    *expand(
+        rules.distill_controlnet.output.model, variant=variants("distill_controlnet")
+    ),
+    *expand(rules.distill_guidance.output.model, variant=variants("distill_guidance")),
+]
+
+
+rule profile:
+    input:
+        teacher=rules.prepare_teacher.output.teacher,
+        init=rules.init_student.output.init,
+        models=MODELS,
+        code=code("profile"),
+    output:
+        metrics=report(
+            f"{PATHS.metrics}/profile.json",
+            caption="../report/profile.rst",
+            category="Metrics",
+            labels={"model": "cost of all"},
+        ),
+    log:
+        f"{LOGS}/profile.log",
+    resources:
+        heavy=2,  # times are measured: no other heavy job beside it
+        gpu=ON_GPU,
+    params:
+        file=params_file,
+        values=values("profile"),
+    message:
+        "profile"
+    shell:
+        "PYTHONPATH=src python -m distillery.stages.profile --params {params.file}"
+        f" --teacher {{input.teacher}} --models {PATHS.models} --metrics {{output.metrics}}"
