@@ -19,6 +19,7 @@ from torch import Tensor
 from distillery.artifacts import write_json
 from distillery.errors import DistilleryError
 from distillery.export import save_model
+from distillery.models.guidance_embedding import tell_scale
 from distillery.models.lora import ADAPTER, fuse_lora, lora_layers
 from distillery.models.lowrank import LowRankUNet2DConditionModel
 
@@ -102,12 +103,18 @@ def save_kohya(unet: UNet2DConditionModel, path: str | Path) -> Path:
 
 
 def load_guidance_unet(
-    folder: str | Path, backbone: UNet2DConditionModel, *, fuse: bool = True
+    folder: str | Path,
+    backbone: UNet2DConditionModel,
+    *,
+    fuse: bool = True,
+    scale: float | None = None,
 ) -> UNet2DConditionModel:
     """The student that `distill_guidance` wrote to `folder`, frozen, in eval mode.
 
     A LoRA goes into `backbone`, in place, merged into its weights or, without `fuse`, as an active
-    adapter; a full variant is loaded from `folder` to the backbone's device and dtype.
+    adapter; a full variant is loaded from `folder` to the backbone's device and dtype. A student
+    that is told its guidance scale gets `scale` in every call; others have learned theirs.
+    Raises DistilleryError where there is no student, and for one to be told without `scale`.
     """
     folder = Path(folder)
     if (folder / LORA_FILE).is_file():
@@ -118,6 +125,10 @@ def load_guidance_unet(
         unet = kind.from_pretrained(folder, use_safetensors=True, torch_dtype=backbone.dtype)
     else:
         raise DistilleryError(f"{folder}: neither {LORA_FILE} nor config.json; run its stage again")
+    if unet.config.time_cond_proj_dim is not None:
+        if scale is None:
+            raise DistilleryError(f"{folder}: this student is told its guidance scale; give one")
+        tell_scale(unet, scale)
     return unet.to(backbone.device).requires_grad_(False).eval()
 
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from distillery.models.guidance_embedding import EMBEDDING_DIM, scale_embedding
 from distillery.models.lora import adapters_off
 from distillery.train.batch import Batch
 from distillery.train.objectives import Diffusion, Terms, online_output
 
 Pair = tuple[Tensor, Tensor]
 TeacherPair = Callable[[Batch, Tensor], Pair]
-EMBEDDING_DIM = 256  # of the w-embedding, as in LCM (Luo et al. 2023)
 
 
 def guided(cond: Tensor, uncond: Tensor, scales: Tensor, rescale: float = 0.0) -> Tensor:
@@ -90,19 +90,6 @@ class Scales:
             return torch.full((count,), self.low)
         places = torch.rand(count) if random else (torch.arange(count) + 0.5) / count
         return self.low + (self.high - self.low) * places
-
-
-def scale_embedding(scales: Tensor, dim: int) -> Tensor:
-    """Sinusoidal embedding [n, dim] of guidance scales [n], for `timestep_cond`.
-
-    Of 1000 (s - 1), as StableDiffusionPipeline computes it for a U-Net with `time_cond_proj_dim`
-    (Luo et al. 2023, LCM; Kingma et al. 2021, VDM), so that such a student runs there as it is.
-    """
-    half = dim // 2
-    steps = torch.arange(half, dtype=torch.float32, device=scales.device) / (half - 1)
-    angles = 1000 * (scales.float() - 1)[:, None] * 10000**-steps
-    embedding = torch.cat([angles.sin(), angles.cos()], dim=1)
-    return nn.functional.pad(embedding, (0, dim % 2))
 
 
 @dataclass(frozen=True)

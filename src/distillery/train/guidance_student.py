@@ -18,6 +18,7 @@ from torch import nn
 
 from distillery.artifacts import write_json
 from distillery.export import save_model
+from distillery.models.guidance_embedding import add_scale_embedding
 from distillery.models.lora import Targets, add_lora
 from distillery.models.lora_files import save_lora
 from distillery.run import Run
@@ -25,7 +26,6 @@ from distillery.sampling import load_unet
 from distillery.teacher.cache import TeacherCache
 from distillery.teacher.load import alphas_cumprod, load_scheduler
 from distillery.train.guidance import (
-    EMBEDDING_DIM,
     DistillGuided,
     OnlinePair,
     Scales,
@@ -100,20 +100,6 @@ def start_student(
     if wanted.is_told_scale:
         unet = add_scale_embedding(unet)
     return unet.requires_grad_(True)
-
-
-def add_scale_embedding(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """The same function with an input for the guidance scale's embedding, which starts at zero.
-
-    It is diffusers' own `time_cond_proj_dim` (Meng et al. 2023, as in LCM): a bias-free projection
-    added to the sinusoidal embedding of the timestep.
-    """
-    config = {**unet.config, "time_cond_proj_dim": EMBEDDING_DIM}
-    with torch.random.fork_rng(devices=[]):
-        told = type(unet).from_config(config)
-    projection = torch.zeros_like(told.time_embedding.cond_proj.weight)
-    told.load_state_dict({**unet.state_dict(), "time_embedding.cond_proj.weight": projection})
-    return told
 
 
 def train_guidance(

@@ -1,0 +1,157 @@
+"""Guidance distillation end to end on a tiny teacher: variants, what lands in the folder."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from cache_helpers import run, v_teacher, write_cache, write_curated
+from distillery.artifacts import hash_files, read_json
+from distillery.errors import DistilleryError
+from distillery.models.lora_files import load_guidance_unet
+from distillery.models.lowrank import LowRankUNet2DConditionModel
+from distillery.models.ranks import plan_ranks
+from distillery.sampling import load_unet
+from distillery.train.guidance_student import (
+    GuidanceDistillation,
+    start_student,
+    train_guidance,
+)
+from distillery.train.settings import Settings
+from tiny_models import unet_inputs
+
+CPU = torch.device("cpu")
+VALUES = {
+    "update": "lora", "objective": "teacher", "backbone": "teacher", "scale_low": 3.0,
+    "scale_high": 3.0, "rescale": 0.0, "online": False, "batched": True, "r": 4, "alpha": 8.0,
+    "targets": "all", "weighting": "constant", "gamma": 5.0,
+}  # fmt: skip
+SETTINGS = {
+    "steps": 3, "learning_rate": 1e-3, "batch_size": 4, "weight_decay": 0.0, "warmup_steps": 1,
+    "max_grad_norm": 1.0, "ema_decay": 0.0, "precision": "no", "gradient_checkpointing": False,
+    "optimizer": "adamw", "compile": False, "checkpoint_every_steps": 100,
+    "validate_every_steps": 100, "num_val_samples": 4,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`teacher` (v prediction), `cache` with both views, `elr` (low-rank)."""
+    folder = tmp_path_factory.mktemp("guidance")
+    write_curated(folder)
+    teacher = v_teacher(tiny_teacher, folder / "teacher")
+    write_cache(folder, teacher, folder / "cache", views=("cond", "uncond"))
+    student = LowRankUNet2DConditionModel.from_dense(teacher.unet, plan_ranks(teacher.unet))
+    student.save_pretrained(folder / "elr")
+    return folder
+
+
+def _train(root: Path, out: Path, *, seeds: tuple = (0,), **changed: Any) -> dict:
+    """Train a LoRA on the teacher for a few steps; returns `training.json`."""
+    wanted = GuidanceDistillation(**{k: changed.pop(k, v) for k, v in VALUES.items()})
+    train_guidance(
+        wanted,
+        Settings(**{**SETTINGS, **changed}),
+        seeds=seeds,
+        teacher=root / "teacher",
+        backbone=root / ("teacher" if wanted.backbone == "teacher" else "elr"),
+        teacher_cache=root / "cache",
+        out=out,
+        run=run(out.parent, out.name),
+        device=CPU,
+    )
+    return read_json(out / "training.json")
+
+
+def _losses(training: dict) -> list[float]:
+    return [entry["output"] for entry in training["seeds"]["0"]["train"]]
+
+
+def test_a_lora_comes_nearer_to_the_guided_teacher(root: Path, tmp_path: Path) -> None:
+    training = _train(root, tmp_path / "m", seeds=(0, 1), steps=8, learning_rate=3e-3)
+    for seed in ("0", "1"):
+        distances = [entry["teacher_distance"] for entry in training["seeds"][seed]["val"]]
+        assert distances[-1] < 0.9 * distances[0]
+    names = {path.relative_to(tmp_path / "m").as_posix() for path in tmp_path.glob("m/**/*.*")}
+    files = {"pytorch_lora_weights.safetensors", "guidance.json", "validation.png"}
+    assert names == {*files, *(f"seed-1/{name}" for name in files), "training.json"}
+    described = read_json(tmp_path / "m/guidance.json")
+    assert described["base"] == "teacher"
+    assert described["lora"] == {"r": 4, "alpha": 8.0, "targets": "all"}
+    assert (described["scale"], described["evaluations_per_step"]) == (3.0, 1)
+    seeds = [
+        load_guidance_unet(folder, load_unet(root / "teacher/unet"))
+        for folder in (tmp_path / "m", tmp_path / "m/seed-1")
+    ]
+    outputs = [unet(**unet_inputs()).sample for unet in seeds]
+    assert not torch.equal(*outputs)
+
+
+def test_cached_online_shared_and_separate_teachers_train_alike(root: Path, tmp_path: Path) -> None:
+    """Shared weights, with and without checkpointing, one evaluation or two, and the cache."""
+    cached = _losses(_train(root, tmp_path / "cached"))
+    for name, changed in {
+        "batched": {"batched": True},
+        "sequential": {"batched": False, "gradient_checkpointing": True},
+    }.items():
+        online = _losses(_train(root, tmp_path / name, online=True, **changed))
+        assert online == pytest.approx(cached, rel=1e-4)
+    full = {"update": "full", "learning_rate": 1e-4}
+    beside = _losses(_train(root, tmp_path / "beside", online=True, **full))
+    assert beside == pytest.approx(_losses(_train(root, tmp_path / "full", **full)), rel=1e-4)
+    assert type(UNet2DConditionModel.from_pretrained(tmp_path / "full")) is UNet2DConditionModel
+
+
+def test_the_same_run_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        _train(root, tmp_path / name / "m", steps=2)
+    assert hash_files(tmp_path / "one/m") == hash_files(tmp_path / "two/m")
+
+
+def test_a_lora_on_the_low_rank_student_learns_from_the_cache(root: Path, tmp_path: Path) -> None:
+    _train(root, tmp_path / "m", backbone="unet/elr", steps=2)
+    unet = load_guidance_unet(tmp_path / "m", load_unet(root / "elr"))
+    assert type(unet) is LowRankUNet2DConditionModel
+    assert not torch.equal(
+        unet(**unet_inputs()).sample, load_unet(root / "elr")(**unet_inputs()).sample
+    )
+
+
+def test_the_noise_objective_asks_no_teacher(root: Path, tmp_path: Path) -> None:
+    training = _train(root, tmp_path / "m", objective="noise", steps=1)
+    (entry,) = training["seeds"]["0"]["train"]
+    assert entry["loss"] == entry["diffusion"]
+    described = read_json(tmp_path / "m/guidance.json")
+    assert (described["scale"], described["evaluations_per_step"]) == (None, 2)
+
+
+def test_a_range_of_scales_makes_a_told_student(root: Path, tmp_path: Path) -> None:
+    training = _train(
+        root, tmp_path / "m", update="full", scale_low=2.0, scale_high=8.0, learning_rate=1e-4
+    )
+    told = UNet2DConditionModel.from_pretrained(tmp_path / "m")
+    assert told.config.time_cond_proj_dim == 256
+    assert float(told.time_embedding.cond_proj.weight.abs().sum().detach()) > 0
+    assert read_json(tmp_path / "m/guidance.json")["scale"] == [2.0, 8.0]
+    backbone = load_unet(root / "teacher/unet")
+    with pytest.raises(DistilleryError, match="told its guidance scale; give one"):
+        load_guidance_unet(tmp_path / "m", backbone)
+    outputs = [
+        load_guidance_unet(tmp_path / "m", backbone, scale=s)(**unet_inputs()).sample
+        for s in (2.0, 8.0)
+    ]
+    assert not torch.equal(*outputs)
+    assert len(_losses(training)) == 3
+
+
+def test_half_precision_freezes_a_half_precision_base(root: Path, tmp_path: Path) -> None:
+    wanted = GuidanceDistillation(**VALUES)
+    unet = start_student(wanted, root / "teacher", dtype=torch.bfloat16, seed=0)
+    frozen = {p.dtype for p in unet.parameters() if not p.requires_grad}
+    trained = {p.dtype for p in unet.parameters() if p.requires_grad}
+    assert (frozen, trained) == ({torch.bfloat16}, {torch.float32})
+    training = _train(root, tmp_path / "m", online=True, precision="bf16", steps=2)
+    whole = _train(root, tmp_path / "whole", online=True, steps=2)
+    assert _losses(training) == pytest.approx(_losses(whole), rel=0.1)
