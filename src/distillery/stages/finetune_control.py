@@ -1,0 +1,52 @@
+"""Stage `finetune_control`: a frozen U-Net and condition maps in, a trained control adapter out."""
+
+from distillery.device import claim_device
+from distillery.params import Params
+from distillery.run import Run
+from distillery.stage import In, Out, stage
+from distillery.train.control_drop import Drop
+from distillery.train.control_student import ControlTuning, open_backbone, train_adapters
+from distillery.train.settings import Settings
+
+
+@stage(
+    reads=["seeds", "device", "num_threads", "finetune_control.training",
+           "finetune_control.weighting", "finetune_control.conditions",
+           "finetune_control.kronecker", "finetune_control.norm", "finetune_control.drop",
+           "finetune_control.variants.{variant}"]
+)  # fmt: skip
+def finetune_control(
+    params: Params, run: Run, variant: str, teacher: In, backbone: In, base: In, conditions: In,
+    model: Out,
+) -> None:  # fmt: skip
+    """Train one variant of Stage II once for every seed; `base` is the cache's view."""
+    section = params.finetune_control
+    wanted = section.variants[variant]
+    update = section.kronecker.model_dump() if wanted.update == "kronecker" else None
+    tuning = ControlTuning(
+        kinds=tuple(section.conditions),
+        norm=section.norm,
+        kronecker=update,
+        drop=Drop(**section.drop.model_dump()),
+        weighting=section.weighting.kind,
+        gamma=section.weighting.gamma,
+    )
+    settings = Settings(
+        steps=wanted.steps, learning_rate=wanted.learning_rate, **section.training.model_dump()
+    )
+    train_adapters(
+        tuning,
+        settings,
+        seeds=params.seeds,
+        teacher=teacher,
+        unet_folder=open_backbone(wanted.backbone, backbone, teacher),
+        teacher_cache=base.parent,
+        conditions=conditions,
+        out=model,
+        run=run,
+        device=claim_device(params.device),
+    )
+
+
+if __name__ == "__main__":
+    finetune_control.main()

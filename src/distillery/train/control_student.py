@@ -1,0 +1,193 @@
+"""Stage II of ELR-Diffusion: training a control adapter on a frozen U-Net.
+
+In: a backbone's folder, the teacher's cache, condition maps. Out: one model folder as `seeds`
+writes it. The backbone stays as it is. Not here: the adapter's architecture, the loop.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from PIL import Image
+from torch import Tensor, nn
+
+from distillery.artifacts import MANIFEST, read_manifest
+from distillery.data.condition_reader import ConditionMaps
+from distillery.errors import DistilleryError
+from distillery.export import save_model
+from distillery.models.control_adapter import ControlAdapter
+from distillery.models.control_hints import stack
+from distillery.run import Run
+from distillery.sampling import load_unet
+from distillery.teacher.cache import TeacherCache
+from distillery.teacher.load import alphas_cumprod, load_scheduler
+from distillery.train.batch import Batch
+from distillery.train.conditioned import ConditionedSamples
+from distillery.train.control_drop import Drop, apply_mask, single_conditions
+from distillery.train.controlnet_preview import ControlPreview
+from distillery.train.controlnet_teacher import controlled_output
+from distillery.train.losses import Weighting
+from distillery.train.objectives import Diffusion, Terms
+from distillery.train.seeds import train_seeds
+from distillery.train.settings import Settings
+
+TEACHER = "teacher"
+_DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# What must agree between a backbone and the teacher whose latents and captions are cached.
+_SHARED_SETTINGS = ("in_channels", "out_channels", "cross_attention_dim")
+
+
+@dataclass(frozen=True)
+class ControlTuning:
+    """What is trained, and how; `kronecker` None trains the whole adapter."""
+
+    kinds: tuple[str, ...]
+    norm: str
+    kronecker: Mapping[str, Any] | None
+    drop: Drop
+    weighting: Weighting
+    gamma: float
+
+
+@dataclass(frozen=True)
+class ControlDenoise:
+    """The diffusion loss of a frozen U-Net with the adapter's residuals, in its native space.
+
+    In training, conditions and captions are dropped. In evaluation mode every sample has its
+    caption and one condition, by turns.
+    """
+
+    diffusion: Diffusion
+    unet: UNet2DConditionModel
+    kinds: tuple[str, ...]
+    empty_text: Tensor
+    drop: Drop
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Terms:
+        shape = (len(batch.latents), len(self.kinds))
+        hint = stack(self.kinds, batch.conditions)
+        if model.training:
+            hint = apply_mask(hint, self.drop.kept_conditions(*shape))
+            batch = self._drop_captions(batch)
+        else:
+            hint = apply_mask(hint, single_conditions(*shape))
+        noisy = self.diffusion.noisy(batch)
+        prediction = self._predict(model, noisy, batch, hint)
+        return {"diffusion": self.diffusion.error(prediction, self.diffusion.target(batch), batch)}
+
+    def _drop_captions(self, batch: Batch) -> Batch:
+        kept = self.drop.kept_captions(len(batch.text)).to(batch.text.device)
+        text = torch.where(kept[:, None, None], batch.text, self.empty_text.to(batch.text))
+        return dataclasses.replace(batch, text=text)
+
+    def _predict(self, model: nn.Module, noisy: Tensor, batch: Batch, hint: Tensor) -> Tensor:
+        down, mid = model(
+            noisy,
+            batch.timesteps,
+            encoder_hidden_states=batch.text.to(noisy.dtype),
+            controlnet_cond=hint,
+            return_dict=False,
+        )
+        return controlled_output(self.unet, noisy, batch, [*down, mid])
+
+
+def open_backbone(wanted: str, folder: Path, teacher: Path) -> Path:
+    """The U-Net's folder in the backbone's; `wanted` is `teacher` or `unet/<variant>`.
+
+    Raises DistilleryError if the folder holds another artefact, or a U-Net of other latents or
+    captions than the teacher's.
+    """
+    stage = "prepare_teacher" if wanted == TEACHER else wanted.replace("unet/", "distill_unet/")
+    if (folder / MANIFEST).is_file() and (found := read_manifest(folder)["label"]) != stage:
+        raise DistilleryError(
+            f"--backbone {folder}: made by {found}, but the variant's backbone is {wanted}; "
+            f"give the output of {stage}"
+        )
+    unet = folder / "unet" if wanted == TEACHER else folder
+    if not (unet / "config.json").is_file():
+        raise DistilleryError(f"--backbone {folder}: no U-Net for {wanted} here; run {stage}")
+    mine, given = (UNet2DConditionModel.load_config(path) for path in (teacher / "unet", unet))
+    for name in _SHARED_SETTINGS:
+        if mine[name] != given[name]:
+            raise DistilleryError(
+                f"--backbone {folder}: {name} is {given[name]}, the teacher's {mine[name]}; "
+                "give a U-Net distilled from this teacher"
+            )
+    return unet
+
+
+def train_adapters(
+    tuning: ControlTuning,
+    settings: Settings,
+    *,
+    seeds: Sequence[int],
+    teacher: Path,
+    unet_folder: Path,
+    teacher_cache: Path,
+    conditions: Path,
+    out: Path,
+    run: Run,
+    device: torch.device,
+) -> None:
+    """Train an adapter of the U-Net in `unet_folder` for every seed and write them to `out`.
+
+    The seed draws what is not copied from the U-Net. `conditions` holds the maps of all parts. An
+    interrupted call goes on from the checkpoints in the run's work folder.
+    """
+    scheduler = load_scheduler(teacher)
+    diffusion = Diffusion.create(
+        alphas_cumprod(scheduler), scheduler.config.prediction_type,
+        space="native", kind=tuning.weighting, gamma=tuning.gamma,
+    )  # fmt: skip
+    cache = TeacherCache(teacher_cache, [], len(diffusion.alpha_bar))
+    maps = ConditionMaps(conditions, tuning.kinds, cache.meta.resolution_px)
+    train, val = (ConditionedSamples(cache.samples(split), maps) for split in ("train", "val"))
+    unet = load_unet(unet_folder, device, _DTYPES[settings.precision])
+    if settings.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    objective = ControlDenoise(diffusion, unet, tuning.kinds, cache.empty_text(), tuning.drop)
+    kind, shown = tuning.kinds[0], val if len(val) else train
+    preview = ControlPreview(teacher, unet, shown, kind, cache.meta.num_slots)
+
+    def draw(adapter: nn.Module) -> Image.Image:
+        return preview.draw(_with_one(adapter, tuning.kinds, kind))
+
+    train_seeds(
+        lambda seed: start_adapter(unet_folder, tuning, seed),
+        lambda model: objective,
+        settings,
+        train=train,
+        val=val,
+        seeds=seeds,
+        out=out,
+        run=run,
+        device=device,
+        described=dataclasses.asdict(tuning),
+        save=save_model,
+        draw=draw,
+    )
+
+
+def start_adapter(unet_folder: Path, tuning: ControlTuning, seed: int) -> ControlAdapter:
+    """An adapter of the U-Net in a folder before its first step, in float32."""
+    return ControlAdapter.from_unet(
+        load_unet(unet_folder),
+        conditions=tuning.kinds,
+        norm=tuning.norm,
+        kronecker=tuning.kronecker,
+        seed=seed,
+    )
+
+
+def _with_one(adapter: nn.Module, kinds: Sequence[str], kind: str) -> Callable[..., Any]:
+    """The adapter as a ControlNet of one condition."""
+
+    def ask(*args: Any, controlnet_cond: Tensor, **named: Any) -> Any:
+        hint = stack(kinds, {kind: controlnet_cond})
+        return adapter(*args, controlnet_cond=hint, **named)
+
+    return ask
