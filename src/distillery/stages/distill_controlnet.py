@@ -19,7 +19,7 @@ from distillery.train.settings import Settings
            "distill_controlnet.residuals", "distill_controlnet.variants.{variant}"]
 )  # fmt: skip
 def distill_controlnet(
-    params: Params, run: Run, variant: str, teacher: In, teacher_cache: In, conditions: In,
+    params: Params, run: Run, variant: str, teacher: In, base: In, control: In, conditions: In,
     model: Out,
 ) -> None:  # fmt: skip
     """Train one student of the teacher's ControlNet once for every seed."""
@@ -53,7 +53,7 @@ def distill_controlnet(
         ),
         seeds=params.seeds,
         teacher=teacher,
-        teacher_cache=teacher_cache,
+        teacher_cache=base.parent,
         conditions=conditions,
         out=model,
         run=run,
