@@ -1,26 +1,32 @@
 """Evaluation of small random models, from samples on disk to the metrics file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
+from distillery.data.condition_maps import canny_map
+from distillery.data.conditions import CONDITION_SCHEMA
 from distillery.data.curate import CURATED_SCHEMA
 from distillery.data.dedupe_selection import SELECTION_SCHEMA
 from distillery.errors import DistilleryError
-from distillery.metrics import students
-from distillery.metrics.evaluation import ceiling, load_records, measure_samples
+from distillery.metrics.evaluation import (
+    Records,
+    ceiling,
+    control_judge,
+    load_images,
+    load_records,
+    measure_samples,
+    reader_judge,
+)
 from distillery.metrics.features import load_extractor
 from distillery.metrics.intervals import metrics_file
+from distillery.metrics.lpips import load_lpips
 from distillery.metrics.measure import Measure
-from distillery.metrics.prediction import make_probe, relative_distances
-from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.models.ranks import plan_ranks
-from distillery.run import Run
-from distillery.samples import SCHEMA, encode_png
+from distillery.metrics.references import comparisons
+from distillery.samples import SCHEMA, decode_png, encode_png, hash_order, read_samples
 from distillery.shards import write_table_shard
-from distillery.teacher.load import load_teacher
 
 CAPTIONS = [f"a red circle on a {ground} background" for ground in ("white", "black")] * 12
 KEYS = [f"{i:09d}" for i in range(24)]
@@ -31,9 +37,10 @@ def _images(seed: int) -> list[bytes]:
     return [encode_png(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in KEYS]
 
 
-def _write_samples(folder: Path, seed: int, image_seed: int) -> None:
+def _write_samples(folder: Path, seed: int, image_seed: int, condition: str = "") -> None:
+    made = {"noise_seed": 0, "condition": condition}
     rows = [
-        {"key": k, "image": {"bytes": i, "path": None}, "caption": c, "noise_seed": 0}
+        {"key": k, "image": {"bytes": i, "path": None}, "caption": c, **made}
         for k, i, c in zip(KEYS, _images(image_seed), CAPTIONS, strict=True)
     ]
     write_table_shard(folder / f"seed-{seed}" / "00000.parquet", rows, SCHEMA)
@@ -53,25 +60,40 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write_samples(root / "teacher", 0, 1)
     for seed in (0, 1):
         _write_samples(root / "student", seed, 2 + seed)
+    for name, image_seed in (("control", 5), ("control_canny", 6), ("control_canny_offset", 7)):
+        _write_samples(root / name, 0, image_seed, "canny")
+    maps = [
+        {"key": k, "image": {"bytes": encode_png(canny_map(decode_png(i))), "path": None}}
+        for k, i in zip(KEYS, _images(9), strict=True)
+    ]
+    write_table_shard(root / "maps" / "0" / "canny" / "00000.parquet", maps, CONDITION_SCHEMA)
     return root
 
 
 @pytest.fixture(scope="module")
 def measure(tiny_teacher: Path) -> Measure:
     clip = load_extractor("teacher_clip", tiny_teacher, "cpu")
-    return Measure(clip, clip, "", 200, 4)
+    return Measure(clip, clip, "", 200, 4, load_lpips("teacher_clip", tiny_teacher, "cpu", clip))
 
 
-def _records(root: Path, num_samples: int = 24):
-    return load_records(root / "student", root / "curated", root / "selection", 64, num_samples)
+def _records(root: Path, num_samples: int = 24, name: str = "student") -> Records:
+    return load_records(root / name, root / "curated", root / "selection", 64, num_samples)
+
+
+def _compare(root: Path, variant: str, name: str, records: Records, *references: str | None):
+    paths = [None if r is None else root / r for r in references]
+    return comparisons(
+        variant, root / name, records.real, lambda folder: load_images(folder, records.keys), *paths
+    )
 
 
 def test_every_metric_has_the_contract_and_contains_its_value(run_folder: Path, measure: Measure):
     records = _records(run_folder)
-    samples, reference = run_folder / "student", run_folder / "teacher"
-    by_seed, skipped = measure_samples(measure, samples, reference, records, has_reader=True)
-    found = metrics_file(by_seed, skipped, {})
-    assert {"fid", "kid", "clip_score", "fid_teacher", "psnr", "ssim", "reader_shape"} <= set(
+    compared, missing = _compare(run_folder, "unet/x", "student", records, "teacher", None)
+    judges = [reader_judge(measure, records.captions, is_scenes=True)]
+    by_seed, skipped = measure_samples(measure, run_folder / "student", records, compared, judges)
+    found = metrics_file(by_seed, skipped | missing, {}, records.keys)
+    assert {"fid", "kid", "clip_score", "fid_teacher", "psnr", "ssim", "lpips"} <= set(
         found["metrics"]
     )
     for metric in found["metrics"].values():
@@ -80,16 +102,94 @@ def test_every_metric_has_the_contract_and_contains_its_value(run_folder: Path, 
         assert metric["seeds"] == [0, 1]
         assert metric["n"] == 24
     assert found["metrics"]["fid"]["settings"]["notes"]
-    assert skipped == {}
+    assert found["skipped"] == {}
+    assert found["metrics"]["psnr"]["settings"]["reference"].endswith("same prompts and noise")
+    values = found["per_image"]["values"]
+    assert found["per_image"]["keys"] == sorted(KEYS, key=hash_order)
+    assert set(values) & {"fid", "kid"} == set()
+    assert {"psnr", "lpips", "clip_score", "reader_shape"} <= set(values)
+    for name, by_training_seed in values.items():
+        means = [np.mean(column) for column in by_training_seed.values()]
+        assert np.mean(means) == pytest.approx(found["metrics"][name]["value"], rel=1e-3, abs=1e-4)
 
 
 def test_the_reference_is_not_compared_with_itself(run_folder: Path, measure: Measure):
-    records, teacher = _records(run_folder, 8), run_folder / "teacher"
-    by_seed, skipped = measure_samples(measure, teacher, teacher, records, has_reader=False)
-    assert "fid_teacher" in skipped
-    assert "scenes source only" in skipped["reader_shape"]
-    assert not set(skipped) & set(by_seed[0])
+    records = _records(run_folder, 8)
+    compared, skipped = _compare(run_folder, "teacher/guided", "teacher", records, "teacher", None)
+    judges = [reader_judge(measure, records.captions, is_scenes=False)]
+    by_seed, missing = measure_samples(measure, run_folder / "teacher", records, compared, judges)
+    assert skipped["fid_teacher"] == skipped["lpips"] == "these are the reference images themselves"
+    assert "scenes source only" in missing["reader_shape"]
+    assert not set(skipped | missing) & set(by_seed[0])
     assert next(iter(by_seed[0].values()))[0].n == 8
+
+
+def test_controlnets_have_three_sets_of_references(run_folder: Path, measure: Measure):
+    records = _records(run_folder, name="control")
+    names, keys = ("control_canny", "control_canny_offset"), records.keys
+    compared, skipped = _compare(run_folder, "controlnet/x", "control", records, *names)
+    by_seed, _ = measure_samples(measure, run_folder / "control", records, compared)
+    assert skipped == {}
+    groups = {"": records.real, "_pair": names[0], "_teacher": names[1]}
+    images = load_images(run_folder / "control" / "seed-0", records.keys)
+    for suffix, other in groups.items():
+        if suffix:
+            other = load_images(run_folder / other / "seed-0", keys)
+        expected = measure.fidelity(images, other, "")
+        for name in ("psnr", "ssim", "lpips"):
+            assert by_seed[0][name + suffix][0] == expected[name][0]
+    assert {"fid", "fid_teacher", "kid_teacher"} <= set(by_seed[0])
+    assert "fid_pair" not in by_seed[0]
+    assert by_seed[0]["psnr_teacher"][1]["reference"].endswith("same prompts, other noise")
+
+
+def test_the_floor_is_the_teacher_against_its_other_noise(run_folder: Path):
+    records = _records(run_folder, 8, "control_canny")
+    names = "control_canny", "control_canny_offset"
+    compared, skipped = _compare(
+        run_folder, "teacher/control_canny", "control_canny", records, *names
+    )
+    assert [(c.distribution, c.fidelity) for c in compared] == [("", ""), ("_teacher", "_teacher")]
+    assert set(skipped) == {"psnr_pair", "ssim_pair", "lpips_pair"}
+    with pytest.raises(DistilleryError, match="--offset_reference is for ControlNets"):
+        _compare(run_folder, "unet/x", "student", records, "teacher", "control_canny_offset")
+    compared, skipped = _compare(run_folder, "control/x", "control", records, None, None)
+    assert [(c.distribution, c.fidelity) for c in compared] == [("", None)]
+    assert "no reference images" in skipped["fid_teacher"]
+
+
+def test_the_maps_of_the_condition_are_judged(run_folder: Path, measure: Measure):
+    records = _records(run_folder, name="control")
+    judge = control_judge(measure, records, run_folder / "maps", 64, "builtin", "cpu")
+    found, skipped = judge(load_images(run_folder / "control" / "seed-0", records.keys))
+    perfect, _ = judge(records.real)
+    assert perfect["edge_nmse"][0].value == 0
+    assert found["edge_nmse"][0].value > 0.5
+    assert "sketch_clip_score" in skipped
+    without = control_judge(measure, _records(run_folder, 4), Path("none"), 64, "builtin", "cpu")
+    assert without(records.real) == ({}, {})
+
+
+def test_metrics_do_not_depend_on_order_or_shards(run_folder: Path, measure: Measure):
+    """A folder in other shards and another order of records gives the same values to 1e-6."""
+    records, order = _records(run_folder), np.random.default_rng(0).permutation(24)
+    rows = read_samples(run_folder / "student" / "seed-0")
+    target = run_folder / "shuffled" / "seed-0"
+    shuffled = [{**rows[i], "image": {"bytes": rows[i]["image"], "path": None}} for i in order]
+    for number, start in enumerate(range(0, 24, 7)):
+        write_table_shard(target / f"{number:05d}.parquet", shuffled[start : start + 7], SCHEMA)
+    results = []
+    for name in ("student", "shuffled"):
+        records = _records(run_folder, name=name)
+        compared, _ = _compare(run_folder, "unet/x", name, records, None, None)
+        compared += [replace(compared[0], images=255 - records.real, fidelity="")]
+        judges = [reader_judge(measure, records.captions, is_scenes=True)]
+        found, _ = measure_samples(measure, run_folder / name, records, compared, judges)
+        results.append(found[0])
+    assert {"kid", "fid", "fid_extrapolated", "lpips"} <= set(results[0])
+    for name in results[0]:
+        a, b = (result[name][0].value for result in results)
+        assert a == pytest.approx(b, rel=1e-6, abs=1e-6), name
 
 
 def test_samples_of_other_records_are_refused(run_folder: Path, measure: Measure, tmp_path: Path):
@@ -110,33 +210,3 @@ def test_ceilings_have_names_of_their_own(run_folder: Path, measure: Measure):
     records = _records(run_folder, 4)
     found = ceiling(measure, records.real, records.captions)
     assert {"clip_score_ceiling", "reader_shape_ceiling"} <= set(found)
-
-
-def test_prediction_distance_is_zero_for_the_teacher_and_one_for_nothing(tiny_teacher: Path):
-    teacher = load_teacher(tiny_teacher, "cpu", torch.float32)
-    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    probe = make_probe(teacher, images, CAPTIONS[:3], KEYS[:3], 0, 2)
-    expected = probe.ask(teacher.unet, lambda count: None)
-    assert relative_distances(expected, expected, 2).tolist() == [0, 0, 0]
-    nothing = relative_distances(torch.zeros_like(expected), expected, 2)
-    assert nothing.mean() == pytest.approx(1, rel=1e-6)
-    manual = [(expected[2 * i : 2 * i + 2] ** 2).mean() / (expected**2).mean() for i in range(3)]
-    np.testing.assert_allclose(nothing, manual, rtol=1e-5)
-
-
-def test_students_are_measured_per_seed_behind_the_export_gate(
-    run_folder: Path, tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    teacher = load_teacher(tiny_teacher, "cpu", torch.float32)
-    student = LowRankUNet2DConditionModel.from_dense(teacher.unet, plan_ranks(teacher.unet))
-    student.save_pretrained(tmp_path / "model")
-    teacher.unet.save_pretrained(tmp_path / "model" / "seed-7")
-    arguments = {"num_records": 4, "plan_seed": 0, "num_slots": 2, "num_bootstrap": 100}
-    call = (tiny_teacher, tmp_path / "model", [0, 7], _records(run_folder), torch.device("cpu"))
-    run = Run("evaluate/x", "f" * 64, tmp_path / "work")
-    found = students.prediction_distances(run, *call, **arguments)
-    assert found[0]["prediction_distance"][0].value > 0.01
-    assert found[7]["prediction_distance"][0].value == 0
-    monkeypatch.setattr(students, "EXPORT_TOLERANCE", -1.0)
-    with pytest.raises(DistilleryError, match="outputs differ"):
-        students.prediction_distances(run, *call, **arguments)

@@ -1,37 +1,50 @@
 """A model's samples on disk become its metrics.
 
-In: samples of all training seeds, the teacher's samples, the curated test records. Out: metrics by
-seed, and reasons for what was skipped. Not here: the metrics themselves, their JSON form.
+In: samples of all training seeds, what they are compared with, the curated test records. Out:
+metrics by seed, and reasons for what was skipped. Not here: the metrics themselves, their JSON
+form, what is compared with what (`references`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from distillery.artifacts import content_of
+from distillery.data.condition_reader import ConditionMaps
+from distillery.data.conditions import BUILTIN
 from distillery.data.loader import iter_records, load_image
 from distillery.errors import DistilleryError
+from distillery.metrics.conditioned import learned_segmenter, measure_control, scenes_segmenter
 from distillery.metrics.measure import Measure, Measured, renamed
-from distillery.samples import decode_images, read_samples, sample_folders
+from distillery.metrics.reader import METRICS
+from distillery.metrics.references import Comparison
+from distillery.samples import decode_images, hash_order, read_samples, sample_folders
 
 
 @dataclass(frozen=True)
 class Records:
-    """Test records in the samples' order: keys, captions and real images uint8 [n, H, W, 3]."""
+    """Test records in the samples' order: keys, captions and real images uint8 [n, H, W, 3].
+
+    `kinds` says under which condition map each image was made, "" for none.
+    """
 
     keys: list[str]
     captions: list[str]
     real: np.ndarray
+    kinds: list[str]
 
 
 def load_records(
     samples: Path, curated: Path, selection: Path, resolution_px: int, num_samples: int
 ) -> Records:
-    """The real images of the first `num_samples` generated ones, in the same order."""
+    """The real images of the first `num_samples` generated ones, in a fixed order of keys.
+
+    The order does not depend on that of the samples, so neither do blocks of images.
+    """
     first = next(iter(sample_folders(samples).values()))
-    rows = read_samples(first, num_samples)
+    rows = sorted(read_samples(first, num_samples), key=lambda row: hash_order(row["key"]))
     wanted = {row["key"] for row in rows}
     real = {
         record.key: load_image(record.image_bytes, resolution_px)
@@ -44,60 +57,109 @@ def load_records(
             f"{min(lost)}; run generate again"
         )
     keys = [row["key"] for row in rows]
-    return Records(keys, [row["caption"] for row in rows], np.stack([real[key] for key in keys]))
+    return Records(
+        keys,
+        [row["caption"] for row in rows],
+        np.stack([real[key] for key in keys]),
+        [row.get("condition") or "" for row in rows],
+    )
 
 
 def load_images(folder: Path, keys: Sequence[str]) -> np.ndarray:
     """Generated images uint8 [n, H, W, 3] of one seed; they must be of exactly these records."""
-    rows = read_samples(folder, len(keys))
-    if [row["key"] for row in rows] != list(keys):
+    rows = {row["key"]: row["image"] for row in read_samples(folder, len(keys))}
+    if set(rows) != set(keys):
         raise DistilleryError(f"{folder}: made for other records; run generate again")
-    return decode_images([row["image"] for row in rows])
+    return decode_images([rows[key] for key in keys])
+
+
+Judge = Callable[[np.ndarray], tuple[Measured, dict[str, str]]]
 
 
 def measure_samples(
-    measure: Measure, samples: Path, reference: Path, records: Records, *, has_reader: bool
+    measure: Measure,
+    samples: Path,
+    records: Records,
+    compared: Sequence[Comparison],
+    judges: Sequence[Judge] = (),
 ) -> tuple[dict[int, Measured], dict[str, str]]:
-    """{seed: metrics of its images} and what was skipped; `reference` is the guided teacher's."""
-    teacher_folder = next(iter(sample_folders(reference).values()))
-    teacher = load_images(teacher_folder, records.keys)
-    is_teacher = content_of(samples) == content_of(reference)
+    """{seed: metrics of its images} and what was skipped.
+
+    `judges` measure the images alone: each gives metrics and reasons for what it leaves out.
+    """
+    features = measure.extractor.image_features
+    references = [None if c.distribution is None else features(c.images) for c in compared]
     found, skipped = {}, {}
     for seed, folder in sample_folders(samples).items():
         images = load_images(folder, records.keys)
-        found[seed], missing = _measure_images(
-            measure, images, records, None if is_teacher else teacher, has_reader
-        )
-        skipped |= missing
+        own = features(images)
+        found[seed] = measure.text(images, records.captions, own)
+        for comparison, reference in zip(compared, references, strict=True):
+            found[seed] |= _compare(measure, images, own, comparison, reference)
+        for judge in judges:
+            more, missing = judge(images)
+            found[seed], skipped = found[seed] | more, skipped | missing
+    if measure.lpips is None:
+        suffixes = [c.fidelity for c in compared if c.fidelity is not None]
+        skipped |= {f"lpips{suffix}": "evaluate.lpips names no network" for suffix in suffixes}
     return found, skipped
 
 
-def _measure_images(
+def _compare(
     measure: Measure,
     images: np.ndarray,
-    records: Records,
-    teacher: np.ndarray | None,
-    has_reader: bool,
-) -> tuple[Measured, dict[str, str]]:
-    features = measure.extractor.image_features
-    own = features(images)
-    found = measure.distribution_of(own, features(records.real), "real test images")
-    found |= measure.text(images, records.captions)
-    skipped = {}
-    if teacher is not None:
-        name = "guided teacher, same prompts and noise"
-        to_teacher = measure.distribution_of(own, features(teacher), name)
-        found |= renamed(to_teacher, lambda metric: f"{metric}_teacher")
-        found |= measure.fidelity(images, teacher, name)
-    else:
-        names = ("fid_teacher", "fid_extrapolated_teacher", "kid_teacher", "psnr", "ssim")
-        skipped |= dict.fromkeys(names, "these are the reference images themselves")
-    if has_reader:
-        recalls, missing = measure.reader(images, records.captions)
-        return found | recalls, skipped | missing
-    from distillery.metrics.reader import METRICS
+    own: np.ndarray,
+    comparison: Comparison,
+    reference: np.ndarray | None,
+) -> Measured:
+    """Distances of the images, with features `own`, to one set with features `reference`."""
+    found: Measured = {}
+    if reference is not None:
+        distances = measure.distribution_of(own, reference, comparison.description)
+        found |= renamed(distances, lambda name: name + comparison.distribution)
+    if comparison.fidelity is not None:
+        pairs = measure.fidelity(images, comparison.images, comparison.description)
+        found |= renamed(pairs, lambda name: name + comparison.fidelity)
+    return found
 
-    return found, skipped | dict.fromkeys(METRICS, "the reader knows the scenes source only")
+
+def reader_judge(measure: Measure, captions: Sequence[str], *, is_scenes: bool) -> Judge:
+    """The reader's recalls, or the reason why there are none."""
+    if is_scenes:
+        return lambda images: measure.reader(images, captions)
+    reasons = dict.fromkeys(METRICS, "the reader knows the scenes source only")
+    return lambda images: ({}, reasons)
+
+
+def control_judge(
+    measure: Measure,
+    records: Records,
+    conditions: Path,
+    resolution_px: int,
+    segmentation: str,
+    device: torch.device | str,
+) -> Judge:
+    """Edges, sketch and mIoU of the images that were made under a condition map.
+
+    `conditions` is the folder of all parts; `segmentation` is `scenes` (the reader), `builtin` (no
+    classes, so no mIoU) or the folder of a learned segmenter.
+    """
+    if not any(records.kinds):
+        return lambda images: ({}, {})
+    maps = ConditionMaps(conditions, sorted(set(records.kinds) - {""}), resolution_px)
+    segmenter = scenes_segmenter() if segmentation == "scenes" else None
+    if segmenter is None and segmentation != BUILTIN and "segmentation" in records.kinds:
+        from distillery.data.conditions_learned import load_segmenter
+
+        learned = load_segmenter(Path(segmentation), str(device))
+        segmenter = learned_segmenter(segmentation, learned)
+
+    def read(kind: str, index: Sequence[int]) -> np.ndarray:
+        return maps.images(kind, [records.keys[i] for i in index])
+
+    return lambda images: measure_control(
+        measure, images, records.captions, records.kinds, read, segmenter
+    )
 
 
 def ceiling(measure: Measure, reconstructed: np.ndarray, captions: Sequence[str]) -> Measured:

@@ -128,7 +128,7 @@ class Extractor:
 
 def load_extractor(name: str, teacher: Path | None, device: torch.device | str) -> Extractor:
     """Load `teacher_clip`, a folder or a hub id; raises DistilleryError if it can't be had."""
-    folder = _locate(name, teacher)
+    folder = locate_network(name, teacher)
     try:
         is_clip = json.loads((folder / "config.json").read_text())["model_type"] == "clip"
         model = _model_class(is_clip).from_pretrained(
@@ -157,13 +157,19 @@ def _model_class(is_clip: bool) -> Any:
     return AutoModel
 
 
-def _locate(name: str, teacher: Path | None) -> Path:
+def locate_network(
+    name: str, teacher: Path | None, *, key: str = "clip_model and evaluate.feature_extractor"
+) -> Path:
+    """The folder of `teacher_clip`, of a local folder's or of a hub id's weights.
+
+    Raises DistilleryError, which names the params `key`, where there is none.
+    """
     if name == TEACHER_CLIP:
         if teacher is not None and (teacher / "clip").is_dir():
             return teacher / "clip"
         raise DistilleryError(
             f"{TEACHER_CLIP}: {teacher}/clip not found, this teacher brings no CLIP model; set "
-            "evaluate.clip_model and evaluate.feature_extractor to a local folder of one"
+            f"evaluate.{key} to a local folder of one"
         )
     if Path(name).is_dir():
         return Path(name)

@@ -1,13 +1,13 @@
 """Intervals that are honest about images and about training seeds.
 
 In: per-image values, a statistic of images, or one estimate per training seed. Out: an `Estimate`
-with a 95% interval that contains its value. Not here: which statistic (`distribution`, `text`).
-Torch is not imported.
+with a 95% interval that contains its value; differences of two models on the same images; the
+metrics file's form. Not here: which statistic (`distribution`, `text`). Torch is not imported.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,17 @@ _STUDENT = (
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, the standard deviation of that value as an estimate, a 95% interval, n images."""
+    """A value, the standard deviation of that value as an estimate, a 95% interval, n images.
+
+    `per_image` are the values that a mean was taken over, None where an image has none.
+    """
 
     value: float
     std: float
     ci_low: float
     ci_high: float
     n: int
+    per_image: tuple[float | None, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         numbers = (self.value, self.std, self.ci_low, self.ci_high)
@@ -48,12 +52,14 @@ def student_quantile(degrees: int) -> float:
     return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
 
 
-def bootstrap_mean(values: Sequence[float], num_resamples: int, seed: int = 0) -> Estimate:
+def bootstrap_mean(values: Sequence[float | None], num_resamples: int, seed: int = 0) -> Estimate:
     """Mean of per-image values with a percentile bootstrap over images (Efron 1979).
 
-    Vectorised as multinomial counts times values: 0.1 s for 2,000 images and 1,000 resamples.
+    Images without a value (None) are kept in `per_image` and count for nothing else. Vectorised as
+    multinomial counts times values: 0.1 s for 2,000 images and 1,000 resamples.
     """
-    sample = np.asarray(values, dtype=np.float64)
+    per_image = tuple(None if value is None else float(value) for value in values)
+    sample = np.array([value for value in per_image if value is not None], dtype=np.float64)
     if not len(sample):
         raise DistilleryError("no images to average over; generate some first")
     n = len(sample)
@@ -61,7 +67,8 @@ def bootstrap_mean(values: Sequence[float], num_resamples: int, seed: int = 0) -
     means = counts @ sample / n
     low, high = np.quantile(means, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     value = float(sample.mean())
-    return Estimate(value, float(means.std()), min(float(low), value), max(float(high), value), n)
+    low, high = min(float(low), value), max(float(high), value)
+    return Estimate(value, float(means.std()), low, high, n, per_image)
 
 
 def block_jackknife(
@@ -119,6 +126,35 @@ def combine_seeds(estimates: Sequence[Estimate]) -> Estimate:
     )
 
 
+def paired_difference(
+    a: Sequence, b: Sequence, num_resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """Mean of a - b over images that both models were judged on, with its own interval.
+
+    `a` and `b` are per-image values [n], or [seeds, n] with a row per training seed (a model
+    without training, such as the teacher, has one row and meets each of the other's); None or NaN
+    where an image has no value, and such an image is left out of that seed's pair. Each seed's
+    differences get a bootstrap over images: what both models find hard cancels. Several seeds are
+    joined as in the metrics files, by `combine_seeds`: Student's interval over the seeds' mean
+    differences is added to the images' width. Seeds are not resampled, because a bootstrap of
+    three has two thirds of the variance and no tails. `n` is the fewest images of a seed; `std` is
+    that over seeds where there are several.
+
+    Raises DistilleryError where the numbers of images or of seeds do not fit together.
+    """
+    left, right = (np.atleast_2d(np.asarray(side, dtype=np.float64)) for side in (a, b))
+    num_seeds = max(len(left), len(right))
+    if left.shape[1] != right.shape[1] or {len(left), len(right)} - {1, num_seeds}:
+        raise DistilleryError(
+            f"values {left.shape} and {right.shape} [seeds, images] do not pair up; judge both "
+            "models on the same images with as many training seeds"
+        )
+    estimates = []
+    for row in np.broadcast_to(left, (num_seeds, left.shape[1])) - right:
+        estimates.append(bootstrap_mean(row[~np.isnan(row)], num_resamples, seed))
+    return combine_seeds(estimates)
+
+
 def to_metric(
     estimates: Sequence[Estimate], seeds: Sequence[int], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -148,15 +184,36 @@ def metrics_file(
     by_seed: Mapping[int, Mapping[str, tuple[Estimate, dict[str, Any]]]],
     skipped: Mapping[str, str],
     fingerprints: Mapping[str, str],
+    keys: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """`metrics`, `skipped` and `fingerprints` from {seed: {name: (estimate, settings)}}."""
+    """`metrics`, `skipped` and `fingerprints` from {seed: {name: (estimate, settings)}}.
+
+    With the images' `keys` also `per_image`: {"keys", "values": {name: {seed: [value or None]}}},
+    of every metric that is a mean over images.
+    """
     seeds = list(by_seed)
     names = sorted(set.intersection(*(set(found) for found in by_seed.values())))
     metrics = {}
     for name in names:
         estimates = [by_seed[seed][name][0] for seed in seeds]
         metrics[name] = to_metric(estimates, seeds, by_seed[seeds[0]][name][1])
-    return {"metrics": metrics, "skipped": dict(skipped), "fingerprints": dict(fingerprints)}
+    found = {"metrics": metrics, "skipped": dict(skipped), "fingerprints": dict(fingerprints)}
+    if not keys:
+        return found
+    values = {
+        name: {str(seed): _padded(by_seed[seed][name][0].per_image, len(keys)) for seed in seeds}
+        for name in names
+        if all(by_seed[seed][name][0].per_image for seed in seeds)
+    }
+    return {**found, "per_image": {"keys": list(keys), "values": values}}
+
+
+def _padded(values: Sequence[float | None], length: int) -> list[float | None]:
+    """Five significant digits; None for the images beyond those that were measured."""
+    if len(values) > length:
+        raise ValueError(f"{len(values)} values for {length} images")
+    known = [None if value is None else float(f"{value:.5g}") for value in values]
+    return known + [None] * (length - len(values))
 
 
 def _rounded(value: float) -> float:

@@ -7,7 +7,7 @@ Not here: reading and writing files (`evaluation`), distances of predictions (`p
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from distillery.metrics.features import Extractor
 from distillery.metrics.fidelity import PSNR_SETTINGS, SSIM_SETTINGS, psnr, ssim
 from distillery.metrics.intervals import Estimate, bootstrap_mean
 from distillery.metrics.text import clip_score
+
+if TYPE_CHECKING:
+    from distillery.metrics.lpips import Lpips
 
 Measured = dict[str, tuple[Estimate, dict[str, Any]]]
 NO_READER = "the reader knows scenes only; these captions do not describe any"
@@ -31,6 +34,7 @@ class Measure:
     prompt_prefix: str
     num_bootstrap: int
     num_blocks: int
+    lpips: "Lpips | None" = None
 
     def distribution_of(self, x: np.ndarray, y: np.ndarray, reference: str) -> Measured:
         """FID (raw, bias-extrapolated) and KID of features [n, d] of images of the same records.
@@ -57,33 +61,53 @@ class Measure:
             ),
         }
 
-    def text(self, images: np.ndarray, captions: Sequence[str]) -> Measured:
-        """CLIP score of each image with its caption."""
-        return self.text_of(self.clip.image_features(images), captions)
+    def text(
+        self, images: np.ndarray, captions: Sequence[str], features: np.ndarray | None = None
+    ) -> Measured:
+        """CLIP score of each image with its caption.
+
+        `features` are the extractor's of these images: not made again where it is the CLIP model.
+        """
+        if features is None or self.clip is not self.extractor:
+            features = self.clip.image_features(images)
+        return self.text_of(features, captions)
 
     def text_of(self, features: np.ndarray, captions: Sequence[str]) -> Measured:
         """The same from the CLIP model's image features [n, d]."""
-        texts = self.clip.text_features([self.prompt_prefix + caption for caption in captions])
         settings = {**self.clip.settings(), "prompt_prefix": self.prompt_prefix, "weight": 2.5}
-        return {"clip_score": self._mean(clip_score(features, texts), settings)}
+        scores = clip_score(features, self.text_features(captions))
+        return {"clip_score": self.mean(scores, settings)}
+
+    def text_features(self, captions: Sequence[str]) -> np.ndarray:
+        """Embeddings [n, d] of the captions behind the prompt prefix."""
+        return self.clip.text_features([self.prompt_prefix + caption for caption in captions])
 
     def fidelity(self, images: np.ndarray, other: np.ndarray, reference: str) -> Measured:
-        """PSNR and SSIM to another model's image of the same prompt and noise."""
-        return {
-            "psnr": self._mean(psnr(images, other), {**PSNR_SETTINGS, "reference": reference}),
-            "ssim": self._mean(ssim(images, other), {**SSIM_SETTINGS, "reference": reference}),
+        """PSNR, SSIM and, with a backbone, LPIPS to another image of the same record."""
+        named = {"reference": reference}
+        found = {
+            "psnr": self.mean(psnr(images, other), {**PSNR_SETTINGS, **named}),
+            "ssim": self.mean(ssim(images, other), {**SSIM_SETTINGS, **named}),
         }
+        if self.lpips is not None:
+            values = self.lpips(images, other)
+            found["lpips"] = self.mean(values, {**self.lpips.settings(), **named})
+        return found
 
     def reader(
         self, images: np.ndarray, captions: Sequence[str]
     ) -> tuple[Measured, dict[str, str]]:
         """The reader's recalls, over the images whose caption asks for something; skipped ones."""
         rows = [reader.recall(image, text) for image, text in zip(images, captions, strict=True)]
-        values = {n: [row[n] for row in rows if row[n] is not None] for n in reader.METRICS}
-        found = {n: self._mean(np.array(v), {"reader": "rules"}) for n, v in values.items() if v}
+        values = {name: [row[name] for row in rows] for name in reader.METRICS}
+        asked = {n: v for n, v in values.items() if any(value is not None for value in v)}
+        found = {name: self.mean(v, {"reader": "rules"}) for name, v in asked.items()}
         return found, {name: NO_READER for name in values if name not in found}
 
-    def _mean(self, values: np.ndarray, settings: dict) -> tuple[Estimate, dict[str, Any]]:
+    def mean(
+        self, values: Sequence[float | None] | np.ndarray, settings: dict[str, Any]
+    ) -> tuple[Estimate, dict[str, Any]]:
+        """Mean of per-image values with its bootstrap interval; None: the image has no value."""
         estimate = bootstrap_mean(values, self.num_bootstrap)
         return estimate, {
             **settings,

@@ -1,9 +1,10 @@
 """How far a student's prediction is from the teacher's, in units of the teacher's energy.
 
-In: a teacher, a student U-Net, images with captions and keys of records that neither saw. Out: per
-record the squared distance, such that the mean over records is ||student - teacher||^2 /
-||teacher||^2. This is what distillation minimises, without guidance and without sampling: 0 is the
-teacher, 1 an output of zero. Not here: intervals.
+In: a teacher, a student, images with captions, condition maps and keys of records that neither
+saw. Out: per record the squared distance, such that the mean over records is ||student -
+teacher||^2 / ||teacher||^2. This is what distillation minimises, without sampling: 0 is the
+teacher, 1 an output of zero. Teacher and student are functions (`Predict`): a U-Net alone, with
+classifier-free guidance, or with a ControlNet. Not here: intervals, loading models.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from distillery.samples import batches
 from distillery.teacher.load import Teacher, alphas_cumprod, encode_images, encode_prompts
@@ -20,27 +21,93 @@ from distillery.teacher.noise import noise_batch, timesteps
 from distillery.train.prediction import add_noise, alpha_sigma
 
 BATCH_SIZE = 64
-SETTINGS = {"space": "the teacher's native output", "guidance": "none", "unit": "teacher's energy"}
+SETTINGS = {"space": "the teacher's native output", "unit": "teacher's energy"}
 
 
 @dataclass(frozen=True)
-class Probe:
-    """Noisy latents with what the U-Net is told; all records, each at every slot."""
+class Question:
+    """One batch: noisy latents [n, C, h, w], timesteps [n], text [n, L, D] of captions and of "".
+
+    `maps` are condition maps [n, 3, H, W] in [0, 1], where there are any.
+    """
 
     noisy: Tensor
     timesteps: Tensor
     text: Tensor
+    empty: Tensor
+    maps: Tensor | None
 
-    def ask(self, unet: UNet2DConditionModel, on_batch: Callable[[int], object]) -> Tensor:
-        """The U-Net's output float32 [n, C, h, w]."""
+
+Predict = Callable[[Question], Tensor]
+
+
+def plain(unet: UNet2DConditionModel) -> Predict:
+    """The U-Net's output for the caption."""
+    return lambda q: unet(q.noisy, q.timesteps, encoder_hidden_states=q.text).sample
+
+
+def guided(unet: UNet2DConditionModel, scale: float) -> Predict:
+    """Without text, plus `scale` times the step from there to the caption (Ho & Salimans 2022)."""
+
+    def predict(q: Question) -> Tensor:
+        without = unet(q.noisy, q.timesteps, encoder_hidden_states=q.empty).sample
+        return without + scale * (plain(unet)(q) - without)
+
+    return predict
+
+
+def controlled(unet: UNet2DConditionModel, controlnet: nn.Module) -> Predict:
+    """The U-Net's output with the ControlNet's residuals added, at scale 1."""
+
+    def predict(q: Question) -> Tensor:
+        down, mid = controlnet(
+            q.noisy,
+            q.timesteps,
+            encoder_hidden_states=q.text,
+            controlnet_cond=q.maps,
+            return_dict=False,
+        )
+        return unet(
+            q.noisy,
+            q.timesteps,
+            encoder_hidden_states=q.text,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=mid,
+        ).sample
+
+    return predict
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Noisy latents with what a model is told; all records, each at every slot.
+
+    `empty` is the text of "" [1, L, D]; `maps` has one row per record, not per slot.
+    """
+
+    noisy: Tensor
+    timesteps: Tensor
+    text: Tensor
+    empty: Tensor
+    num_slots: int
+    maps: Tensor | None = None
+
+    @torch.no_grad()
+    def ask(
+        self,
+        predict: Predict,
+        on_batch: Callable[[int], object],
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """The output float32 [n, C, h, w]."""
         outputs = []
         for index in batches(torch.arange(len(self.noisy)), BATCH_SIZE):
-            inputs = (part[index].to(unet.device) for part in (self.noisy, self.timesteps))
-            text = self.text[index].to(unet.device, unet.dtype)
-            noisy, steps = inputs
-            with torch.no_grad():
-                output = unet(noisy.to(unet.dtype), steps, encoder_hidden_states=text).sample
-            outputs.append(output.float().cpu())
+            maps = None if self.maps is None else self.maps[index // self.num_slots].to(device)
+            noisy, steps, text = (
+                part[index].to(device) for part in (self.noisy, self.timesteps, self.text)
+            )
+            empty = self.empty.to(device).expand_as(text)
+            outputs.append(predict(Question(noisy, steps, text, empty, maps)).float().cpu())
             on_batch(len(index))
         return torch.cat(outputs)
 
@@ -52,8 +119,12 @@ def make_probe(
     keys: Sequence[str],
     seed: int,
     num_slots: int,
+    maps: Tensor | None = None,
 ) -> Probe:
-    """Noise uint8 images [n, H, W, 3] by the noise plan, n * num_slots rows, slot fastest."""
+    """Noise uint8 images [n, H, W, 3] by the noise plan, n * num_slots rows, slot fastest.
+
+    `maps` are the records' condition maps, float32 [n, 3, H, W] in [0, 1].
+    """
     latents = torch.cat([encode_images(teacher, part) for part in batches(images, BATCH_SIZE)])
     text = torch.cat([encode_prompts(teacher, part) for part in batches(captions, BATCH_SIZE)])
     latents, text = (x.float().cpu().repeat_interleave(num_slots, 0) for x in (latents, text))
@@ -63,7 +134,8 @@ def make_probe(
     repeated = [key for key in keys for _ in range(num_slots)]
     noise = noise_batch(seed, repeated, slots, latents.shape[1:])
     alpha, sigma = alpha_sigma(alphas_cumprod(teacher.scheduler), steps)
-    return Probe(add_noise(latents, noise, alpha, sigma), steps, text)
+    empty = encode_prompts(teacher, [""]).float().cpu()
+    return Probe(add_noise(latents, noise, alpha, sigma), steps, text, empty, num_slots, maps)
 
 
 def relative_distances(student: Tensor, teacher: Tensor, num_slots: int) -> np.ndarray:

@@ -1,76 +1,117 @@
-"""What needs the models themselves: prediction distance, the export gate, VAE reconstructions.
+"""What needs the models themselves: prediction distance and VAE reconstructions.
 
-In: a teacher folder and a student folder. Out: estimates and images. Not here: metrics of images.
+In: a teacher folder and a student folder. Out: estimates and images. Not here: metrics of images,
+which prediction is compared with which (`pairings`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
 
-from distillery.export import assert_same_output
+from distillery.data.condition_reader import ConditionMaps
 from distillery.metrics.evaluation import Records
 from distillery.metrics.intervals import bootstrap_mean
 from distillery.metrics.measure import Measured
-from distillery.metrics.prediction import SETTINGS, make_probe, relative_distances
-from distillery.models.lowrank import LowRankUNet2DConditionModel
+from distillery.metrics.pairings import FAMILIES, Pairing, pairing
+from distillery.metrics.prediction import SETTINGS, Probe, make_probe, relative_distances
 from distillery.run import Run
 from distillery.samples import batches
-from distillery.sampling import load_unet, seed_folder
-from distillery.teacher.load import decode_latents, encode_images, load_teacher
+from distillery.sampling import seed_folder
+from distillery.teacher.load import Teacher, decode_latents, encode_images, load_teacher
 
-EXPORT_TOLERANCE = 1e-4
 BATCH_SIZE = 64
+NAME = "prediction_distance"
 
 
-def prediction_distances(
+def distances_of(
     run: Run,
+    variant: str,
     teacher_folder: Path,
     model: Path,
     seeds: Sequence[int],
     records: Records,
     device: torch.device,
     *,
+    backbone: Path | None,
+    conditions: Path | None,
+    resolution_px: int,
+    guidance_scale: float,
+    **options: int,
+) -> tuple[dict[int, Measured], dict[str, str]]:
+    """`prediction_distances` of a variant from its folders, or the reason why there is none.
+
+    `options` are those of `prediction_distances`.
+    """
+    family, kind = variant.partition("/")[0], records.kinds[0]
+    if family not in FAMILIES and variant != "teacher/unguided":
+        return {}, {NAME: "no teacher's prediction to compare this variant's with"}
+    if family == "controlnet" and (conditions is None or not kind):
+        return {}, {NAME: "no condition maps are given"}
+    teacher = load_teacher(teacher_folder, device, torch.float32)
+    pair = pairing(
+        variant, teacher, teacher_folder, backbone, kind=kind, guidance_scale=guidance_scale
+    )
+    maps = None
+    if family == "controlnet":
+        reader = ConditionMaps(conditions, [kind], resolution_px)
+
+        def maps(keys: Sequence[str]) -> torch.Tensor:
+            return reader.batch(keys)[kind]
+
+    return prediction_distances(run, teacher, pair, model, seeds, records, maps=maps, **options), {}
+
+
+def prediction_distances(
+    run: Run,
+    teacher: Teacher,
+    pair: Pairing,
+    model: Path,
+    seeds: Sequence[int],
+    records: Records,
+    *,
     num_records: int,
     plan_seed: int,
     num_slots: int,
     num_bootstrap: int,
+    maps: Callable[[Sequence[str]], torch.Tensor] | None = None,
 ) -> dict[int, Measured]:
-    """{seed: {"prediction_distance": ...}} of a student; each seed's export is checked first."""
-    teacher = load_teacher(teacher_folder, device, torch.float32)
+    """{seed: {"prediction_distance": ...}} of a student.
+
+    `maps(keys)` are the condition maps of records, float32 [n, 3, H, W] in [0, 1].
+    """
     real, captions, keys = (
         part[:num_records] for part in (records.real, records.captions, records.keys)
     )
-    probe = make_probe(teacher, real, captions, keys, plan_seed, num_slots)
-    settings = {**SETTINGS, "num_slots": num_slots, "interval": "bootstrap over records"}
-    found = {}
+    hints = None if maps is None else maps(keys)
+    probe = make_probe(teacher, real, captions, keys, plan_seed, num_slots, hints)
     num_rows = len(probe.noisy) * (1 + len(seeds))
     with run.progress(num_rows, unit="prediction", what="predictions") as bar:
-        expected = probe.ask(teacher.unet, bar.update)
-        for seed in seeds:
-            unet = load_unet(seed_folder(model, seed, seeds), device)
-            check_export(unet)
-            distances = relative_distances(probe.ask(unet, bar.update), expected, num_slots)
-            estimate = bootstrap_mean(distances, num_bootstrap)
-            found[seed] = {"prediction_distance": (estimate, settings)}
-    return found
-
-
-def check_export(unet: UNet2DConditionModel) -> None:
-    """The dense-merged form of a low-rank student must say the same, or DistilleryError."""
-    if not isinstance(unet, LowRankUNet2DConditionModel):
-        return
-    config, generator = unet.config, torch.Generator().manual_seed(0)
-    side = config.sample_size
-    inputs = {
-        "sample": torch.randn(2, config.in_channels, side, side, generator=generator),
-        "timestep": torch.tensor([10, 900]),
-        "encoder_hidden_states": torch.randn(2, 8, config.cross_attention_dim, generator=generator),
+        folders = {seed: seed_folder(model, seed, seeds) for seed in seeds}
+        distances = _distances(probe, pair, folders, teacher.unet.device, bar.update)
+    settings = {**SETTINGS, **pair.settings, "num_slots": num_slots}
+    settings["interval"] = "bootstrap over records"
+    return {
+        seed: {NAME: (bootstrap_mean(values, num_bootstrap), settings)}
+        for seed, values in distances.items()
     }
-    inputs = {name: value.to(unet.device) for name, value in inputs.items()}
-    assert_same_output(unet, unet.to_dense(), inputs, EXPORT_TOLERANCE)
+
+
+def _distances(
+    probe: Probe,
+    pair: Pairing,
+    folders: dict[int, Path],
+    device: torch.device,
+    on_batch: Callable[[int], object],
+) -> dict[int, np.ndarray]:
+    expected = probe.ask(pair.expected, on_batch, device)
+    return {
+        seed: relative_distances(
+            probe.ask(pair.student(folder), on_batch, device), expected, probe.num_slots
+        )
+        for seed, folder in folders.items()
+    }
 
 
 def reconstruct(teacher_folder: Path, images: np.ndarray, device: torch.device) -> np.ndarray:

@@ -1,12 +1,24 @@
 """Stage `evaluate`: samples of one model in, its metrics with intervals out."""
 
+from pathlib import Path
+from typing import Any
+
 from distillery.artifacts import content_of, write_json
 from distillery.device import claim_device
-from distillery.metrics.evaluation import ceiling, load_records, measure_samples
+from distillery.metrics.evaluation import (
+    ceiling,
+    control_judge,
+    load_images,
+    load_records,
+    measure_samples,
+    reader_judge,
+)
 from distillery.metrics.features import load_extractor
 from distillery.metrics.intervals import metrics_file
+from distillery.metrics.lpips import load_lpips
 from distillery.metrics.measure import Measure
-from distillery.metrics.students import prediction_distances, reconstruct
+from distillery.metrics.references import comparisons
+from distillery.metrics.students import distances_of, reconstruct
 from distillery.params import Params
 from distillery.run import Run
 from distillery.stage import In, Out, stage
@@ -15,43 +27,63 @@ from distillery.stage import In, Out, stage
 @stage(
     reads=[
         "seed", "seeds", "device", "num_threads", "data.resolution_px", "ingest.source",
-        "cache_teacher.num_slots", "evaluate",
+        "cache_teacher.num_slots", "extract_conditions.segmentation", "generate.guidance_scale",
+        "evaluate",
     ]
 )  # fmt: skip
 def evaluate(
-    params: Params, run: Run, variant: str, samples: In, reference: In, curated: In,
-    selection: In, teacher: In, model: In, metrics: Out,
+    params: Params, run: Run, variant: str, samples: In, curated: In, selection: In, teacher: In,
+    model: In, metrics: Out, reference: In | None = None, offset_reference: In | None = None,
+    conditions: In | None = None, backbone: In | None = None,
 ) -> None:  # fmt: skip
-    """Measure against real images, against the guided teacher and against the captions."""
+    """Measure against real images, the teacher's images, the captions and the condition maps."""
     settings, device = params.evaluate, claim_device(params.device)
+    measure = _measure(settings, teacher, device)
+    resolution_px, is_scenes = params.data.resolution_px, params.ingest.source == "scenes"
+    records = load_records(samples, curated, selection, resolution_px, settings.num_samples)
+    compared, skipped = comparisons(
+        variant, samples, records.real, lambda folder: load_images(folder, records.keys),
+        reference, offset_reference,
+    )  # fmt: skip
+    judges = [reader_judge(measure, records.captions, is_scenes=is_scenes)]
+    if conditions is not None:
+        segmentation = "scenes" if is_scenes else params.extract_conditions.segmentation
+        judges.append(
+            control_judge(measure, records, conditions, resolution_px, segmentation, device)
+        )
+    found, missing = measure_samples(measure, samples, records, compared, judges)
+    distances, reason = distances_of(
+        run, variant, teacher, model, [s for s in params.seeds if s in found], records, device,
+        backbone=backbone, conditions=conditions, resolution_px=resolution_px,
+        guidance_scale=params.generate.guidance_scale,
+        num_records=settings.num_prediction_samples, plan_seed=params.seed,
+        num_slots=params.cache_teacher.num_slots, num_bootstrap=settings.num_bootstrap,
+    )  # fmt: skip
+    found = {seed: found[seed] | distances.get(seed, {}) for seed in found}
+    if variant == "teacher/guided" and is_scenes:
+        images = reconstruct(teacher, records.real, device)
+        found = {seed: found[seed] | ceiling(measure, images, records.captions) for seed in found}
+    inputs = {"samples": samples, "reference": reference, "offset_reference": offset_reference,
+              "selection": selection, "conditions": conditions, "teacher": teacher,
+              "model": model, "backbone": backbone}  # fmt: skip
+    fingerprints = {name: content_of(path) for name, path in inputs.items() if path is not None}
+    everything = metrics_file(found, skipped | missing | reason, fingerprints, records.keys)
+    write_json(metrics, everything)
+
+
+def _measure(settings: Any, teacher: Path, device: Any) -> Measure:
+    """The networks that `params.evaluate` names, each loaded once."""
     extractor = load_extractor(settings.feature_extractor, teacher, device)
     is_same = settings.clip_model == settings.feature_extractor
-    measure = Measure(
+    clip = extractor if is_same else load_extractor(settings.clip_model, teacher, device)
+    return Measure(
         extractor,
-        extractor if is_same else load_extractor(settings.clip_model, teacher, device),
+        clip,
         settings.prompt_prefix,
         settings.num_bootstrap,
         settings.num_blocks,
+        None if settings.lpips is None else load_lpips(settings.lpips, teacher, device, clip),
     )
-    records = load_records(
-        samples, curated, selection, params.data.resolution_px, settings.num_samples
-    )
-    is_scenes = params.ingest.source == "scenes"
-    found, skipped = measure_samples(measure, samples, reference, records, has_reader=is_scenes)
-    if not variant.startswith("teacher/"):
-        distances = prediction_distances(
-            run, teacher, model, params.seeds, records, device,
-            num_records=settings.num_prediction_samples, plan_seed=params.seed,
-            num_slots=params.cache_teacher.num_slots, num_bootstrap=settings.num_bootstrap,
-        )  # fmt: skip
-        found = {seed: found[seed] | distances[seed] for seed in found}
-    elif variant == "teacher/guided" and is_scenes:
-        images = reconstruct(teacher, records.real, device)
-        found = {seed: found[seed] | ceiling(measure, images, records.captions) for seed in found}
-    inputs = {"samples": samples, "reference": reference, "selection": selection,
-              "teacher": teacher, "model": model}  # fmt: skip
-    fingerprints = {name: content_of(path) for name, path in inputs.items()}
-    write_json(metrics, metrics_file(found, skipped, fingerprints))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,138 @@
+"""Distances of predictions, with models of random weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distillery.errors import DistilleryError
+from distillery.metrics import pairings
+from distillery.metrics.evaluation import Records
+from distillery.metrics.pairings import Pairing, pairing
+from distillery.metrics.prediction import controlled, guided, make_probe, plain, relative_distances
+from distillery.metrics.students import distances_of, prediction_distances
+from distillery.models.lowrank import LowRankUNet2DConditionModel
+from distillery.models.ranks import plan_ranks
+from distillery.run import Run
+from distillery.teacher.load import Teacher, encode_prompts, load_teacher
+
+CAPTIONS = ["a red circle", "a blue square", "a star", "a green ring"]
+KEYS = [f"{i:09d}" for i in range(4)]
+REAL = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+RECORDS = Records(KEYS, CAPTIONS, REAL, ["canny"] * 4)
+OPTIONS = {"num_records": 4, "plan_seed": 0, "num_slots": 2, "num_bootstrap": 100}
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_teacher: Path) -> Teacher:
+    return load_teacher(tiny_teacher, "cpu", torch.float32)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run("evaluate/x", "f" * 64, tmp_path / "work")
+
+
+def _nothing(count: int) -> None:
+    return None
+
+
+def test_distance_is_zero_for_the_teacher_and_one_for_nothing(teacher: Teacher):
+    probe = make_probe(teacher, REAL[:3], CAPTIONS[:3], KEYS[:3], 0, 2)
+    expected = probe.ask(plain(teacher.unet), _nothing)
+    assert relative_distances(expected, expected, 2).tolist() == [0, 0, 0]
+    nothing = relative_distances(torch.zeros_like(expected), expected, 2)
+    assert nothing.mean() == pytest.approx(1, rel=1e-6)
+    manual = [(expected[2 * i : 2 * i + 2] ** 2).mean() / (expected**2).mean() for i in range(3)]
+    np.testing.assert_allclose(nothing, manual, rtol=1e-5)
+
+
+def test_the_guided_teacher_is_two_evaluations(teacher: Teacher):
+    probe = make_probe(teacher, REAL, CAPTIONS, KEYS, 0, 2)
+    found = probe.ask(guided(teacher.unet, 3.0), _nothing)
+    empty = encode_prompts(teacher, [""]).expand(8, -1, -1)
+    with torch.no_grad():
+        outputs = [
+            teacher.unet(probe.noisy, probe.timesteps, encoder_hidden_states=text).sample
+            for text in (probe.text, empty)
+        ]
+    torch.testing.assert_close(found, 3 * outputs[0] - 2 * outputs[1], atol=1e-5, rtol=1e-4)
+    assert torch.equal(probe.ask(plain(teacher.unet), _nothing), outputs[0])
+
+
+def test_a_controlnet_sees_its_own_records_map(teacher: Teacher):
+    maps = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 8, 8) / 4
+    probe = make_probe(teacher, REAL, CAPTIONS, KEYS, 0, 2, maps)
+    seen = []
+
+    def control(noisy, steps, *, encoder_hidden_states, controlnet_cond, return_dict):
+        seen.extend(controlnet_cond[:, 0, 0, 0].tolist())
+        shapes = [(32, 8), (32, 8), (32, 8), (32, 4), (64, 4), (64, 4)]
+        down = [torch.zeros(len(noisy), width, side, side) for width, side in shapes]
+        return down, torch.zeros(len(noisy), 64, 4, 4)
+
+    output = probe.ask(controlled(teacher.unet, control), _nothing)
+    assert seen == [0, 0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
+    torch.testing.assert_close(output, probe.ask(plain(teacher.unet), _nothing))
+
+
+def test_students_are_measured_per_seed_behind_the_export_gate(
+    tiny_teacher: Path,
+    teacher: Teacher,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    student = LowRankUNet2DConditionModel.from_dense(teacher.unet, plan_ranks(teacher.unet))
+    student.save_pretrained(tmp_path / "model")
+    teacher.unet.save_pretrained(tmp_path / "model" / "seed-7")
+
+    def measure():
+        return distances_of(
+            run, "unet/x", tiny_teacher, tmp_path / "model", [0, 7], RECORDS, torch.device("cpu"),
+            backbone=None, conditions=None, resolution_px=64, guidance_scale=3.0, **OPTIONS,
+        )  # fmt: skip
+
+    found, reason = measure()
+    assert reason == {}
+    assert found[0]["prediction_distance"][0].value > 0.01
+    assert found[7]["prediction_distance"][0].value == 0
+    assert len(found[0]["prediction_distance"][0].per_image) == 4
+    monkeypatch.setattr(pairings, "EXPORT_TOLERANCE", -1.0)
+    with pytest.raises(DistilleryError, match="outputs differ"):
+        measure()
+
+
+def test_the_unguided_teacher_is_judged_by_the_guided_one(
+    tiny_teacher: Path, teacher: Teacher, run: Run
+):
+    found, _ = distances_of(
+        run, "teacher/unguided", tiny_teacher, tiny_teacher, [0], RECORDS, torch.device("cpu"),
+        backbone=None, conditions=None, resolution_px=64, guidance_scale=3.0, **OPTIONS,
+    )  # fmt: skip
+    estimate, settings = found[0]["prediction_distance"]
+    assert estimate.value > 0
+    assert "scale 3" in settings["guidance"]
+    same = pairing("guidance/x", teacher, tiny_teacher, None, kind="", guidance_scale=1.0)
+    probe = make_probe(teacher, REAL, CAPTIONS, KEYS, 0, 1)
+    outputs = [probe.ask(p, _nothing) for p in (same.expected, plain(teacher.unet))]
+    torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-4)
+
+
+def test_any_pair_of_predictions_can_be_compared(teacher: Teacher, run: Run, tmp_path: Path):
+    pair = Pairing(
+        plain(teacher.unet), lambda folder: lambda q: 2 * plain(teacher.unet)(q), {"guidance": "x"}
+    )
+    found = prediction_distances(run, teacher, pair, tmp_path, [0], RECORDS, **OPTIONS)
+    assert found[0]["prediction_distance"][0].value == pytest.approx(1, rel=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["control/elr", "teacher/guided", "whole/student"])
+def test_variants_without_a_teacher_say_so(variant: str, run: Run, tmp_path: Path):
+    found, reason = distances_of(
+        run, variant, tmp_path, tmp_path, [0], RECORDS, torch.device("cpu"),
+        backbone=None, conditions=None, resolution_px=64, guidance_scale=3.0, **OPTIONS,
+    )  # fmt: skip
+    assert found == {}
+    assert "no teacher" in reason["prediction_distance"]
