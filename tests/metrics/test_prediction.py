@@ -1,10 +1,12 @@
 """Distances of predictions, with models of random weights."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers import ControlNetModel
 
 from distillery.errors import DistilleryError
 from distillery.metrics import pairings
@@ -12,6 +14,8 @@ from distillery.metrics.evaluation import Records
 from distillery.metrics.pairings import Pairing, pairing
 from distillery.metrics.prediction import controlled, guided, make_probe, plain, relative_distances
 from distillery.metrics.students import distances_of, prediction_distances
+from distillery.models.lora import add_lora
+from distillery.models.lora_files import save_lora
 from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.models.ranks import plan_ranks
 from distillery.run import Run
@@ -50,7 +54,7 @@ def test_distance_is_zero_for_the_teacher_and_one_for_nothing(teacher: Teacher):
 
 def test_the_guided_teacher_is_two_evaluations(teacher: Teacher):
     probe = make_probe(teacher, REAL, CAPTIONS, KEYS, 0, 2)
-    found = probe.ask(guided(teacher.unet, 3.0), _nothing)
+    found = probe.ask(guided(plain(teacher.unet), 3.0), _nothing)
     empty = encode_prompts(teacher, [""]).expand(8, -1, -1)
     with torch.no_grad():
         outputs = [
@@ -91,7 +95,8 @@ def test_students_are_measured_per_seed_behind_the_export_gate(
     def measure():
         return distances_of(
             run, "unet/x", tiny_teacher, tmp_path / "model", [0, 7], RECORDS, torch.device("cpu"),
-            backbone=None, conditions=None, resolution_px=64, guidance_scale=3.0, **OPTIONS,
+            backbone=None, controlnet=None, conditions=None, resolution_px=64,
+        guidance_scale=3.0, **OPTIONS,
         )  # fmt: skip
 
     found, reason = measure()
@@ -109,15 +114,43 @@ def test_the_unguided_teacher_is_judged_by_the_guided_one(
 ):
     found, _ = distances_of(
         run, "teacher/unguided", tiny_teacher, tiny_teacher, [0], RECORDS, torch.device("cpu"),
-        backbone=None, conditions=None, resolution_px=64, guidance_scale=3.0, **OPTIONS,
+        backbone=None, controlnet=None, conditions=None, resolution_px=64,
+        guidance_scale=3.0, **OPTIONS,
     )  # fmt: skip
     estimate, settings = found[0]["prediction_distance"]
     assert estimate.value > 0
     assert "scale 3" in settings["guidance"]
-    same = pairing("guidance/x", teacher, tiny_teacher, None, kind="", guidance_scale=1.0)
-    probe = make_probe(teacher, REAL, CAPTIONS, KEYS, 0, 1)
-    outputs = [probe.ask(p, _nothing) for p in (same.expected, plain(teacher.unet))]
-    torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-4)
+
+
+def test_guidance_and_control_students_are_loaded_on_their_own_models(
+    teacher: Teacher, tiny_teacher: Path, tmp_path: Path
+):
+    """A LoRA on the teacher's U-Net, a copy of the teacher's ControlNet, and both together."""
+    folder = tmp_path / "teacher"
+    shutil.copytree(tiny_teacher, folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        control = ControlNetModel.from_unet(teacher.unet)
+        for parameter in control.parameters():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    for name in ("controlnet_canny", "student"):
+        control.save_pretrained(folder / name)
+    unet = add_lora(load_teacher(tiny_teacher, "cpu", torch.float32).unet, r=2, alpha=2,
+                    targets="attention", seed=0)  # fmt: skip
+    save_lora(unet, tmp_path / "lora")
+    maps = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    probe = make_probe(teacher, REAL, CAPTIONS, KEYS, 0, 1, maps)
+    models = {
+        "guidance/x": tmp_path / "lora", "whole/x": tmp_path / "lora",
+        "controlnet/x": folder / "student",
+    }  # fmt: skip
+    for variant, model in models.items():
+        pair = pairing(variant, teacher, folder, None, folder / "student", kind="canny",
+                       guidance_scale=1.0)  # fmt: skip
+        outputs = [probe.ask(p, _nothing) for p in (pair.student(model), pair.expected)]
+        torch.testing.assert_close(*outputs, atol=2e-5, rtol=1e-3)
+    without = probe.ask(plain(teacher.unet), _nothing)
+    assert (outputs[0] - without).abs().max() > 1e-3
 
 
 def test_any_pair_of_predictions_can_be_compared(teacher: Teacher, run: Run, tmp_path: Path):
@@ -128,11 +161,12 @@ def test_any_pair_of_predictions_can_be_compared(teacher: Teacher, run: Run, tmp
     assert found[0]["prediction_distance"][0].value == pytest.approx(1, rel=1e-5)
 
 
-@pytest.mark.parametrize("variant", ["control/elr", "teacher/guided", "whole/student"])
+@pytest.mark.parametrize("variant", ["control/elr", "teacher/guided"])
 def test_variants_without_a_teacher_say_so(variant: str, run: Run, tmp_path: Path):
     found, reason = distances_of(
         run, variant, tmp_path, tmp_path, [0], RECORDS, torch.device("cpu"),
-        backbone=None, conditions=None, resolution_px=64, guidance_scale=3.0, **OPTIONS,
+        backbone=None, controlnet=None, conditions=None, resolution_px=64,
+        guidance_scale=3.0, **OPTIONS,
     )  # fmt: skip
     assert found == {}
     assert "no teacher" in reason["prediction_distance"]

@@ -8,6 +8,7 @@ In: `<family>/<variant>`, the teacher, folders of students. Out: prediction func
 | guidance | its U-Net, one evaluation | the guided teacher |
 | teacher/unguided | the teacher's U-Net, no guidance | the guided teacher |
 | controlnet | the teacher's U-Net, student's control | the same, teacher's control |
+| whole | guidance student with student's control | the guided teacher with its control |
 
 Not here: distances.
 """
@@ -28,7 +29,8 @@ from distillery.sampling import load_unet
 from distillery.teacher.load import Teacher, load_controlnet
 
 EXPORT_TOLERANCE = 1e-4
-FAMILIES = ("unet", "guidance", "controlnet")
+FAMILIES = ("unet", "guidance", "controlnet", "whole")
+WITH_MAPS = ("controlnet", "whole")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def pairing(
     teacher: Teacher,
     teacher_folder: Path,
     backbone: Path | None,
+    controlnet: Path | None,
     *,
     kind: str,
     guidance_scale: float,
@@ -52,25 +55,33 @@ def pairing(
     """How the prediction of a variant of `FAMILIES`, or of the unguided teacher, is judged.
 
     `backbone` is the folder of the U-Net that a LoRA was trained on (the teacher's by default),
-    `kind` the condition of a ControlNet.
+    `controlnet` that of a whole pipeline's ControlNet, `kind` the condition of a ControlNet.
     """
-    unet, device = teacher.unet, teacher.unet.device
-    family = variant.partition("/")[0]
+    unet, device, family = teacher.unet, teacher.unet.device, variant.partition("/")[0]
+    base = teacher_folder if backbone is None else backbone
+    at_scale = {"guidance": f"teacher's scale {guidance_scale:g}, student in one evaluation"}
+    if family == "teacher":
+        return Pairing(guided(plain(unet), guidance_scale), lambda folder: plain(unet), at_scale)
     if family == "unet":
-        settings = {"guidance": "none"}
-        return Pairing(plain(unet), lambda folder: plain(checked_unet(folder, device)), settings)
-    if family == "guidance" or variant == "teacher/unguided":
-        settings = {"guidance": f"teacher's scale {guidance_scale:g}, student in one evaluation"}
+        without = {"guidance": "none"}
+        return Pairing(plain(unet), lambda folder: plain(checked_unet(folder, device)), without)
+    if family == "guidance":
 
         def student(folder: Path) -> Predict:
-            own = unet if family == "teacher" else _guidance_unet(folder, base, device)
-            return _one_evaluation(own, guidance_scale)
+            return _one_evaluation(_guidance_unet(folder, base, device), guidance_scale)
 
-        base = teacher_folder if backbone is None else backbone
-        return Pairing(guided(unet, guidance_scale), student, settings)
-    settings = {"guidance": "none", "condition": kind}
+        return Pairing(guided(plain(unet), guidance_scale), student, at_scale)
     expected = controlled(unet, load_controlnet(teacher_folder, kind, unet))
-    return Pairing(expected, lambda folder: controlled(unet, _controlnet(folder, device)), settings)
+    if family == "controlnet":
+        settings = {"guidance": "none", "condition": kind}
+        return Pairing(
+            expected, lambda folder: controlled(unet, _controlnet(folder, device)), settings
+        )
+
+    def whole(folder: Path) -> Predict:
+        return controlled(_guidance_unet(folder, base, device), _controlnet(controlnet, device))
+
+    return Pairing(guided(expected, guidance_scale), whole, {**at_scale, "condition": kind})
 
 
 def checked_unet(folder: Path, device: torch.device) -> UNet2DConditionModel:

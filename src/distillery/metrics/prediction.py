@@ -8,7 +8,7 @@ classifier-free guidance, or with a ControlNet. Not here: intervals, loading mod
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -46,14 +46,14 @@ def plain(unet: UNet2DConditionModel) -> Predict:
     return lambda q: unet(q.noisy, q.timesteps, encoder_hidden_states=q.text).sample
 
 
-def guided(unet: UNet2DConditionModel, scale: float) -> Predict:
+def guided(predict: Predict, scale: float) -> Predict:
     """Without text, plus `scale` times the step from there to the caption (Ho & Salimans 2022)."""
 
-    def predict(q: Question) -> Tensor:
-        without = unet(q.noisy, q.timesteps, encoder_hidden_states=q.empty).sample
-        return without + scale * (plain(unet)(q) - without)
+    def combined(q: Question) -> Tensor:
+        without = predict(replace(q, text=q.empty))
+        return without + scale * (predict(q) - without)
 
-    return predict
+    return combined
 
 
 def controlled(unet: UNet2DConditionModel, controlnet: nn.Module) -> Predict:

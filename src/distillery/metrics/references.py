@@ -5,9 +5,8 @@ reasons for those that there are none of. Not here: the metrics.
 
 | family | real images | `reference` | `offset_reference` |
 |---|---|---|---|
-| unet, guidance, whole, teacher/* | fid | fid_teacher, ssim | |
-| control | fid | | |
 | controlnet, teacher/control_* | fid, ssim | ssim_pair | fid_teacher, ssim_teacher |
+| others | fid | fid_teacher, ssim | |
 
 `fid` stands for fid, fid_extrapolated and kid; `ssim` for ssim, psnr and lpips. `reference` has the
 same noise; `offset_reference` has another, so it has a floor above zero: the teacher against it.

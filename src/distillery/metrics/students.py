@@ -14,7 +14,7 @@ from distillery.data.condition_reader import ConditionMaps
 from distillery.metrics.evaluation import Records
 from distillery.metrics.intervals import bootstrap_mean
 from distillery.metrics.measure import Measured
-from distillery.metrics.pairings import FAMILIES, Pairing, pairing
+from distillery.metrics.pairings import FAMILIES, WITH_MAPS, Pairing, pairing
 from distillery.metrics.prediction import SETTINGS, Probe, make_probe, relative_distances
 from distillery.run import Run
 from distillery.samples import batches
@@ -35,6 +35,7 @@ def distances_of(
     device: torch.device,
     *,
     backbone: Path | None,
+    controlnet: Path | None,
     conditions: Path | None,
     resolution_px: int,
     guidance_scale: float,
@@ -47,14 +48,22 @@ def distances_of(
     family, kind = variant.partition("/")[0], records.kinds[0]
     if family not in FAMILIES and variant != "teacher/unguided":
         return {}, {NAME: "no teacher's prediction to compare this variant's with"}
-    if family == "controlnet" and (conditions is None or not kind):
+    if family in WITH_MAPS and (conditions is None or not kind):
         return {}, {NAME: "no condition maps are given"}
+    if family == "whole" and controlnet is None:
+        return {}, {NAME: "no ControlNet is given"}
     teacher = load_teacher(teacher_folder, device, torch.float32)
     pair = pairing(
-        variant, teacher, teacher_folder, backbone, kind=kind, guidance_scale=guidance_scale
+        variant,
+        teacher,
+        teacher_folder,
+        backbone,
+        controlnet,
+        kind=kind,
+        guidance_scale=guidance_scale,
     )
     maps = None
-    if family == "controlnet":
+    if family in WITH_MAPS:
         reader = ConditionMaps(conditions, [kind], resolution_px)
 
         def maps(keys: Sequence[str]) -> torch.Tensor:

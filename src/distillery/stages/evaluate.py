@@ -34,7 +34,7 @@ from distillery.stage import In, Out, stage
 def evaluate(
     params: Params, run: Run, variant: str, samples: In, curated: In, selection: In, teacher: In,
     model: In, metrics: Out, reference: In | None = None, offset_reference: In | None = None,
-    conditions: In | None = None, backbone: In | None = None,
+    conditions: In | None = None, backbone: In | None = None, controlnet: In | None = None,
 ) -> None:  # fmt: skip
     """Measure against real images, the teacher's images, the captions and the condition maps."""
     settings, device = params.evaluate, claim_device(params.device)
@@ -54,8 +54,8 @@ def evaluate(
     found, missing = measure_samples(measure, samples, records, compared, judges)
     distances, reason = distances_of(
         run, variant, teacher, model, [s for s in params.seeds if s in found], records, device,
-        backbone=backbone, conditions=conditions, resolution_px=resolution_px,
-        guidance_scale=params.generate.guidance_scale,
+        backbone=backbone, controlnet=controlnet, conditions=conditions,
+        resolution_px=resolution_px, guidance_scale=params.generate.guidance_scale,
         num_records=settings.num_prediction_samples, plan_seed=params.seed,
         num_slots=params.cache_teacher.num_slots, num_bootstrap=settings.num_bootstrap,
     )  # fmt: skip
@@ -65,7 +65,7 @@ def evaluate(
         found = {seed: found[seed] | ceiling(measure, images, records.captions) for seed in found}
     inputs = {"samples": samples, "reference": reference, "offset_reference": offset_reference,
               "selection": selection, "conditions": conditions, "teacher": teacher,
-              "model": model, "backbone": backbone}  # fmt: skip
+              "model": model, "backbone": backbone, "controlnet": controlnet}  # fmt: skip
     fingerprints = {name: content_of(path) for name, path in inputs.items() if path is not None}
     everything = metrics_file(found, skipped | missing | reason, fingerprints, records.keys)
     write_json(metrics, everything)
