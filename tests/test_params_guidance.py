@@ -65,7 +65,6 @@ def test_a_range_with_a_lora_is_refused() -> None:
         {"lora__targets": "some"},
         {"variants__lora_distill__backbone": "models/unet/elr"},
         {"variants__lora_distill__update": "adapter"},
-        {"variants": {}},
     ],
 )
 def test_other_refusals(changed: dict[str, Any]) -> None:

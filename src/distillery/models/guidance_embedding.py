@@ -32,6 +32,7 @@ def add_scale_embedding(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     It is a bias-free projection added to the sinusoidal embedding of the timestep, zero at first.
     """
     config = {**unet.config, "time_cond_proj_dim": EMBEDDING_DIM}
+    config.pop("_use_default_values", None)  # diffusers drops what it lists
     with torch.random.fork_rng(devices=[]):
         told = type(unet).from_config(config)
     projection = torch.zeros_like(told.time_embedding.cond_proj.weight)

@@ -29,6 +29,8 @@ _PREFIX = "unet."
 
 def lora_state(unet: UNet2DConditionModel) -> dict[str, Tensor]:
     """`<layer>.lora_A.weight` and `<layer>.lora_B.weight` of every adapted layer, on the CPU."""
+    if not lora_layers(unet):
+        raise DistilleryError("no LoRA to save in this U-Net; add one with add_lora")
     state = get_peft_model_state_dict(unet, adapter_name=ADAPTER)
     return {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
 
@@ -147,8 +149,6 @@ def export_fused(
 
 def _config(unet: UNet2DConditionModel) -> dict:
     """What tells PEFT how to make the adapter, in a fixed order."""
-    if not lora_layers(unet):
-        raise DistilleryError("no LoRA to save in this U-Net; add one with add_lora")
     config: LoraConfig = unet.peft_config[ADAPTER]
     return {
         "lora_alpha": config.lora_alpha,
