@@ -81,6 +81,8 @@ def _resolve(field: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kind(field: dict[str, Any]) -> str:
+    if "$ref" in field:
+        return "section"
     if "anyOf" in field:
         return " or ".join(map(_kind, field["anyOf"]))
     if "enum" in field:

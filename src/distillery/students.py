@@ -155,6 +155,11 @@ def load_student_controlnet(
     folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> ControlNetModel:
     """The ControlNet in a folder, of the class that its config.json names, frozen, in eval mode."""
+    return open_controlnet(folder, dtype).to(device).requires_grad_(False).eval()
+
+
+def open_controlnet(folder: Path, dtype: torch.dtype = torch.float32) -> ControlNetModel:
+    """The same as it was saved: what its training trains requires a gradient."""
     from distillery.models.control_adapter import ControlAdapter  # imports peft
     from distillery.models.student_controlnet import StudentControlNet
 
@@ -164,8 +169,7 @@ def load_student_controlnet(
         raise DistilleryError(
             f"{folder}/config.json: {name} is no ControlNet known here; use {', '.join(known)}"
         )
-    model = known[name].from_pretrained(folder, use_safetensors=True, torch_dtype=dtype)
-    return model.to(device).requires_grad_(False).eval()
+    return known[name].from_pretrained(folder, use_safetensors=True, torch_dtype=dtype)
 
 
 def trained_kind(controlnet: Path) -> str:

@@ -2,27 +2,71 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import ControlNetModel
 
+from distillery.artifacts import write_json
 from distillery.metrics.cost import Workload, median_seconds, time_in_turn, training_job
-from distillery.metrics.profiling import num_rounds, profile_models
+from distillery.metrics.profiled import Profiled, open_models
+from distillery.metrics.profiling import load_shared, num_rounds, profile_file, profile_models
+from distillery.models.control_adapter import ControlAdapter
+from distillery.models.lora import add_lora
+from distillery.models.lora_files import save_lora
 from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.models.ranks import plan_ranks
+from distillery.students import TRAINING
 from distillery.teacher.load import load_unet
+
+KRONECKER = {
+    "n": 4, "r": 2, "alpha": 2.0, "share_A": True, "zero": "v", "indivisible": "error",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def profile(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+def opened(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Profiled]:
     models = tmp_path_factory.mktemp("models")
     unet = load_unet(tiny_teacher)
     student = LowRankUNet2DConditionModel.from_dense(unet, plan_ranks(unet))
-    student.save_pretrained(models / "unet" / "elr")
+    for name, model, backbone in (
+        ("unet/elr", student, None),
+        ("control/elr", ControlAdapter.from_unet(student, kronecker=KRONECKER), "unet/elr"),
+        ("controlnet/small", ControlNetModel.from_unet(unet), None),
+    ):
+        model.save_pretrained(models / name)
+        write_json(models / name / TRAINING, {"settings": {"backbone": backbone}})
+    lora = models / "guidance" / "lora"
+    save_lora(add_lora(load_unet(tiny_teacher), r=2, alpha=2.0, targets="all", seed=0), lora)
+    write_json(lora / TRAINING, {"settings": {"backbone": "teacher"}})
+    (models / "teacher").symlink_to(tiny_teacher)
+    return open_models(tiny_teacher, models, {}, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def profile(tiny_teacher: Path, opened: dict[str, Profiled]) -> dict:
     counts: list[int] = []
     found = profile_models(
-        tiny_teacher, models, torch.device("cpu"), batch_size=1, num_repeats=2,
+        opened, load_shared(tiny_teacher), torch.device("cpu"), batch_size=1, num_repeats=2,
         on_repeat=counts.append,
     )  # fmt: skip
-    assert sum(counts) == num_rounds(tiny_teacher, models, 2)
-    return found
+    assert sum(counts) == num_rounds(opened, 2)
+    return profile_file(found, torch.device("cpu"), teacher=tiny_teacher)
+
+
+def test_each_family_says_what_it_trains_and_adds(profile: dict):
+    found = {name: metric["value"] for name, metric in profile["metrics"].items()}
+    assert found["control/elr/parameters_in_optimiser"] < found["control/elr/parameters_adapter"]
+    small = "controlnet/small/parameters"
+    assert found[f"{small}_in_optimiser"] == found[f"{small}_adapter"] > 0
+    assert found["guidance/lora/parameters_unet"] == found["teacher/parameters_unet"]
+    lora = "guidance/lora/parameters"
+    assert found[f"{lora}_in_optimiser"] == found[f"{lora}_adapter"] > 0
+
+
+def test_guidance_costs_two_evaluations_and_control_its_own(profile: dict):
+    found = {name: metric["value"] for name, metric in profile["metrics"].items()}
+    for both in ("teacher_batched", "teacher_two_calls"):
+        assert found[f"guidance/{both}/macs"] == 2 * found["teacher/macs"]
+    assert found["control/elr/macs"] > found["unet/elr/macs"]
+    assert "guidance/teacher_batched/train_step_s" not in found
 
 
 def test_counts_are_exact_and_say_so(profile: dict, tiny_teacher: Path):
@@ -79,7 +123,8 @@ def test_the_median_is_of_the_samples():
 def test_a_training_step_is_a_real_one(tiny_teacher: Path):
     unet = load_unet(tiny_teacher).requires_grad_(True)
     before = unet.conv_in.weight.detach().clone()
-    training_job(unet, 1, 5)()
+    workload = Workload.of(unet, 1, 5)
+    training_job(lambda work: work.run(unet), workload, list(unet.parameters()))()
     assert unet.conv_in.weight.grad is None
     assert torch.equal(unet.conv_in.weight, before)
     assert Workload.of(unet, 3, 5).run(unet).shape[0] == 3

@@ -42,4 +42,5 @@ rule report:
         "PYTHONPATH=src python -m distillery.stages.report --params {params.file}"
         f" --curated {PATHS.curated} --selection {{input.selection}} --init {{input.init}}"
         f" --models {PATHS.models} --samples {PATHS.samples} --metrics {PATHS.metrics}"
-        f" --results {PATHS.results} --reports {{output.reports}}"
+        f" --results {PATHS.results} --conditions {PATHS.conditions}"
+        " --reports {output.reports}"

@@ -7,17 +7,18 @@ without CUDA it is not measured.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
-from torch import Tensor
+from diffusers import ControlNetModel, UNet2DConditionModel
+from torch import Tensor, nn
 
 from distillery.metrics.intervals import Estimate
 
+HINT_SCALE = 8  # pixels of a condition map per latent pixel, as in all ControlNets
 NO_MEMORY = "no CUDA device; process memory does not stand for a device's"
 Timed = dict[str, tuple[Estimate, dict[str, Any]]]
 
@@ -48,11 +49,35 @@ class Workload:
             make(batch_size, num_tokens, config.cross_attention_dim).to(device, unet.dtype),
         )
 
-    def run(self, unet: UNet2DConditionModel) -> Tensor:
-        """One evaluation."""
+    def run(self, unet: UNet2DConditionModel, **control: Any) -> Tensor:
+        """One evaluation; `control` are a ControlNet's residuals."""
         return unet(
-            self.sample, self.timestep, encoder_hidden_states=self.encoder_hidden_states
+            self.sample,
+            self.timestep,
+            encoder_hidden_states=self.encoder_hidden_states,
+            **control,
         ).sample
+
+    def control(self, controlnet: ControlNetModel) -> dict[str, Any]:
+        """A ControlNet's residuals for a random map, as the U-Net's arguments."""
+        config, sample = controlnet.config, self.sample
+        pixels = sample.shape[-1] * HINT_SCALE
+        hint = torch.full(
+            (len(sample), config.conditioning_channels, pixels, pixels), 0.5,
+            device=sample.device, dtype=sample.dtype,
+        )  # fmt: skip
+        down, mid = controlnet(
+            sample,
+            self.timestep,
+            encoder_hidden_states=self.encoder_hidden_states,
+            controlnet_cond=hint,
+            return_dict=False,
+        )
+        return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+
+    def twice(self) -> "Workload":
+        """Both halves of classifier-free guidance in one batch."""
+        return Workload(*(torch.cat([part, part]) for part in vars(self).values()))
 
 
 def median_seconds(samples: list[float], batch_size: int) -> tuple[Estimate, dict[str, Any]]:
@@ -96,24 +121,20 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def latency_job(
-    unet: UNet2DConditionModel, batch_size: int, num_tokens: int
-) -> Callable[[], object]:
+def latency_job(run: Callable[[Workload], Tensor], workload: Workload) -> Callable[[], object]:
     """One evaluation without gradients, as in sampling."""
-    workload = Workload.of(unet, batch_size, num_tokens)
-    return torch.no_grad()(lambda: workload.run(unet))
+    return torch.no_grad()(lambda: run(workload))
 
 
 def training_job(
-    unet: UNet2DConditionModel, batch_size: int, num_tokens: int
+    run: Callable[[Workload], Tensor], workload: Workload, trained: Sequence[nn.Parameter]
 ) -> Callable[[], object]:
     """One step: forward, mean squared error against a cached output, backward, AdamW."""
-    workload = Workload.of(unet, batch_size, num_tokens)
-    target = torch.zeros_like(workload.sample)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=0.0)
+    optimizer = torch.optim.AdamW(trained, lr=0.0)
 
     def step() -> None:
-        torch.nn.functional.mse_loss(workload.run(unet), target).backward()
+        output = run(workload)
+        torch.nn.functional.mse_loss(output, torch.zeros_like(output)).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

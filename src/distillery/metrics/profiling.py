@@ -1,28 +1,29 @@
 """The profile of a teacher and its students: what is counted and what is measured.
 
-In: a teacher folder, a folder of student families. Out: the dict of `metrics/profile.json`, the
+In: models as `profiled` opens them. Out: the dict of `metrics/profile.json`, the
 metrics contract with names `<model>/<quantity>`, e.g. `unet/elr/latency_s`; `sd21/dense` and
 `sd21/low_rank` are Stable Diffusion 2.1 as the paper counts it, on the meta device. The only
 artefact with measured times in it.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from distillery.artifacts import content_of
 from distillery.metrics import cost
 from distillery.metrics.intervals import exact, metrics_file
+from distillery.metrics.profiled import Profiled
 from distillery.models.architectures import build_meta
 from distillery.models.counts import count_macs, count_parameters
 from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.models.ranks import plan_ranks
-from distillery.sampling import load_unet
 from distillery.teacher.load import load_module
 
 PAPER_ARCHITECTURE = "sd21"
@@ -30,41 +31,38 @@ PAPER_RATIO = 1 / 3
 COLUMNS = ("total", "unet", "adapter", "requires_grad", "in_optimiser")
 
 
-def find_models(teacher: Path, models: Path) -> dict[str, Path]:
-    """{"teacher": its U-Net folder, "unet/<variant>": folder, ...}."""
-    variants = sorted(p.parent for p in models.glob("unet/*/config.json"))
-    return {"teacher": teacher / "unet", **{f"unet/{p.name}": p for p in variants}}
-
-
 def profile_models(
-    teacher: Path,
-    models: Path,
+    models: Mapping[str, Profiled],
+    shared: Mapping[str, nn.Module],
     device: torch.device,
     *,
     batch_size: int,
     num_repeats: int,
     on_repeat: Callable[[int], object] = lambda count: None,
 ) -> dict[str, Any]:
-    """Count and time the teacher and all students at their own size."""
-    folders = find_models(teacher, models)
-    unets = {name: load_unet(folder, device) for name, folder in folders.items()}
-    shared = {
+    """Count and time every model at its own size; `shared` are text encoder and VAE."""
+    tokens = num_tokens(shared["text_encoder"])
+    found: dict[str, Any] = {}
+    for name, model in models.items():
+        found |= _named(name, _counts(model, shared, tokens))
+    found |= _measured(models, batch_size, tokens, num_repeats, on_repeat)
+    if device.type != "cuda":
+        found |= _predicted_memory(models)
+    return found | _paper_counts()
+
+
+def load_shared(teacher: Path) -> dict[str, nn.Module]:
+    """The parts that no student changes: text encoder and VAE."""
+    return {
         "text_encoder": load_module(CLIPTextModel, teacher, "text_encoder", "cpu", torch.float32),
         "vae": load_module(AutoencoderKL, teacher, "vae", "cpu", torch.float32),
     }
-    found: dict[str, Any] = {}
-    for name, unet in unets.items():
-        unet.requires_grad_(name != "teacher")
-        found |= _named(name, _counts(unet, shared, trained=name != "teacher"))
-    tokens = num_tokens(shared["text_encoder"])
-    found |= _measured(unets, batch_size, tokens, num_repeats, on_repeat)
-    if device.type != "cuda":
-        found |= _predicted_memory(unets)
-    found |= _paper_counts()
-    fingerprints = {"teacher": content_of(teacher)} | {
-        name: content_of(folder) for name, folder in folders.items() if name != "teacher"
-    }
-    return {**metrics_file({0: found}, {}, fingerprints), "device": device_name(device)}
+
+
+def profile_file(found: Mapping[str, Any], device: torch.device, **inputs: Path) -> dict[str, Any]:
+    """The content of `metrics/profile.json`."""
+    fingerprints = {name: content_of(folder) for name, folder in inputs.items()}
+    return {**metrics_file({0: dict(found)}, {}, fingerprints), "device": device_name(device)}
 
 
 def device_name(device: torch.device) -> str:
@@ -77,60 +75,76 @@ def num_tokens(text_encoder: CLIPTextModel) -> int:
     return text_encoder.config.max_position_embeddings
 
 
-def num_rounds(teacher: Path, models: Path, num_repeats: int) -> int:
+def num_rounds(models: Mapping[str, Profiled], num_repeats: int) -> int:
     """How often `on_repeat` will be called."""
-    return 2 * len(find_models(teacher, models)) * (num_repeats + 1)
+    num_trained = sum(bool(model.trained) for model in models.values())
+    return (len(models) + num_trained) * (num_repeats + 1)
 
 
-def _counts(
-    unet: UNet2DConditionModel, shared: Mapping[str, nn.Module], *, trained: bool
-) -> dict[str, Any]:
-    optimised = list(unet.parameters()) if trained else None
-    counts = count_parameters({"unet": unet, **shared}, optimised)
+def _counts(model: Profiled, shared: Mapping[str, nn.Module], tokens: int) -> dict[str, Any]:
+    counts = count_parameters({**model.parts, **shared}, model.trained)
     settings = {"basis": "counted"}
     found = {f"parameters_{column}": (exact(counts[column]), settings) for column in COLUMNS}
     found["bytes_on_disk"] = (exact(counts["bytes_on_disk"]), {**settings, "dtype": "float32"})
-    workload = cost.Workload.of(unet, 1, num_tokens(shared["text_encoder"]))
-    macs = count_macs(unet, **vars(workload))
-    return {**found, "macs": (exact(macs), {**settings, "per": "U-Net evaluation, batch size 1"})}
+    macs = count_macs(_Evaluation(model.run), cost.Workload.of(model.unet, 1, tokens))
+    return {**found, "macs": (exact(macs), {**settings, "per": f"{model.per}, batch size 1"})}
+
+
+class _Evaluation(nn.Module):
+    """A function as a module, for counting."""
+
+    def __init__(self, run: Callable[..., Any]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.run(*inputs)
 
 
 def _measured(
-    unets: Mapping[str, UNet2DConditionModel],
+    models: Mapping[str, Profiled],
     batch_size: int,
     tokens: int,
     num_repeats: int,
     on_repeat: Callable[[int], object],
 ) -> dict[str, Any]:
-    latency = {f"{n}/latency_s": cost.latency_job(u, batch_size, tokens) for n, u in unets.items()}
-    found = cost.time_in_turn(latency, num_repeats, batch_size, on_repeat)
-    for unet in unets.values():
-        unet.requires_grad_(True)
+    works = {name: cost.Workload.of(m.unet, batch_size, tokens) for name, m in models.items()}
+    latency = {f"{n}/latency_s": cost.latency_job(m.run, works[n]) for n, m in models.items()}
     steps = {
-        f"{n}/train_step_s": cost.training_job(u, batch_size, tokens) for n, u in unets.items()
+        f"{n}/train_step_s": cost.training_job(m.run, works[n], m.trained)
+        for n, m in models.items()
+        if m.trained
     }
+    found = cost.time_in_turn(latency, num_repeats, batch_size, on_repeat)
     found |= cost.time_in_turn(steps, num_repeats, batch_size, on_repeat)
     for kind, jobs in (("memory_bytes", latency), ("train_memory_bytes", steps)):
         for name, job in jobs.items():
             if (peak := cost.peak_memory_bytes(job)) is not None:
                 settings = {"basis": "measured", "batch_size": batch_size, "kind": "peak allocated"}
                 found[f"{name.rpartition('/')[0]}/{kind}"] = (exact(peak), settings)
-    return {name: (e, {"basis": "measured", **settings}) for name, (e, settings) in found.items()}
+    return {
+        name: (e, {"basis": "measured", "per": models[name.rpartition("/")[0]].per, **settings})
+        for name, (e, settings) in found.items()
+    }
 
 
-def _predicted_memory(unets: Mapping[str, UNet2DConditionModel]) -> dict[str, Any]:
+def _predicted_memory(models: Mapping[str, Profiled]) -> dict[str, Any]:
     """Device memory that the parameters alone need, where none can be measured.
 
-    Evaluation: float32 weights. Training: weights, gradients and AdamW's two moments.
+    Evaluation: float32 weights. Training: weights, and gradients and AdamW's two moments of what
+    is trained.
     """
     settings = {"basis": "predicted", "note": cost.NO_MEMORY}
     found: dict[str, Any] = {}
-    for name, unet in unets.items():
-        size = 4 * sum(parameter.numel() for parameter in unet.parameters())
+    for name, model in models.items():
+        weights = {id(p): p.numel() for part in model.parts.values() for p in part.parameters()}
+        size = 4 * sum(weights.values())
         kind = {**settings, "kind": "float32 weights, without activations"}
         found[f"{name}/memory_bytes"] = (exact(size), kind)
-        kind = {**settings, "kind": "weights, gradients and Adam moments, without activations"}
-        found[f"{name}/train_memory_bytes"] = (exact(4 * size), kind)
+        if model.trained:
+            kind = {**settings, "kind": "weights, gradients and Adam moments, without activations"}
+            moved = 12 * sum(parameter.numel() for parameter in model.trained)
+            found[f"{name}/train_memory_bytes"] = (exact(size + moved), kind)
     return found
 
 
@@ -142,14 +156,17 @@ def _paper_counts() -> dict[str, Any]:
     unet = parts.pop("unet")
     ranks = plan_ranks(unet, "ratio", ratio=PAPER_RATIO)
     student = LowRankUNet2DConditionModel.empty(unet.config, ranks)
-    models = {"dense": unet, "low_rank": student}
-    return {
-        name: value
-        for kind, model in models.items()
-        for name, value in _named(
-            f"{PAPER_ARCHITECTURE}/{kind}", _counts(model, parts, trained=kind == "low_rank")
-        ).items()
-    }
+    tokens = num_tokens(parts["text_encoder"])
+    found: dict[str, Any] = {}
+    for kind, model in (("dense", unet), ("low_rank", student)):
+        trained = list(model.parameters()) if model is student else []
+        profiled = Profiled(model, {"unet": model}, partial(_run, model), trained)
+        found |= _named(f"{PAPER_ARCHITECTURE}/{kind}", _counts(profiled, parts, tokens))
+    return found
+
+
+def _run(unet: UNet2DConditionModel, workload: cost.Workload) -> Tensor:
+    return workload.run(unet)
 
 
 def _named(model: str, found: Mapping[str, Any]) -> dict[str, Any]:

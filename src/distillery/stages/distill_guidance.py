@@ -14,8 +14,9 @@ from distillery.train.settings import Settings
            "distill_guidance.variants.{variant}"]
 )  # fmt: skip
 def distill_guidance(
-    params: Params, run: Run, variant: str, teacher: In, backbone: In, teacher_cache: In, model: Out
-) -> None:
+    params: Params, run: Run, variant: str, teacher: In, backbone: In, base: In, cond: In,
+    uncond: In, model: Out,
+) -> None:  # fmt: skip
     """Train one variant of guidance distillation once for every seed."""
     section = params.distill_guidance
     wanted, guidance = section.variants[variant], section.guidance
@@ -38,7 +39,7 @@ def distill_guidance(
         seeds=params.seeds,
         teacher=teacher,
         backbone=backbone,
-        teacher_cache=teacher_cache,
+        teacher_cache=base.parent,
         out=model,
         run=run,
         device=claim_device(params.device),

@@ -2,26 +2,29 @@
 
 from distillery.artifacts import write_json
 from distillery.device import claim_device
-from distillery.metrics.profiling import num_rounds, profile_models
+from distillery.metrics.profiled import open_models
+from distillery.metrics.profiling import load_shared, num_rounds, profile_file, profile_models
 from distillery.params import Params
 from distillery.run import Run
 from distillery.stage import In, Out, stage
 
 
-@stage(reads=["device", "num_threads", "profile"])
+@stage(reads=["device", "num_threads", "profile", "generate.whole"])
 def profile(params: Params, run: Run, teacher: In, models: In, metrics: Out) -> None:
     """Count parameters and operations; time evaluations and training steps on this machine."""
-    settings = params.profile
-    with run.progress(num_rounds(teacher, models, settings.num_repeats), unit="run") as progress:
+    settings, device = params.profile, claim_device(params.device)
+    whole = {name: parts.model_dump() for name, parts in params.generate.whole.items()}
+    opened = open_models(teacher, models, whole, device)
+    with run.progress(num_rounds(opened, settings.num_repeats), unit="run") as progress:
         found = profile_models(
-            teacher,
-            models,
-            claim_device(params.device),
+            opened,
+            load_shared(teacher),
+            device,
             batch_size=settings.batch_size,
             num_repeats=settings.num_repeats,
             on_repeat=progress.update,
         )
-    write_json(metrics, found)
+    write_json(metrics, profile_file(found, device, teacher=teacher, models=models))
 
 
 if __name__ == "__main__":
