@@ -1,0 +1,185 @@
+"""`distillery ranks`: ranks per layer for a budget, and what every component then costs.
+
+In: an architecture or a params file, one budget, and the teacher's folder if ranks shall follow its
+spectra. Out: a table or JSON, and a file of ranks. Nothing is decomposed or trained.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from distillery.errors import DistilleryError
+from distillery.models import accounting, rank_planner
+from distillery.models.accounting_students import meta_inputs
+from distillery.models.counts import count_macs
+from distillery.models.layers import layer_shapes
+from distillery.models.lowrank import LowRankUNet2DConditionModel
+from distillery.models.rank_planner import Cost
+
+TARGETS = ("total", "unet", "flops")
+
+
+def plan(
+    preset: str,
+    *,
+    target_total: float | None = None,
+    target_unet: float | None = None,
+    target_flops: float | None = None,
+    teacher: Path | None = None,
+    keep_dense: Sequence[str] = rank_planner.KEEP_DENSE,
+) -> dict[str, Any]:
+    """Ranks for exactly one target, by the uniform rule, or with `teacher` by its spectra.
+
+    `target_total`: parameters of U-Net, text encoder and VAE; `target_unet`: of the U-Net;
+    `target_flops`: FLOPs (two per multiply-accumulate) of one U-Net evaluation for one image.
+    Raises DistilleryError for none or several targets, or one out of reach.
+    """
+    given = {"total": target_total, "unet": target_unet, "flops": target_flops}
+    kinds = [kind for kind, value in given.items() if value is not None]
+    if len(kinds) != 1:
+        raise DistilleryError("give exactly one of --target-total, --target-unet, --target-flops")
+    parts = _parts(preset, teacher)
+    kind, target = kinds[0], float(given[kinds[0]])
+    costs, budget = _budget(kind, target, parts, keep_dense)
+    uniform = rank_planner.uniform_ranks(
+        layer_shapes(parts["unet"]), costs, budget, keep_dense=keep_dense
+    )
+    found = {
+        "preset": preset,
+        "target": {"kind": kind, "value": target},
+        "rule": "uniform",
+        "ranks": uniform,
+    }
+    if teacher is not None:
+        found |= _by_spectrum(teacher, costs, budget, uniform)
+    return {**found, "components": _components(parts, found["ranks"]), "macs": _macs(parts, found)}
+
+
+def _parts(preset: str, teacher: Path | None) -> dict[str, nn.Module]:
+    if teacher is not None:
+        return accounting.load_architecture(str(teacher))
+    from distillery.commands.params import architecture_of, is_params_file, teacher_folder
+
+    if not is_params_file(preset):
+        return accounting.load_architecture(preset)
+    from distillery.params import load_params
+
+    params = load_params(Path(preset))
+    return accounting.load_architecture(str(teacher_folder(params) or architecture_of(params)))
+
+
+def _budget(
+    kind: str, target: float, parts: Mapping[str, nn.Module], keep_dense: Sequence[str]
+) -> tuple[dict[str, Cost], float]:
+    """Costs of the layers that may be decomposed, and what of the target is left for them."""
+    unet = parts["unet"]
+    shapes = layer_shapes(unet)
+    names = rank_planner.factorable(shapes, keep_dense)
+    if kind == "flops":
+        inputs = _inputs(parts)
+        costs, whole = rank_planner.mac_costs(unet, **inputs), count_macs(unet, **inputs)
+        target /= 2
+    else:
+        costs = rank_planner.parameter_costs(shapes)
+        counted = [unet] if kind == "unet" else [parts[n] for n in _COMPONENTS]
+        whole = sum(p.numel() for part in counted for p in part.parameters())
+    costs = {name: costs[name] for name in names}
+    return costs, target - whole + sum(cost.dense for cost in costs.values())
+
+
+def _by_spectrum(
+    teacher: Path, costs: Mapping[str, Cost], budget: float, uniform: Mapping[str, int]
+) -> dict[str, Any]:
+    from distillery.teacher.load import load_unet
+
+    unet = load_unet(teacher)
+    spectra = rank_planner.weight_spectra(unet, list(costs))
+    ranks = rank_planner.allocate(spectra, costs, budget)
+    errors = {
+        name: rank_planner.predicted_error(spectra, chosen) / len(costs)
+        for name, chosen in (("uniform", uniform), ("spectrum", ranks))
+    }
+    return {"rule": "spectrum", "ranks": ranks, "uniform": dict(uniform), "error": errors}
+
+
+_COMPONENTS = ("unet", "text_encoder", "vae")
+
+
+def _components(
+    parts: Mapping[str, nn.Module], ranks: Mapping[str, int]
+) -> dict[str, dict[str, int]]:
+    """{component: {"before", "after"}}: blocks of the U-Net, then its sum, the others, the total."""
+    student = LowRankUNet2DConditionModel.empty(parts["unet"].config, ranks)
+    found = {f"unet.{name}": _pair(m, student.get_submodule(name)) for name, m in _blocks(parts)}
+    found["unet"] = _pair(parts["unet"], student)
+    found |= {name: _pair(parts[name], parts[name]) for name in _COMPONENTS[1:]}
+    totals = [found[name] for name in _COMPONENTS]
+    found["total"] = {key: sum(pair[key] for pair in totals) for key in ("before", "after")}
+    return found
+
+
+def _blocks(parts: Mapping[str, nn.Module]) -> list[tuple[str, nn.Module]]:
+    blocks = []
+    for name, module in parts["unet"].named_children():
+        several = isinstance(module, nn.ModuleList)
+        blocks += (
+            [(f"{name}.{i}", m) for i, m in enumerate(module)] if several else [(name, module)]
+        )
+    return [(name, m) for name, m in blocks if any(True for _ in m.parameters())]
+
+
+def _pair(before: nn.Module, after: nn.Module) -> dict[str, int]:
+    sizes = (sum(p.numel() for p in module.parameters()) for module in (before, after))
+    return dict(zip(("before", "after"), sizes, strict=True))
+
+
+def _macs(parts: Mapping[str, nn.Module], found: Mapping[str, Any]) -> dict[str, int]:
+    student = LowRankUNet2DConditionModel.empty(parts["unet"].config, found["ranks"]).to("meta")
+    pair = zip(("before", "after"), (parts["unet"], student), strict=True)
+    return {key: count_macs(unet, **_inputs(parts)) for key, unet in pair}
+
+
+def _inputs(parts: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
+    tokens = parts["text_encoder"].config.max_position_embeddings
+    return meta_inputs(parts["unet"], parts["unet"].config.sample_size, tokens)
+
+
+def as_json(found: Mapping[str, Any]) -> str:
+    """What `--json` prints and `--out` writes."""
+    return json.dumps(found, indent=1)
+
+
+def as_text(found: Mapping[str, Any]) -> str:
+    """Components before and after, FLOPs, predicted error, and the spread of the ranks."""
+    rows = found["components"].items()
+    lines = [f"{'component':<24}{'dense':>12}{'low-rank':>12}{'share':>8}"]
+    lines += [_line(name, pair["before"] / 1e6, pair["after"] / 1e6, "M") for name, pair in rows]
+    flops = [2 * found["macs"][key] / 1e9 for key in ("before", "after")]
+    lines += [_line("GFLOP per evaluation", *flops, ""), ""]
+    ranks = sorted(found["ranks"].values())
+    lines.append(
+        f"{len(ranks)} layers low-rank by the {found['rule']} rule, ranks {ranks[0]} to {ranks[-1]}"
+        if ranks
+        else "every layer stays dense"
+    )
+    if "error" in found:
+        errors = found["error"]
+        lines.append(
+            "predicted error (mean share of each layer's energy that is discarded): uniform "
+            f"{errors['uniform']:.4f}, by spectrum {errors['spectrum']:.4f}, ratio "
+            f"{errors['spectrum'] / errors['uniform']:.3f}"
+            if errors["uniform"]
+            else "predicted error: none, the target leaves every layer as it is"
+        )
+    else:
+        lines.append("Give --teacher FOLDER to allocate by its spectra and to predict errors.")
+    return "\n".join(lines)
+
+
+def _line(name: str, before: float, after: float, unit: str) -> str:
+    share = f"{after / before:.1%}" if before else "-"
+    return f"{name:<24}{before:>11.2f}{unit or ' '}{after:>11.2f}{unit or ' '}{share:>8}"
