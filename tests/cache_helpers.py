@@ -12,10 +12,12 @@ import torch
 from PIL import Image
 
 from distillery.artifacts import hash_json
+from distillery.data.conditions import CONDITION_SCHEMA
 from distillery.data.curate import CURATED_SCHEMA
 from distillery.data.dedupe_selection import SELECTION, SELECTION_SCHEMA
 from distillery.data.loader import iter_records
 from distillery.run import Run
+from distillery.samples import encode_png
 from distillery.shards import shard_name, write_table_shard
 from distillery.teacher.cache_files import BASE, CACHED_SPLITS
 from distillery.teacher.cache_size import CachePlan
@@ -82,3 +84,16 @@ def write_cache(
 def run(root: Path, recipe: str) -> Run:
     """A run whose work folder is below `root`."""
     return Run("cache_teacher/test", hash_json(recipe), root / "work")
+
+
+def write_maps(root: Path, kind: str, keys: list[str]) -> np.ndarray:
+    """Random maps of the records, as `extract_conditions` stores them; returns them."""
+    seed = sum(kind.encode())
+    images = np.random.default_rng(seed).integers(0, 256, (len(keys), 64, 64, 3), dtype=np.uint8)
+    rows = [
+        {"key": key, "image": {"bytes": encode_png(image), "path": None}}
+        for key, image in zip(keys, images, strict=True)
+    ]
+    (root / "0" / kind).mkdir(parents=True)
+    write_table_shard(root / "0" / kind / "00000.parquet", rows, CONDITION_SCHEMA)
+    return images

@@ -12,8 +12,8 @@ from diffusers import (
 )
 from PIL import Image
 
+from cache_helpers import write_maps
 from distillery.data.condition_reader import ConditionMaps
-from distillery.data.conditions import CONDITION_SCHEMA
 from distillery.errors import DistilleryError
 from distillery.metrics.features import load_extractor
 from distillery.metrics.measure import Measure
@@ -31,7 +31,6 @@ from distillery.samples import (
     with_conditions,
 )
 from distillery.sampling import Control, Sampler, load_unet, seed_folder, write_samples
-from distillery.shards import write_table_shard
 from distillery.teacher.load import encode_prompts, load_teacher
 
 PROMPTS = [Prompt(f"{i:09d}", f"a red circle {'x' * i}") for i in range(6)]
@@ -152,19 +151,6 @@ def test_what_is_no_unet_is_refused(tmp_path: Path):
 def test_png_is_lossless():
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     assert (decode_png(encode_png(image)) == image).all()
-
-
-def write_maps(root: Path, kind: str, keys: list[str]) -> np.ndarray:
-    """Random maps of the records, as `extract_conditions` stores them; returns them."""
-    seed = sum(kind.encode())
-    images = np.random.default_rng(seed).integers(0, 256, (len(keys), 64, 64, 3), dtype=np.uint8)
-    rows = [
-        {"key": key, "image": {"bytes": encode_png(image), "path": None}}
-        for key, image in zip(keys, images, strict=True)
-    ]
-    (root / "0" / kind).mkdir(parents=True)
-    write_table_shard(root / "0" / kind / "00000.parquet", rows, CONDITION_SCHEMA)
-    return images
 
 
 def random_controlnet(sampler: Sampler) -> ControlNetModel:

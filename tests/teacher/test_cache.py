@@ -1,21 +1,35 @@
 """The cache says what the teacher says, holds no test record, and is never silently damaged."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers import ControlNetModel
 
-from cache_helpers import NUM_RECORDS, SPLITS, v_teacher, write_cache, write_curated
+from cache_helpers import (
+    NUM_RECORDS,
+    PLAN,
+    SPLITS,
+    v_teacher,
+    write_cache,
+    write_curated,
+    write_maps,
+)
 from distillery.artifacts import hash_files
-from distillery.data.loader import Record
+from distillery.data.condition_reader import ConditionMaps
+from distillery.data.loader import Record, iter_records
 from distillery.errors import DamagedError, DistilleryError
+from distillery.run import Run
 from distillery.shards import read_tensor_shard, write_tensor_shard
 from distillery.teacher.cache import TeacherCache
+from distillery.teacher.cache_files import CACHED_SPLITS
 from distillery.teacher.cache_files import SPLITS as SPLIT_CODES
-from distillery.teacher.cache_write import write_base
-from distillery.teacher.load import Teacher, alphas_cumprod, encode_prompts
+from distillery.teacher.cache_views import open_view, read_maps
+from distillery.teacher.cache_write import write_base, write_view
+from distillery.teacher.load import Teacher, alphas_cumprod, encode_prompts, load_teacher
 from distillery.teacher.noise import noise, timestep
 from distillery.train.objectives import (
     Diffusion,
@@ -212,3 +226,62 @@ def _student(teacher: Teacher) -> torch.nn.Module:
         for parameter in student.parameters():
             parameter.mul_(0.9)
     return student
+
+
+def test_a_control_view_is_the_teacher_under_its_controlnet(
+    tiny_teacher: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "teacher"
+    teacher = v_teacher(tiny_teacher, folder)
+    torch.manual_seed(0)
+    controlnet = ControlNetModel.from_unet(teacher.unet)
+    for parameter in controlnet.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    controlnet.save_pretrained(folder / "controlnet_canny")
+    write_curated(tmp_path)
+    keys = [f"{number:04d}" for number in range(NUM_RECORDS)]
+    maps = write_maps(tmp_path / "conditions", "canny", keys)
+    conditions = ConditionMaps(tmp_path / "conditions", ["canny"], 64)
+    ask = open_view("control_canny", teacher, folder)
+    base, view = tmp_path / "cache/base/0", tmp_path / "cache/control_canny/0"
+    for path in (base, view):
+        path.parent.mkdir(parents=True)
+    records = partial(
+        iter_records, tmp_path / "curated", tmp_path / "selection", parts=[0], splits=CACHED_SPLITS
+    )
+    run = Run("cache_teacher", "0", tmp_path / "work")
+    write_base(records, teacher, base, PLAN, run)
+    write_view(
+        "control_canny", base, ask, teacher, view, PLAN, Run("view", "1", tmp_path / "work"),
+        conditions,
+    )  # fmt: skip
+    cache = TeacherCache(tmp_path / "cache", ["control_canny"], 1000)
+    batch = cache.samples("train").batch([0, 3])
+    noisy = Diffusion.create(
+        alphas_cumprod(teacher.scheduler), "v_prediction", space="native", kind="constant", gamma=1
+    ).noisy(batch)
+    hint = torch.from_numpy(maps[[keys.index(key) for key in batch.keys]])
+    with torch.no_grad():
+        down, mid = controlnet(
+            noisy, batch.timesteps, batch.text,
+            controlnet_cond=hint.permute(0, 3, 1, 2) / 255, return_dict=False,
+        )  # fmt: skip
+        expected = teacher.unet(
+            noisy, batch.timesteps, batch.text, down_block_additional_residuals=down,
+            mid_block_additional_residual=mid,
+        ).sample  # fmt: skip
+    torch.testing.assert_close(batch.outputs["control_canny"], expected, rtol=1e-4, atol=1e-5)
+    plain = online_output(teacher.unet)(batch, noisy)
+    assert (plain - expected).abs().max() > 1e-2
+
+
+def test_a_control_view_needs_maps_and_a_controlnet(tiny_teacher: Path, tmp_path: Path) -> None:
+    with pytest.raises(DistilleryError, match="control_canny needs --conditions"):
+        read_maps("control_canny", None, 64)
+    assert read_maps("uncond", None, 64) is None
+    teacher = load_teacher(tiny_teacher, "cpu", torch.float32)
+    with pytest.raises(DistilleryError, match="controlnet_sketch: not found"):
+        open_view("control_sketch", teacher, tiny_teacher)
+    with pytest.raises(DistilleryError, match="one of base, cond, uncond or control_<kind>"):
+        open_view("nothing", teacher, tiny_teacher)

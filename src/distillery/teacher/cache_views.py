@@ -14,7 +14,8 @@ from distillery.data.condition_reader import ConditionMaps
 from distillery.errors import DistilleryError
 from distillery.teacher.load import Teacher, encode_prompts, load_controlnet
 from distillery.train.batch import Batch
-from distillery.train.objectives import controlled_output, online_output
+from distillery.train.controlnet_teacher import ControlTeacher, online_residuals
+from distillery.train.objectives import online_output
 
 View = Callable[[Batch, Tensor], Tensor]
 
@@ -38,7 +39,8 @@ def _uncond(teacher: Teacher) -> View:
 
 def _control(teacher: Teacher, folder: Path, kind: str) -> View:
     """The output for the caption with the teacher's ControlNet of `kind` applied to the map."""
-    return controlled_output(teacher.unet, load_controlnet(folder, kind, teacher.unet), kind)
+    controlnet = load_controlnet(folder, kind, teacher.unet)
+    return ControlTeacher(teacher.unet, online_residuals(controlnet, kind), view=None).output
 
 
 VIEWS: dict[str, Callable[[Teacher], View]] = {"cond": _cond, "uncond": _uncond}

@@ -114,33 +114,6 @@ def online_output(unet: nn.Module) -> TeacherOutput:
     return ask
 
 
-def controlled_output(unet: nn.Module, controlnet: nn.Module, kind: str) -> TeacherOutput:
-    """The U-Net's output with a ControlNet applied to the batch's maps of `kind`, no gradients."""
-
-    @torch.no_grad()
-    def ask(batch: Batch, noisy: Tensor) -> Tensor:
-        return predict_controlled(unet, controlnet, noisy, batch, batch.conditions[kind])
-
-    return ask
-
-
-def predict_controlled(
-    unet: nn.Module, controlnet: nn.Module, noisy: Tensor, batch: Batch, hint: Tensor
-) -> Tensor:
-    """The U-Net's native output [n, C, h, w] with the residuals of `controlnet` for `hint`."""
-    noisy, text = noisy.to(unet.dtype), batch.text.to(unet.dtype)
-    down, mid = controlnet(
-        noisy, batch.timesteps, text, controlnet_cond=hint.to(unet.dtype), return_dict=False
-    )
-    return unet(
-        noisy,
-        batch.timesteps,
-        encoder_hidden_states=text,
-        down_block_additional_residuals=down,
-        mid_block_additional_residual=mid,
-    ).sample
-
-
 class FeatureDistance:
     """Distance of the block outputs of two U-Nets, read off their last forward passes.
 
