@@ -10,6 +10,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from distillery.artifacts import write_json
+from distillery.data.conditions import CONDITION_SCHEMA
 from distillery.data.curate import CURATED_SCHEMA, REJECTED_SCHEMA
 from distillery.data.dedupe_selection import REJECTED_SCHEMA as DUPLICATE_SCHEMA
 from distillery.metrics.intervals import Estimate, exact, to_metric
@@ -50,6 +51,33 @@ def metric(value: float, spread: float, seeds: list[int]) -> dict:
     return to_metric(per_seed, seeds, extractor)
 
 
+# edge F1, mIoU, sketch CLIP, KID, FID, adapter's size, trained parameters, ms
+CONTROLLED = {
+    "teacher/control_canny": (0.74, 0.6, 0.70, 0.030, 6.0, 1_725_760, 0, 44),
+    "teacher/control_sketch": (0.5, 0.55, 0.75, 0.031, 6.1, 1_725_760, 0, 44),
+    "teacher/control_segmentation": (0.4, 0.75, 0.6, 0.032, 6.2, 1_725_760, 0, 44),
+    "teacher/control_canny_offset": (0.73, 0.6, 0.70, 0.030, 6.0, 1_725_760, 0, 44),
+    "control/uni_controlnet": (0.66, 0.70, 0.69, 0.041, 7.7, 2_100_000, 2_100_000, 46),
+    "control/elr_dense": (0.65, 0.73, 0.68, 0.042, 7.9, 1_000_000, 300_000, 41),
+    "control/elr_no_kd": (0.35, 0.41, 0.5, 0.35, 21.0, 1_000_000, 300_000, 37),
+    "control/elr": (0.6, 0.69, 0.66, 0.06, 9.9, 1_000_000, 300_000, 37),
+    "controlnet/original": (0.61, 0.5, 0.6, 0.045, 7.0, 1_725_760, 1_725_760, 44),
+    "controlnet/reduced_channel": (0.69, 0.55, 0.65, 0.040, 6.6, 880_000, 880_000, 40),
+    "controlnet/reduced_layer": (0.65, 0.54, 0.63, 0.05, 7.1, 440_000, 440_000, 37),
+    "controlnet/modulated": (0.68, 0.56, 0.64, 0.044, 6.8, 480_000, 480_000, 38),
+    "controlnet/loha": (0.62, 0.53, 0.61, 0.06, 7.6, 270_000, 270_000, 39),
+    "whole/student": (0.58, 0.5, 0.6, 0.07, 10.1, 270_000, 0, 31),
+}
+# shape recall, KID, prediction distance, FID, CLIP score, LPIPS, trained parameters, memory
+GUIDED = {
+    "guidance/full_finetune": (0.42, 0.030, 0.3, 6.9, 0.67, 0.31, 3_493_792, 56e6),
+    "guidance/full_distill": (0.72, 0.022, 0.06, 5.3, 0.81, 0.08, 3_493_792, 70e6),
+    "guidance/lora_finetune": (0.43, 0.030, 0.29, 6.8, 0.67, 0.30, 210_000, 18e6),
+    "guidance/lora_distill": (0.71, 0.023, 0.08, 5.4, 0.81, 0.10, 210_000, 18e6),
+}
+KINDS = ("canny", "sketch", "segmentation")
+
+
 def metrics_of(model: tuple, seeds: list[int]) -> dict:
     shape, kid, distance, fid, clip, *_ = model
     found = {
@@ -65,25 +93,117 @@ def metrics_of(model: tuple, seeds: list[int]) -> dict:
     return {"metrics": found, "skipped": {"psnr": "made up"}, "fingerprints": {}}
 
 
-def profile() -> dict:
+def per_image(values: dict[str, float], seeds: list[int], noise: float = 0.1) -> dict:
+    """Values of 40 images around a mean, with what is hard for one model hard for all."""
+    hard = np.random.default_rng(5).normal(0, noise, 40)
+    kept = {
+        name: {
+            str(s): [float(f"{v:.5g}") for v in mean + hard + 0.001 * s + 0.0005 * (hard > 0)]
+            for s in seeds
+        }
+        for name, mean in values.items()
+    }
+    return {"keys": [f"{i:09d}" for i in range(40)], "values": kept}
+
+
+def controlled_of(variant: str, model: tuple, seeds: list[int]) -> dict:
+    f1, miou, sketch, kid, fid, *_ = model
+    offset = 0.4 - f1 / 4
+    found = metrics_of((f1 - 0.05, kid, None, fid, f1, 0, 0), seeds)
+    extra = {
+        "edge_f1": (f1, 0.01), "edge_precision": (f1 + 0.02, 0.01), "edge_recall": (f1, 0.01),
+        "edge_nmse": (1.2 - f1, 0.02), "edge_nmse_symmetric": (0.7 - f1 / 2, 0.02),
+        "miou": (miou, 0.01), "sketch_clip_score": (sketch, 0.01), "ssim": (f1 / 3, 0.01),
+        "psnr": (8 + f1, 0.2), "lpips": (offset, 0.01), "ssim_teacher": (f1 / 4, 0.01),
+        "psnr_teacher": (7 + f1, 0.2), "lpips_teacher": (offset + 0.1, 0.002),
+        "fid_extrapolated_teacher": (fid - 3, 0.4), "fid_teacher": (fid - 2.5, 0.4),
+        "kid_teacher": (kid / 2, 0.005), "ssim_pair": (f1, 0.01), "lpips_pair": (offset, 0.01),
+    }  # fmt: skip
+    is_dual = variant.startswith(("controlnet/", "teacher/"))
+    for name, (value, spread) in extra.items():
+        if is_dual or not name.endswith(("_pair", "_teacher")):
+            found["metrics"][name] = metric(value, spread, seeds)
+    found["per_image"] = per_image({"edge_f1": f1, "ssim": f1 / 3, "lpips": offset}, seeds)
+    return found
+
+
+def guided_of(model: tuple, seeds: list[int]) -> dict:
+    found = metrics_of(model, seeds)
+    found["metrics"]["lpips"] = metric(model[5], 0.01, seeds)
+    return found
+
+
+def all_metrics(seeds: list[int], families: bool = True) -> dict[str, dict]:
+    found = {name: metrics_of(model, seeds) for name, model in MODELS.items()}
+    if families:
+        found |= {n: controlled_of(n, m, seeds) for n, m in CONTROLLED.items()}
+        found |= {n: guided_of(m, seeds) for n, m in GUIDED.items()}
+        found["teacher/unguided"]["metrics"]["lpips"] = metric(0.3, 0.01, seeds)
+    return found
+
+
+def profile(families: bool = True) -> dict:
     found = {}
     for variant, model in MODELS.items():
-        if variant in ("teacher/unguided", "teacher/guided_offset"):
-            continue
-        name = "teacher" if variant.startswith("teacher") else variant
-        size, latency = model[5], model[6] / 1000
-        for column in ("total", "unet", "adapter", "requires_grad", "in_optimiser"):
-            extra = 362_275 if column == "total" else 0
-            found[f"{name}/parameters_{column}"] = counted(size + extra)
-        found[f"{name}/bytes_on_disk"] = counted(4 * size)
-        found[f"{name}/macs"] = counted(27 * size)
-        estimate = Estimate(latency, 0.001, latency - 0.002, latency + 0.004, 7)
-        for quantity in ("latency_s", "train_step_s"):
-            found[f"{name}/{quantity}"] = to_metric([estimate], [0], {"basis": "measured"})
-        found[f"{name}/memory_bytes"] = to_metric([exact(4 * size)], [0], {"basis": "predicted"})
+        if variant not in ("teacher/unguided", "teacher/guided_offset"):
+            name = "teacher" if variant.startswith("teacher") else variant
+            found |= _costs(name, model[5], 0, model[5], model[6] / 1000)
+    if families:
+        for name, model in CONTROLLED.items():
+            if not name.endswith("_offset"):
+                dense = name.startswith(("teacher/", "controlnet/")) or "dense" in name
+                unet = 3_493_792 if dense or "uni" in name else 1_542_176
+                found |= _costs(name, unet, model[5], model[6], model[7] / 1000)
+        for name, model in GUIDED.items():
+            found |= _costs(name, 3_493_792, 210_000, model[6], 0.031)
+            predicted = {"basis": "predicted"}
+            memory = to_metric([exact(int(model[7]))], [0], predicted)
+            found[f"{name}/train_memory_bytes"] = memory
     found["sd21/dense/parameters_total"] = counted(1_289_952_427)
     found["sd21/low_rank/parameters_total"] = counted(788_273_515)
     return {"metrics": found, "skipped": {}, "fingerprints": {}, "device": "cpu"}
+
+
+def _costs(name: str, unet: int, adapter: int, trained: int, latency: float) -> dict:
+    counts = {"total": unet + adapter + 362_275, "unet": unet, "adapter": adapter,
+              "requires_grad": trained, "in_optimiser": trained}  # fmt: skip
+    found = {f"{name}/parameters_{column}": counted(count) for column, count in counts.items()}
+    found[f"{name}/bytes_on_disk"] = counted(4 * (unet + adapter))
+    found[f"{name}/macs"] = counted(27 * (unet + adapter))
+    estimate = Estimate(latency, 0.001, latency - 0.002, latency + 0.004, 7)
+    for quantity in ("latency_s", "train_step_s"):
+        found[f"{name}/{quantity}"] = to_metric([estimate], [0], {"basis": "measured"})
+    memory = to_metric([exact(4 * (unet + adapter))], [0], {"basis": "predicted"})
+    return found | {f"{name}/memory_bytes": memory}
+
+
+def full_size(folder: Path) -> Path:
+    """A file as `distillery profile` writes it: measured on a GPU, with predictions beside."""
+
+    def costs(memory: float, step: float, **counts: float) -> dict:
+        measured = {"train_memory_bytes": (memory, memory), "train_step_s": (step, step * 1.05)}
+        return {
+            name: {"value": v, "ci_low": v, "ci_high": high, "settings": {"basis": "measured"}}
+            for name, (v, high) in measured.items()
+        } | {n: {"value": v, "settings": {"basis": "counted"}} for n, v in counts.items()}
+
+    rows = {
+        "sd15/control/uni_controlnet": costs(
+            20e9, 0.9, parameters_unet=859_521_000, parameters_adapter=411_904_000,
+            parameters_in_optimiser=411_904_000),
+        "sd15/control/elr": costs(
+            9e9, 0.3, parameters_unet=361_000_000, parameters_adapter=180_000_000,
+            parameters_in_optimiser=66_000_000),
+        "sd15/guidance/full_finetune": costs(20e9, 0.4),
+        "sd15/guidance/full_distill": costs(23.3e9, 0.6),
+        "sd15/guidance/lora_finetune": {
+            "train_memory_bytes": {"value": 9.4e9, "settings": {"basis": "predicted"}}},
+        "sd15/guidance/lora_distill": costs(9.8e9, 0.5),
+    }  # fmt: skip
+    path = folder / "profile" / "2026-01-02-sd15.json"
+    record = {"date": "2026-01-02", "device": "A GPU", "versions": {}, "settings": {}, "rows": rows}
+    write_json(path, record)
+    return path
 
 
 def counted(value: int) -> dict:
@@ -101,7 +221,7 @@ def committed(folder: Path, date: str = "2026-01-02", seeds: tuple[int, ...] = (
         "seeds": list(seeds),
         "params_fingerprint": "0",
         "versions": {},
-        "metrics": {name: metrics_of(model, list(seeds)) for name, model in MODELS.items()},
+        "metrics": all_metrics(list(seeds)),
         "profile": profile(),
     }
     write_json(path, record)
@@ -117,19 +237,29 @@ def png(colour: tuple[int, int, int], size_px: int = 64) -> bytes:
     return buffer.getvalue()
 
 
-def _write_samples(samples: Path) -> None:
+def _write_samples(samples: Path, variants: list[str]) -> None:
     generator = np.random.default_rng(0)
-    for variant in MODELS:
-        rows = [
-            {
-                "key": f"{i:09d}",
-                "image": {"bytes": png(tuple(generator.integers(0, 256, 3))), "path": None},
-                "caption": prompt,
-                "noise_seed": 0,
-            }
-            for i, prompt in enumerate(PROMPTS)
-        ]
+    colours = [tuple(generator.integers(40, 220, 3)) for _ in PROMPTS]
+    for place, variant in enumerate(variants):
+        rows = []
+        for i, prompt in enumerate(PROMPTS):
+            kind = ""
+            if "control" in variant or variant.startswith("whole/"):
+                kind = KINDS[i % 3] if variant.startswith("control/") else "canny"
+            colour = tuple(min(255, int(c) + 3 * place) for c in colours[i])
+            image = {"bytes": png(colour), "path": None}
+            rows.append({"key": f"{i:09d}", "image": image, "caption": prompt, "noise_seed": 0,
+                         "condition": kind})  # fmt: skip
         write_table_shard(samples / variant / "seed-0" / "00000.parquet", rows, SCHEMA)
+
+
+def _write_conditions(conditions: Path) -> None:
+    for kind in KINDS:
+        rows = [
+            {"key": f"{i:09d}", "image": {"bytes": png((255, 255, 255)), "path": None}}
+            for i in range(len(PROMPTS))
+        ]
+        write_table_shard(conditions / "0" / kind / "00000.parquet", rows, CONDITION_SCHEMA)
 
 
 def _row(schema: pa.Schema, **values) -> dict:
@@ -138,7 +268,8 @@ def _row(schema: pa.Schema, **values) -> dict:
 
 def _write_data(curated: Path, selection: Path) -> None:
     image = {"bytes": png((200, 30, 30)), "path": None}
-    kept = [_row(CURATED_SCHEMA, key=f"k{i}", image=image, caption="a circle") for i in range(3)]
+    keys = [*(f"k{i}" for i in range(3)), *(f"{i:09d}" for i in range(len(PROMPTS)))]
+    kept = [_row(CURATED_SCHEMA, key=key, image=image, caption="a circle") for key in keys]
     write_table_shard(curated / "0" / "00000.parquet", kept, CURATED_SCHEMA)
     gone = [
         _row(REJECTED_SCHEMA, key="r0", reason="resolution", detail="40 x 40", caption="small",
@@ -158,16 +289,27 @@ def _write_data(curated: Path, selection: Path) -> None:
     write_json(selection / "funnel.json", funnel)
 
 
-def _write_models(models: Path, init: Path) -> None:
-    for variant in MODELS:
-        if variant.startswith("unet/"):
-            objective = "noise" if variant.endswith("no_kd") else "teacher"
-            losses = [{"step": s, "loss": 1 / (1 + s)} for s in range(1, 300, 5)]
-            seeds = {"0": {"train": losses, "val": losses[::10]}}
-            write_json(
-                models / variant / "training.json",
-                {"settings": {"objective": objective}, "seeds": seeds},
-            )
+def _write_models(models: Path, init: Path, variants: list[str]) -> None:
+    for variant in variants:
+        if variant.startswith(("teacher/", "whole/")):
+            continue
+        objective = "noise" if variant.endswith("no_kd") else "teacher"
+        settings = {"steps": 300, "learning_rate": 0.002}
+        losses = [{"step": s, "loss": 1 / (1 + s)} for s in range(1, 300, 5)]
+        if variant.startswith("controlnet/"):
+            names = [f"kd_{i}" for i in range(6)] + ["kd_mid"]
+            losses = [
+                {
+                    **e,
+                    "diffusion": e["loss"],
+                    **{n: e["loss"] * (i + 1) for i, n in enumerate(names)},
+                }
+                for e in losses
+            ]
+        elif variant.startswith("unet/"):
+            settings["objective"] = objective
+        seeds = {"0": {"train": losses, "val": losses[::10]}}
+        write_json(models / variant / "training.json", {"settings": settings, "seeds": seeds})
     layers = [
         {"name": f"{block}.{kind}", "kind": kind, "rank": 16 + i, "full_rank": 48 + 3 * i,
          "relative_error": 0.2 + 0.01 * i, "params_before": 900, "params_after": 500}
@@ -177,8 +319,8 @@ def _write_models(models: Path, init: Path) -> None:
     write_json(init / "layers.json", {"init": "svd", "layers": layers})
 
 
-def make_run(root: Path, *, with_committed: bool = True) -> Folders:
-    """A whole run below `root`."""
+def make_run(root: Path, *, with_committed: bool = True, families: bool = True) -> Folders:
+    """A whole run below `root`; without `families` one of Stage I only."""
     folders = Folders(
         curated=root / "curated",
         selection=root / "selection",
@@ -187,13 +329,18 @@ def make_run(root: Path, *, with_committed: bool = True) -> Folders:
         samples=root / "samples",
         metrics=root / "metrics",
         results=root / "results",
+        conditions=root / "conditions" if families else None,
     )
-    for name, model in MODELS.items():
-        write_json(folders.metrics / f"{name}.json", metrics_of(model, [0]))
-    write_json(folders.metrics / "profile.json", json.loads(json.dumps(profile())))
+    found = all_metrics([0], families)
+    for name, values in found.items():
+        write_json(folders.metrics / f"{name}.json", values)
+    write_json(folders.metrics / "profile.json", json.loads(json.dumps(profile(families))))
     if with_committed:
         committed(folders.results)
-    _write_samples(folders.samples)
+        full_size(folders.results)
+    _write_samples(folders.samples, list(found))
     _write_data(folders.curated, folders.selection)
-    _write_models(folders.models, folders.init)
+    _write_models(folders.models, folders.init, list(found))
+    if families:
+        _write_conditions(folders.conditions)
     return folders

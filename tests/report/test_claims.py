@@ -3,11 +3,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_run import MODELS, committed, make_run
+from fake_run import CONTROLLED, GUIDED, MODELS, committed, make_run, per_image
 
 from distillery.errors import DistilleryError
 from distillery.report.claims import judge_all, read_claims
 from distillery.report.evidence import Results, judged_on, read_committed, read_run
+from distillery.report.full_size import read_full_size
+from distillery.report.tables import read_papers
 
 CONTRACT = {
     "id", "source", "statement", "paper", "ours", "ci", "seeds", "kind", "basis", "scope",
@@ -25,7 +27,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _judge(root: Path, committed: Results | None = None) -> dict[str, dict]:
     run = read_run(root / "metrics", "scenes", (0,))
     chosen = committed or judged_on(read_committed(root / "results"))
-    return {claim["id"]: claim for claim in judge_all(run, chosen)}
+    full_size = read_full_size(run, root / "results")
+    return {claim["id"]: claim for claim in judge_all(run, chosen, full_size)}
 
 
 def test_every_claim_follows_the_contract(root: Path):
@@ -73,7 +76,7 @@ def test_a_deleted_file_makes_its_claims_not_measured(tmp_path: Path):
     assert claims["distillation-beats-start"]["verdict"] == "holds"
     next((tmp_path / "results").glob("*.json")).unlink()
     claims = _judge(tmp_path)
-    statistical = [claim for claim in claims.values() if claim["kind"] == "statistical"]
+    statistical = [claim for claim in claims.values() if claim["scope"].startswith("committed")]
     assert {claim["verdict"] for claim in statistical} == {"not measured"}
     assert all(claim["ours"] is None and claim["reason"] for claim in statistical)
 
@@ -104,7 +107,64 @@ def test_results_without_the_contract_are_refused(tmp_path: Path):
 
 
 def test_rules_name_models_and_metrics_that_exist():
-    names = {*MODELS, "sd21/dense", "sd21/low_rank"}
+    own = {*MODELS, *CONTROLLED, *GUIDED, "unet/elr_data_aware", "controlnet/distilled"}
+    size = {
+        m for table in read_papers().values() for ms in table["counted_as"].values() for m in ms
+    }
+    size |= {f"sd15/guidance/teacher_{kind}" for kind in ("two_calls", "batched")}
+    size |= {"sd21/whole/student", "sd21/whole/teacher"}
     for claim in read_claims():
-        assert {claim["rule"]["model"], claim["rule"]["than"]} <= names
+        if claim["rule"] is None:
+            assert claim["reason"]
+            continue
+        model = claim["rule"]["model"]
+        models = {claim["rule"]["than"], *([model] if isinstance(model, str) else model)}
+        is_full = claim["kind"] == "exact" or "at" in claim["rule"]
+        assert models <= (size if is_full else own), claim["id"]
     assert len({claim["id"] for claim in read_claims()}) == len(read_claims())
+
+
+def test_paired_values_decide_where_intervals_overlap(root: Path):
+    chosen = judged_on(read_committed(root / "results"))
+    name = "control-kept-edge-f1"
+    metrics = json.loads(json.dumps(dict(chosen.metrics)))
+    for values in metrics.values():
+        values.pop("per_image", None)
+    apart = _judge(root, replace(chosen, metrics=metrics))[name]
+    assert (apart["verdict"], apart["interval"]) == ("tie", "two independent estimates")
+    for variant in ("control/elr_dense", "control/uni_controlnet"):
+        metrics[variant]["per_image"] = per_image({"edge_f1": CONTROLLED[variant][0]}, [0, 1, 2])
+    paired = _judge(root, replace(chosen, metrics=metrics))[name]
+    assert (paired["verdict"], paired["interval"]) == ("holds", "paired over images")
+    assert paired["ours"] == pytest.approx(0.65 - 0.95 * 0.66, abs=0.01)
+    assert paired["ci"][1] - paired["ci"][0] < 0.5 * (apart["ci"][1] - apart["ci"][0])
+
+
+def test_a_claim_about_several_models_is_that_of_the_weakest(root: Path):
+    claim = _judge(root)["controlnet-nearer-lpips"]
+    assert [one["label"] for one in claim["each"]] == [
+        "Reduced channel", "Reduced layer", "Modulated", "LoHa",
+    ]  # fmt: skip
+    assert claim["verdict"] == "tie"
+    assert claim["each"][0]["verdict"] == "holds"
+    assert claim["ours"] == max(one["ours"] for one in claim["each"] if one["verdict"] == "tie")
+
+
+def test_full_size_measurements_decide_and_predictions_do_not(root: Path):
+    claims = _judge(root)
+    assert claims["control-memory"]["verdict"] == "holds"
+    assert claims["control-memory"]["ours"] == pytest.approx(0.55)
+    assert claims["control-memory"]["setting"] == "sd15-cuda"
+    assert claims["guidance-memory-lora-distill"]["verdict"] == "holds"
+    predicted = claims["guidance-memory-lora-finetune"]
+    assert (predicted["verdict"], predicted["ours"]) == ("not measured", None)
+    assert "predicted" in predicted["reason"]
+    assert claims["control-parameters"]["ours"] == pytest.approx(0.574498, rel=1e-4)
+    assert claims["control-parameters"]["verdict"] == "holds"
+    assert claims["control-parameters-table2"]["verdict"] == "not measured"
+
+
+def test_claims_that_nothing_could_decide_say_why(root: Path):
+    claim = _judge(root)["control-inception"]
+    assert claim["verdict"] == "not measured"
+    assert "prints no Inception Score" in claim["reason"]

@@ -1,24 +1,30 @@
 import json
 import re
 import shutil
-import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from fake_run import make_run, png
+from fake_run import CONTROLLED, GUIDED, MODELS, make_run, png
 
 from distillery.report.build import Folders, build_report
+from distillery.report.evidence import read_run
 from distillery.report.figures import spread
+from distillery.report.figures_training import layer_terms
+from distillery.report.gallery import family_strip, read_gallery
 from distillery.report.pictures import data_uri, read_rejected
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+TABLES = (
+    "elr_table1", "elr_table2", "elr_table3", "controlnet", "guidance_memory", "parameters",
+    "speed",
+)  # fmt: skip
 
 
 def _build(folders: Folders, reports: Path) -> str:
     build_report(
         folders, reports, title="Test", source="scenes", seeds=[0], num_gallery_samples=9,
-        facts=[("data", "scenes")], times={"ingest": "1.0 s"},
+        facts=[("data", "scenes"), ("teacher", "scenes")], times={"ingest": "1.0 s"},
     )  # fmt: skip
     return (reports / "index.html").read_text()
 
@@ -64,8 +70,10 @@ def test_the_page_needs_nothing_from_outside(reports: Path):
 
 def test_the_report_is_complete_and_small(reports: Path):
     made = {p.relative_to(reports).as_posix() for p in reports.rglob("*") if p.is_file()}
-    tables = {f"tables/{name}.csv" for name in ("elr_table1", "parameters", "speed")}
-    assert made == {"index.html", "claims.json", *tables}
+    tables = {f"tables/{name}.csv" for name in TABLES}
+    students = {n for n in (*MODELS, *CONTROLLED, *GUIDED) if not n.startswith("teacher/")}
+    cards = {f"cards/{name}.md" for name in students}
+    assert made == {"index.html", "claims.json", *tables, *cards}
     assert (reports / "index.html").stat().st_size < 4_000_000
     assert len(json.loads((reports / "claims.json").read_text())) >= 14
 
@@ -94,6 +102,72 @@ def test_a_run_with_next_to_nothing_still_has_a_page(tmp_path: Path):
     assert {claim["verdict"] for claim in claims} == {"not measured"}
 
 
+def test_only_families_of_the_run_are_shown(folders: Folders, reports: Path, tmp_path: Path):
+    def sections(page: str) -> list[str]:
+        return re.findall(r'<section id="(\w+)"', page)
+
+    assert sections((reports / "index.html").read_text()) == [
+        "gallery", "whole", "unet", "control", "controlnet", "guidance", "claims", "layers", "data",
+        "cost", "provenance",
+    ]  # fmt: skip
+    some = tmp_path / "metrics"
+    shutil.copytree(folders.metrics, some)
+    for family in ("whole", "control", "guidance"):
+        shutil.rmtree(some / family)
+    page = _build(replace(folders, metrics=some), tmp_path / "reports")
+    assert sections(page)[1:4] == ["unet", "controlnet", "claims"]
+    assert "The student U-Net has 56% fewer parameters" in page
+
+
+def test_the_gallery_matches_prompts_conditions_and_references(folders: Folders):
+    run = read_run(folders.metrics, "scenes", (0,))
+    gallery = read_gallery(folders.samples, run, 6, folders.curated, folders.conditions)
+    models = {model["id"]: model for model in gallery["models"]}
+    assert "teacher/control_canny_offset" not in models
+    assert models["control/elr"]["conditions"][:3] == ["canny", "sketch", "segmentation"]
+    assert set(models["controlnet/loha"]["conditions"]) == {"canny"}
+    assert set(models["guidance/lora_distill"]["conditions"]) == {""}
+    assert models["reference/condition"]["conditions"] == models["control/elr"]["conditions"]
+    assert all(len(model["images"]) == 6 for model in models.values())
+    assert all(models["reference/real"]["images"])
+    grid = [model["id"] for model in family_strip(gallery, "controlnet", 3)["models"]]
+    assert grid[:3] == ["condition/canny", "reference/real", "teacher/control_canny"]
+    assert grid[3:] == [name for name in CONTROLLED if name.startswith("controlnet/")]
+
+
+def test_the_gallery_fits_into_the_page(folders: Folders, monkeypatch: pytest.MonkeyPatch):
+    run = read_run(folders.metrics, "scenes", (0,))
+    whole = read_gallery(folders.samples, run, 9)
+    size = sum(len(image) for model in whole["models"] for image in model["images"])
+    monkeypatch.setattr("distillery.report.gallery.MAX_CHARS", size // 2)
+    cut = read_gallery(folders.samples, run, 9)
+    assert 3 <= len(cut["prompts"]) <= 5
+    assert {len(model["images"]) for model in cut["models"]} == {len(cut["prompts"])}
+
+
+def test_layer_terms_are_drawn_per_output(folders: Folders, reports: Path):
+    page = (reports / "index.html").read_text()
+    assert "layerwise distillation loss per ControlNet output" in page
+    training = json.loads((folders.models / "controlnet/loha/training.json").read_text())
+    assert layer_terms({"controlnet/loha": training}, None).count("<svg") == 1
+    for seed in training["seeds"].values():
+        for entry in (*seed["train"], *seed["val"]):
+            for name in [k for k in entry if k.startswith("kd_")]:
+                del entry[name]
+    assert layer_terms({"controlnet/loha": training}, None) is None
+
+
+def test_model_cards_carry_data_training_and_metrics(reports: Path, tmp_path: Path):
+    card = (reports / "cards" / "controlnet" / "loha.md").read_text()
+    assert card.startswith("---\nlibrary_name: diffusers\nbase_model: scenes\n")
+    said = ("2 of 7 images", "- near duplicate: 1", "- steps: 300", "270k", "One training seed")
+    for text in (*said, "| Edge F1 | 0.620 (0.600 to 0.640) | 0.740 | 256 | 1 |"):
+        assert text in card, text
+    for path in (reports / "cards").rglob("*.md"):
+        snippet = re.search(r"```python\n(.*?)```", path.read_text(), re.DOTALL)[1]
+        compile(snippet, path.name, "exec")
+
+
 def test_rejected_examples_hide_what_must_not_be_shown(folders: Folders):
     groups = {g["reason"]: g for g in read_rejected(folders.curated, folders.selection)}
     assert groups["resolution"]["examples"][0]["image"].startswith("data:image/webp")
@@ -116,41 +190,3 @@ def test_labels_keep_their_order_and_distance():
     low, middle, high = sorted(placed[:3])
     assert (middle - low, high - middle) == (10, 10)
     assert placed[1] < placed[2] < placed[0]
-
-
-@pytest.fixture(scope="session")
-def browser() -> str:
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    return found
-
-
-def _browse(browser: str, page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [
-        browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-        "--disable-background-networking", "--disable-dev-shm-usage", "--enable-logging=stderr",
-        f"--user-data-dir={profile}", *options, page.as_uri(),
-    ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
-@pytest.mark.parametrize("width_px", [390, 1440])
-def test_the_page_works_in_a_browser(browser: str, reports: Path, tmp_path: Path, width_px: int):
-    probe = tmp_path / "index.html"
-    script = (
-        "<script>addEventListener('load', () => { const d = document.documentElement;"
-        "document.title = JSON.stringify({overflow: d.scrollWidth - innerWidth,"
-        "rows: document.querySelectorAll('#gallery-rows .row').length,"
-        "plots: document.querySelectorAll('.plot[data-plot]:not(.hidden)').length,"
-        "broken: [...document.images].filter((i) => i.complete && !i.naturalWidth).length}); });"
-        "</script></body>"
-    )
-    page = (reports / "index.html").read_text()
-    probe.write_text(page.replace("</body>", script))
-    done = _browse(
-        browser, probe, tmp_path / "profile", f"--window-size={width_px},2000", "--dump-dom"
-    )
-    assert "CONSOLE" not in done.stderr, done.stderr
-    state = json.loads(re.search(r"<title>(.*?)</title>", done.stdout)[1].replace("&quot;", '"'))
-    assert state == {"overflow": 0, "rows": 8, "plots": 1, "broken": 0}

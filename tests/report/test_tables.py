@@ -6,6 +6,8 @@ from fake_run import make_run
 
 from distillery.report import story, tables
 from distillery.report.evidence import judged_on, read_committed, read_run
+from distillery.report.full_size import own_size, read_full_size
+from distillery.report.markdown import markdown
 
 HEADER = "row,metric,unit,direction,paper,paper_pm,ours,std,ci_low,ci_high,n,seeds,setting,source"
 
@@ -14,11 +16,21 @@ HEADER = "row,metric,unit,direction,paper,paper_pm,ours,std,ci_low,ci_high,n,see
 def results(tmp_path_factory: pytest.TempPathFactory):
     root = tmp_path_factory.mktemp("tables")
     make_run(root)
-    return read_run(root / "metrics", "scenes", (0,)), judged_on(read_committed(root / "results"))
+    run = read_run(root / "metrics", "scenes", (0,))
+    committed = judged_on(read_committed(root / "results"))
+    return own_size(run), committed, read_full_size(run, root / "results")
+
+
+def _cells(table: str, results) -> dict:
+    *own, full_size = results
+    rows = tables.printed_table(table, own, full_size)
+    keys = [(row["row"], row["metric"], row["setting"]) for row in rows]
+    assert len(keys) == len(set(keys))
+    return dict(zip(keys, rows, strict=True))
 
 
 def test_table1_has_the_printed_values_beside_ours(results, tmp_path: Path):
-    tables.write_csv(tmp_path / "t.csv", tables.elr_table1(results))
+    tables.write_csv(tmp_path / "t.csv", tables.elr_table1(results[:2], results[2]))
     assert (tmp_path / "t.csv").read_text().splitlines()[0] == HEADER
     with (tmp_path / "t.csv").open() as file:
         rows = {(r["row"], r["metric"], r["setting"]): r for r in csv.DictReader(file)}
@@ -32,20 +44,54 @@ def test_table1_has_the_printed_values_beside_ours(results, tmp_path: Path):
     assert rows["svd_only", "fid", "scenes"]["paper"] == ""
 
 
-def test_one_line_per_row_metric_and_setting(results):
-    rows = tables.elr_table1(results)
-    keys = [(row["row"], row["metric"], row["setting"]) for row in rows]
-    assert len(keys) == len(set(keys))
+@pytest.mark.parametrize("table", list(tables.read_papers()))
+def test_one_line_per_row_metric_and_setting(results, table: str):
+    cells = _cells(table, results)
+    rows = {row for row, _, _ in cells}
+    assert {tables.row_name(v, tables.read_papers()[table]["family"])
+            for v in tables.read_papers()[table]["rows"]} <= rows  # fmt: skip
+
+
+def test_control_tables_count_unet_and_adapter(results):
+    cells = _cells("elr_table2", results)
+    row = cells["uni_controlnet", "params", "scenes"]
+    assert (row["paper"], row["ours"], row["source"]) == (1271, 5.593792, "counted")
+    assert cells["uni_controlnet", "params", "sd15-analytic"]["ours"] == 1271.425
+    measured = cells["uni_controlnet", "memory", "sd15-cuda"]
+    assert (measured["paper"], measured["ours"], measured["source"]) == (20, 20.0, "measured")
+    assert cells["elr_dense", "clip_score", "scenes"]["paper"] == ""
+    assert _cells("elr_table3", results)["elr", "time", "sd15-cuda"]["ours"] == 0.3
+
+
+def test_the_controlnet_table_has_both_references_and_the_printed_spread(results):
+    cells = _cells("controlnet", results)
+    row = cells["loha", "ssim_teacher", "scenes"]
+    assert (row["paper"], row["paper_pm"], row["direction"]) == (0.1341, 0.00483, "up")
+    assert row["ours"] == pytest.approx(0.155)
+    assert cells["teacher", "fid_teacher", "scenes"]["ours"] == pytest.approx(3.5)
+    assert cells["loha", "lpips_pair", "scenes-full"]["paper"] == ""
+    assert cells["loha", "params", "scenes"]["ours"] == 0.27
+
+
+def test_the_memory_table_has_savings_and_says_what_is_predicted(results):
+    cells = _cells("guidance_memory", results)
+    assert cells["lora_distill", "memory", "sd15-cuda"]["ours"] == 9.8
+    saving = cells["lora_distill", "saving", "sd15-cuda"]
+    assert (saving["paper"], saving["ours"], saving["unit"]) == (51.0, 51.0, "%")
+    assert cells["full_distill", "saving", "sd15-cuda"]["ours"] == pytest.approx(-16.5)
+    assert cells["lora_finetune", "memory", "sd15-analytic"]["source"] == "predicted"
+    assert ("lora_finetune", "saving", "sd15-analytic") not in cells
+    assert cells["full_finetune", "saving", "scenes"]["ours"] == ""
 
 
 def test_cost_tables_say_what_is_predicted(results):
-    run, _ = results
-    speed = tables.profile_table(run, tables.SPEED)
+    run, _, full_size = results
+    speed = tables.profile_table([run], tables.SPEED)
     assert {r["source"] for r in speed if r["metric"] == "memory_bytes"} == {"predicted"}
     assert {r["source"] for r in speed if r["metric"] == "latency_s"} == {"measured"}
-    parameters = tables.profile_table(run, tables.PARAMETERS)
+    parameters = tables.profile_table([run, *full_size], tables.PARAMETERS)
     assert {r["source"] for r in parameters} == {"counted"}
-    assert {r["setting"] for r in parameters} == {"scenes", "sd21-analytic"}
+    assert {r["setting"] for r in parameters} == {"scenes", "sd15-analytic", "sd21-analytic"}
 
 
 def test_what_was_not_measured_is_an_empty_cell(tmp_path: Path):
@@ -56,13 +102,18 @@ def test_what_was_not_measured_is_an_empty_cell(tmp_path: Path):
     assert story.headline(empty) == "No student has been evaluated yet."
 
 
-def test_the_headline_is_made_from_the_numbers(results):
-    run, _ = results
+def test_the_headline_is_made_from_the_numbers(results, tmp_path: Path):
+    make_run(tmp_path, families=False)
+    run = read_run(tmp_path / "metrics", "scenes", (0,))
     assert story.headline(run) == (
         "The student U-Net has 56% fewer parameters than its teacher and draws 61% of the shapes "
         "asked for; its teacher draws 74%."
     )
     assert story.certainty(run).startswith("The intervals do not overlap: 0.57 to 0.65")
+    assert story.headline(results[0]) == (
+        "The whole student has 61% fewer parameters than its teacher and draws 53% of the shapes "
+        "asked for; its teacher draws 69%."
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,7 +134,7 @@ def test_intervals_decide_the_digits():
 
 
 def test_the_markdown_table_is_for_the_readme(results):
-    lines = tables.markdown(results[1], {"kid": "KID ↓"}).splitlines()
+    lines = markdown(results[1], {"kid": "KID ↓"}).splitlines()
     assert lines[0] == "| model | U-Net parameters | KID ↓ |"
     assert len({line.count("|") for line in lines}) == 1
     assert any(line.startswith("| ELR Stage I | 1.54M | 0.0") for line in lines)

@@ -11,22 +11,35 @@ from pathlib import Path
 from typing import Any
 
 from distillery.artifacts import find_artifacts, read_json, read_manifest, write_json
-from distillery.report import figures, sections, story, tables
+from distillery.report import cards, costs, figures, figures_training, sections, story, tables
 from distillery.report.claims import VERDICTS, judge_all
-from distillery.report.evidence import Results, judged_on, label, read_committed, read_run
+from distillery.report.evidence import Results, judged_on, read_committed, read_run
+from distillery.report.families import FAMILIES, label
+from distillery.report.full_size import own_size, read_full_size
+from distillery.report.gallery import hero_strip, read_gallery
 from distillery.report.page import render
-from distillery.report.pictures import HERO, hero_strip, read_gallery, read_rejected
+from distillery.report.pictures import read_rejected
 from distillery.run import library_versions
 
 HERO_PROMPTS = 6
-QUALITIES = {"reader_shape": "shapes", "kid": "KID", "clip_score": "CLIP score",
-             "prediction_distance": "distance to teacher"}  # fmt: skip
-COSTS = {"parameters_total": "parameters", "latency_s": "latency"}
+QUALITIES = {
+    "reader_shape": "shapes", "edge_f1": "edges", "miou": "regions", "kid": "KID",
+    "kid_teacher": "KID to teacher", "lpips": "LPIPS", "lpips_pair": "LPIPS",
+    "prediction_distance": "distance to teacher",
+}  # fmt: skip
+COSTS = {
+    "parameters_total": "parameters", "parameters_unet": "parameters",
+    "parameters_adapter": "parameters", "parameters_in_optimiser": "trained parameters",
+    "latency_s": "latency", "train_step_s": "training step",
+    "train_memory_bytes": "training memory",
+}  # fmt: skip
+PRINTED = ("elr_table1", "elr_table2", "elr_table3", "controlnet", "guidance_memory")
+TEACHERS = ("teacher/guided", "teacher/control_canny")
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a run's artefacts are."""
+    """Where a run's artefacts are; `conditions` may be missing."""
 
     curated: Path
     selection: Path
@@ -35,6 +48,7 @@ class Folders:
     samples: Path
     metrics: Path
     results: Path
+    conditions: Path | None = None
 
 
 def build_report(
@@ -49,19 +63,21 @@ def build_report(
     times: Mapping[str, str],
 ) -> None:
     """Write the report to the folder `reports`. `source` names the data (`scenes`)."""
-    run = read_run(folders.metrics, source, tuple(seeds))
+    whole = read_run(folders.metrics, source, tuple(seeds))
+    run = own_size(whole)
+    full_size = read_full_size(whole, folders.results)
     committed = judged_on(read_committed(folders.results))
-    claims = judge_all(run, committed)
-    all_results = [run] if committed is None else [run, committed]
-    table_rows = {
-        "elr_table1": tables.elr_table1(all_results),
-        "parameters": tables.profile_table(run, tables.PARAMETERS),
-        "speed": tables.profile_table(run, tables.SPEED),
-    }
+    claims = judge_all(whole, committed, full_size)
+    rows = _tables(run, committed, full_size)
+    histories = _histories(folders.models)
+    gallery = read_gallery(
+        folders.samples, run, num_gallery_samples, folders.curated, folders.conditions
+    )
     reports.mkdir(parents=True, exist_ok=True)
     write_json(reports / "claims.json", claims)
-    for name, rows in table_rows.items():
-        tables.write_csv(reports / "tables" / f"{name}.csv", rows)
+    for name, table in rows.items():
+        tables.write_csv(reports / "tables" / f"{name}.csv", table)
+    num_cards = cards.write_cards(reports / "cards", run, folders.models, folders.selection, facts)
     context = {
         "title": title,
         "source": source,
@@ -69,67 +85,118 @@ def build_report(
         "facts": facts,
         "times": times,
         "versions": library_versions(),
-        **_first_screen(run, folders, num_gallery_samples),
-        **sections.table1(all_results, table_rows["elr_table1"]),
+        "num_cards": num_cards,
+        **_first_screen(run, gallery),
+        "families": sections.family_sections(run, committed, full_size, rows, gallery, histories),
         **_claims(claims, committed),
-        **_training(folders),
+        "layers": _layers(folders.init),
         **_data(folders),
-        "cost_tables": sections.cost_tables(run),
+        "cost_tables": costs.cost_tables(run, full_size),
         **_provenance(folders, run),
     }
     (reports / "index.html").write_text(render(context), encoding="utf-8")
 
 
-def _first_screen(run: Results, folders: Folders, num_samples: int) -> dict[str, Any]:
-    gallery = read_gallery(folders.samples, run, num_samples)
-    plots = {
-        f"{quality} {cost}": drawing
-        for quality in QUALITIES
-        for cost in COSTS
-        if (drawing := figures.quality_against_cost(run, quality, cost))
+def _tables(
+    run: Results, committed: Results | None, full_size: Sequence[Results]
+) -> dict[str, list[tables.Row]]:
+    all_results = [run] if committed is None else [run, committed]
+    printed = {n: tables.printed_table(n, all_results, full_size) for n in PRINTED}
+    sizes = [run, *full_size]
+    return printed | {
+        "parameters": tables.profile_table(sizes, tables.PARAMETERS),
+        "speed": tables.profile_table(sizes, tables.SPEED),
     }
-    drawn = [key.split() for key in plots]
+
+
+def _first_screen(run: Results, gallery: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "headline": story.headline(run),
         "certainty": story.certainty(run),
         "student": story.main_student(run),
         "tiles": story.key_numbers(run),
+        "cards": sections.family_cards(run),
         "gallery": gallery,
-        "gallery_first": list(HERO[:4]),
+        "gallery_first": _first_models(run, gallery),
         "hero": hero_strip(gallery, HERO_PROMPTS),
+        **_plots(run),
+    }
+
+
+def _first_models(run: Results, gallery: Mapping[str, Any]) -> list[str]:
+    """What the gallery shows before anyone chooses: the teachers and each family's student."""
+    mains = [family.main_student(run.variants()) for family in FAMILIES]
+    known = [model["id"] for model in gallery["models"]]
+    wanted = [*TEACHERS, *mains]
+    first = [name for name in known if name in wanted]
+    return first if len(first) > 1 else [n for n in known if not n.startswith("reference/")][:4]
+
+
+def _plots(run: Results) -> dict[str, Any]:
+    """Quality against cost, per family: {"family quality cost": SVG}, and what to choose from."""
+    plots = {}
+    for family in FAMILIES:
+        own = run.variants(family.name)
+        main = family.main_student(own)
+        beside = [v for v in TEACHERS if v in run.variants()]
+        if family.name == "whole":
+            beside += [student for f in FAMILIES[1:] if (student := f.main_student(run.variants()))]
+        for quality in family.qualities if own else ():
+            for cost in family.costs:
+                variants = [*beside, *own]
+                drawing = figures.quality_against_cost(run, quality, cost, variants, main)
+                if drawing:
+                    plots[f"{family.name} {quality} {cost}"] = drawing
+    used = [set(column) for column in zip(*(key.split() for key in plots), strict=True)]
+    families, qualities, prices = used or (set(), set(), set())
+    return {
         "plots": plots,
-        "qualities": [(k, v) for k, v in QUALITIES.items() if k in {q for q, _ in drawn}],
-        "costs": [(k, v) for k, v in COSTS.items() if k in {c for _, c in drawn}],
+        "plot_families": [(f.name, f.title) for f in FAMILIES if f.name in families],
+        "qualities": [(k, v) for k, v in QUALITIES.items() if k in qualities],
+        "costs": [(k, v) for k, v in COSTS.items() if k in prices],
     }
 
 
 def _claims(claims: Sequence[Mapping[str, Any]], committed: Results | None) -> dict[str, Any]:
-    counts = Counter(claim["verdict"] for claim in claims)
     about = (
         f"Judged on {len(committed.seeds)} training seeds of {committed.setting}, committed on "
         f"{committed.date} ({committed.machine}); this run's numbers stand beside."
         if committed
         else "Statistical claims need three training seeds, and no such results are committed yet."
     )
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for claim in claims:
+        groups.setdefault(claim["source"].split(",")[0], []).append(claim)
     return {
         "claims": claims,
         "claims_about": about,
-        "tally": {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]},
+        "claim_groups": [
+            {"name": name, "claims": group, "tally": _tally(group)}
+            for name, group in groups.items()
+        ],
+        "tally": _tally(claims),
     }
 
 
-def _training(folders: Folders) -> dict[str, Any]:
-    histories = {
-        f"unet/{path.parent.name}": read_json(path)
-        for path in sorted(folders.models.glob("unet/*/training.json"))
-    }
-    path = folders.init / "layers.json"
-    report = read_json(path) if path.is_file() else {"layers": []}
-    drawing = figures.layer_map(report["layers"])
+def _tally(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    counts = Counter(claim["verdict"] for claim in claims)
+    return {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]}
+
+
+def _histories(models: Path) -> dict[str, Any]:
+    """{variant: training.json} of every trained model."""
     return {
-        "curves": figures.training_curves(histories),
-        "layers": {"svg": drawing, "about": sections.layers_about(report)} if drawing else None,
+        f"{path.parent.parent.name}/{path.parent.name}": read_json(path)
+        for family in FAMILIES
+        for path in sorted(models.glob(f"{family.name}/*/training.json"))
     }
+
+
+def _layers(init: Path) -> dict[str, str] | None:
+    path = init / "layers.json"
+    report = read_json(path) if path.is_file() else {"layers": []}
+    drawing = figures_training.layer_map(report["layers"])
+    return {"svg": drawing, "about": costs.layers_about(report)} if drawing else None
 
 
 def _data(folders: Folders) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from distillery.artifacts import hash_json, write_json
 from distillery.errors import DistilleryError
 from distillery.params import load_params
 from distillery.report.evidence import read_run
-from distillery.report.tables import markdown
+from distillery.report.markdown import markdown
 from distillery.run import library_versions
 
 README_METRICS = {

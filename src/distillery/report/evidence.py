@@ -11,31 +11,16 @@ from typing import Any
 
 from distillery.artifacts import read_json
 from distillery.errors import DistilleryError
+from distillery.report.families import SUFFIX_OFFSET, in_order
 
 THIS_RUN = "this run"
 COMMITTED = "committed three-seed run"
 MIN_COMMITTED_SEEDS = 3
 PROFILE = "profile"
+PER_IMAGE = "per_image"
 _KEYS = ("date", "machine", "preset", "seeds", "metrics", "profile")
 
 Metric = dict[str, Any]
-
-LABELS = {
-    "teacher/guided": "Teacher",
-    "teacher/unguided": "Teacher, no guidance",
-    "teacher/guided_offset": "Teacher, other noise",
-    "unet/elr": "ELR Stage I",
-    "unet/svd_only": "SVD only, untrained",
-    "unet/svd_no_kd": "SVD, no distillation",
-    "unet/random_kd": "Random start, distilled",
-    "unet/decomposed_no_kd": "Low-rank from scratch",
-    "unet/standard_no_kd": "Dense from scratch",
-    "unet/elr_balanced": "ELR, balanced factors",
-    "unet/elr_data_aware": "ELR, data-aware SVD",
-    "teacher": "Teacher",
-    "sd21/dense": "Stable Diffusion 2.1",
-    "sd21/low_rank": "SD 2.1, low-rank U-Net",
-}
 
 
 @dataclass(frozen=True)
@@ -51,25 +36,35 @@ class Results:
     machine: str | None = None
 
     def metric(self, variant: str, name: str) -> Metric | None:
-        """A metric of `unet/elr`, or a quantity of the profile (`teacher` is `teacher/guided`)."""
+        """A metric of `unet/elr`, or a quantity of the profile."""
         found = self.metrics.get(variant, {}).get("metrics", {}).get(name)
-        return found or self.profile.get("metrics", {}).get(f"{profile_name(variant)}/{name}")
+        costs = self.profile.get("metrics", {})
+        return found or next(
+            (costs[key] for model in profile_names(variant) if (key := f"{model}/{name}") in costs),
+            None,
+        )
 
-    def variants(self) -> list[str]:
-        """Evaluated variants: teacher first, then students in the tables' order, then others."""
-        order = list(LABELS)
-        known = {name: order.index(name) for name in self.metrics if name in order}
-        return sorted(self.metrics, key=lambda name: (known.get(name, len(order)), name))
+    def per_image(self, variant: str, name: str) -> tuple[list[str], dict[str, list]] | None:
+        """Keys, and {seed: values}, None for an image without one; None where not kept."""
+        kept = self.metrics.get(variant, {}).get(PER_IMAGE, {})
+        values = kept.get("values", {}).get(name)
+        return (kept["keys"], values) if values else None
+
+    def variants(self, family: str | None = None) -> list[str]:
+        """Evaluated variants, of one family or all, in the tables' order."""
+        start = f"{family}/" if family else ""
+        return [name for name in in_order(list(self.metrics)) if name.startswith(start)]
+
+    def profiled(self) -> list[str]:
+        """Models of the profile, in the tables' order."""
+        names = (name.rpartition("/")[0] for name in self.profile.get("metrics", {}))
+        return in_order(list(dict.fromkeys(names)))
 
 
-def profile_name(variant: str) -> str:
-    """How the profile calls a variant: all of the teacher's are one model."""
-    return "teacher" if variant.startswith("teacher/") else variant
-
-
-def label(variant: str) -> str:
-    """A person's name for a variant."""
-    return LABELS.get(variant, variant.partition("/")[2].replace("_", " "))
+def profile_names(variant: str) -> list[str]:
+    """How the profile may call a variant: the teacher's are one model without a ControlNet."""
+    is_plain = variant in ("teacher/guided", "teacher/unguided", "teacher/guided_offset")
+    return [variant, "teacher"] if is_plain else [variant.removesuffix(SUFFIX_OFFSET)]
 
 
 def read_run(metrics: Path, setting: str, seeds: tuple[int, ...]) -> Results:
@@ -96,13 +91,28 @@ def read_committed(folder: Path) -> list[Results]:
                 COMMITTED,
                 values["preset"],
                 tuple(values["seeds"]),
-                values["metrics"],
+                _with_per_image(values["metrics"], per_image_file(path)),
                 values["profile"],
                 values["date"],
                 values["machine"],
             )
         )
     return sorted(found, key=lambda results: results.date)
+
+
+def per_image_file(results_file: Path) -> Path:
+    """Where the per-image values of a results file are kept."""
+    return results_file.parent / PER_IMAGE / results_file.name
+
+
+def _with_per_image(metrics: dict[str, Any], path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return metrics
+    kept = read_json(path, remedy="write it with python -m distillery.report.collect")
+    return {
+        variant: {**values, **({PER_IMAGE: kept[variant]} if variant in kept else {})}
+        for variant, values in metrics.items()
+    }
 
 
 def judged_on(committed: list[Results]) -> Results | None:

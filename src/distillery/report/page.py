@@ -16,6 +16,8 @@ from distillery.report import story
 from distillery.report.sections import OWN_LABELS
 
 _HERE = Path(__file__).parent
+NAV_NAMES = {"whole": "Whole student", "unet": "U-Net", "control": "Control adapter",
+             "controlnet": "ControlNets", "guidance": "Guidance"}  # fmt: skip
 
 
 def render(context: Mapping[str, Any]) -> str:
@@ -34,9 +36,12 @@ def render(context: Mapping[str, Any]) -> str:
         "si": story.si,
         "difference": _difference,
         "svg": Markup,
+        "share": _share,
+        "cost": lambda name, value: story.pretty(name, {"value": value}),
         "metric_name": lambda name: OWN_LABELS.get(name, name.replace("_", " ")),
     }
     assets = {
+        "nav_names": NAV_NAMES,
         "style": Markup((_HERE / "style.css").read_text(encoding="utf-8")),
         "script": Markup((_HERE / "script.js").read_text(encoding="utf-8")),
         "gallery_json": Markup(_json_for_html(context["gallery"])),
@@ -47,6 +52,13 @@ def render(context: Mapping[str, Any]) -> str:
 def _difference(claim: Mapping[str, Any]) -> dict[str, float]:
     """A claim's number in the form of a metric."""
     return {"value": claim["ours"], "ci_low": claim["ci"][0], "ci_high": claim["ci"][1]}
+
+
+def _share(claim: Mapping[str, Any]) -> str:
+    """A reduction as a percentage, a ratio with its sign."""
+    if claim.get("is_ratio"):
+        return f"{story.number(claim['ours'])}×"
+    return f"{claim['ours']:.1%}".replace("-", "−")
 
 
 def _json_for_html(value: Any) -> str:

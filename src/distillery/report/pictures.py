@@ -1,8 +1,8 @@
 """Images for the page, small and inside it.
 
-In: samples of all models; rejected rows of curation. Out: data URIs. Images up to 128 px stay PNG,
-larger ones become WebP of at most 320 px. Undecodable and unsafe images are never embedded. Not
-here: how they are laid out.
+In: encoded images, curated and rejected rows. Out: data URIs. Images up to 128 px stay PNG, larger
+ones become WebP of at most 320 px. Undecodable and unsafe images are never embedded. Not here: how
+they are laid out, models' images (`gallery`).
 """
 
 import base64
@@ -15,17 +15,12 @@ from PIL import Image
 
 from distillery.artifacts import read_json
 from distillery.data.images import UndecodableError, decode_rgb
-from distillery.report.evidence import Results, label
-from distillery.samples import read_samples, sample_folders
 from distillery.shards import list_shards, read_table_shard
 
 PLAIN_PX, MAX_PX, THUMBNAIL_PX = 128, 320, 96
 EXAMPLES_PER_REASON = 4
 FAILED_REASONS = ("unreadable", "not_downloaded")
 WITHHELD = ("punsafe", "unsafe", "blocklist")
-HERO = (
-    "teacher/guided", "unet/elr", "unet/svd_only", "unet/decomposed_no_kd", "unet/standard_no_kd",
-)  # fmt: skip
 
 
 def data_uri(encoded: bytes, max_px: int = MAX_PX) -> str:
@@ -45,39 +40,6 @@ def _webp(image: Image.Image, max_px: int) -> str:
 
 def _uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def read_gallery(samples: Path, results: Results, num_samples: int) -> dict[str, Any]:
-    """{"prompts": [captions], "models": [{"id", "label", "images": [data URIs]}]}.
-
-    All models answer the same prompts from the same noise; of several training seeds the first is
-    shown.
-    """
-    models, prompts = [], []
-    found = {
-        path.relative_to(samples).as_posix(): path
-        for path in samples.glob("*/*")
-        if path.is_dir() and not path.name.startswith(".")
-    }
-    for variant in [v for v in results.variants() if v in found]:
-        folder = next(iter(sample_folders(found[variant]).values()))
-        rows = read_samples(folder, num_samples)
-        prompts = prompts or [row["caption"] for row in rows]
-        images = [data_uri(row["image"]) for row in rows]
-        models.append({"id": variant, "label": label(variant), "images": images})
-    return {"prompts": prompts, "models": models}
-
-
-def hero_strip(gallery: Mapping[str, Any], num_prompts: int) -> dict[str, Any]:
-    """The rows of the first screen: the teacher and the paper's students, a few prompts."""
-    by_id = {model["id"]: model for model in gallery["models"]}
-    models = [by_id[variant] for variant in HERO if variant in by_id]
-    if len(models) < 2:
-        models = gallery["models"][:5]
-    return {
-        "prompts": gallery["prompts"][:num_prompts],
-        "models": [{**model, "images": model["images"][:num_prompts]} for model in models],
-    }
 
 
 def read_rejected(curated: Path, selection: Path) -> list[dict[str, Any]]:
@@ -110,7 +72,7 @@ def _duplicate_examples(curated: Path, selection: Path) -> dict[str, list[dict[s
         if len(kept) < EXAMPLES_PER_REASON:
             kept.append(row)
     keys = {row["key"] for rows in chosen.values() for row in rows}
-    found = _find_rows(curated, keys)
+    found = find_rows(curated, keys)
     return {
         reason: [
             _example(found[r["key"]], reason, f"same as {r['duplicate_of']}")
@@ -121,7 +83,7 @@ def _duplicate_examples(curated: Path, selection: Path) -> dict[str, list[dict[s
     }
 
 
-def _find_rows(curated: Path, keys: Collection[str]) -> dict[str, dict[str, Any]]:
+def find_rows(curated: Path, keys: Collection[str]) -> dict[str, dict[str, Any]]:
     """Curated rows by key; reading stops when all are found."""
     left, found = set(keys), {}
     for shard in _curated_shards(curated):

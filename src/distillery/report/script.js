@@ -1,98 +1,185 @@
 "use strict";
 (() => {
-  const gallery = JSON.parse(document.getElementById("gallery-data").textContent);
-  const FIRST_ROWS = 8;
-
-  // Plots: one of several is shown, chosen by quality and cost.
-  const plots = document.querySelectorAll("[data-plot]");
-  const choice = {};
-  for (const group of document.querySelectorAll("[data-choice]")) {
-    const buttons = [...group.querySelectorAll("button")];
-    const pick = (button) => {
-      choice[group.dataset.choice] = button.value;
-      for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
-      for (const plot of plots) {
-        const [quality, cost] = plot.dataset.plot.split(" ");
-        plot.classList.toggle("hidden", quality !== choice.quality || cost !== choice.cost);
-      }
-    };
-    for (const button of buttons) button.addEventListener("click", () => pick(button));
-    pick(buttons[0]);
-  }
-
-  // Gallery: the same prompts and noise for every model that is switched on.
-  const rows = document.getElementById("gallery-rows");
-  const switches = document.getElementById("gallery-models");
-  if (!rows || !gallery.models.length) return;
-  const preferred = JSON.parse(switches.dataset.first);
-  const shown = new Set(gallery.models.map((m) => m.id).filter((id) => preferred.includes(id)));
-  if (!shown.size) gallery.models.slice(0, 4).forEach((m) => shown.add(m.id));
-  let all = false;
-
+  const FIRST_ROWS = 6;
+  const find = (id) => document.getElementById(id);
   const element = (name, attributes = {}, ...children) => {
     const made = Object.assign(document.createElement(name), attributes);
     made.append(...children);
     return made;
   };
-  const picture = (model, prompt) => element("img", {
+  const press = (button, on) => button.setAttribute("aria-pressed", String(on));
+
+  // Plots: one of several is shown, chosen by models, quality and cost.
+  const plots = [...document.querySelectorAll("[data-plot]")];
+  const keys = plots.map((plot) => plot.dataset.plot.split(" "));
+  const groups = [...document.querySelectorAll("[data-choice]")];
+  const place = { family: 0, quality: 1, cost: 2 };
+  const chosen = keys.length ? [...keys[0]] : [];
+  const settle = () => {
+    // A choice that the others have no plot for gives way to the first one that has.
+    for (const level of [1, 2]) {
+      const fits = keys.filter((key) => key.slice(0, level).every((part, i) => part === chosen[i]));
+      if (fits.length && !fits.some((key) => key[level] === chosen[level])) chosen[level] = fits[0][level];
+    }
+    for (const group of groups) {
+      const level = place[group.dataset.choice];
+      for (const button of group.querySelectorAll("button")) {
+        press(button, button.value === chosen[level]);
+        const fits = (key) => key[level] === button.value && key.slice(0, level).every((part, i) => part === chosen[i]);
+        button.classList.toggle("hidden", !keys.some(fits));
+      }
+    }
+    plots.forEach((plot, i) => plot.classList.toggle("hidden", keys[i].some((part, j) => part !== chosen[j])));
+  };
+  for (const group of groups) {
+    const level = place[group.dataset.choice];
+    if (group.tagName === "SELECT") {
+      group.value = chosen[level];
+      group.addEventListener("change", () => { chosen[level] = group.value; settle(); });
+    }
+    for (const button of group.querySelectorAll("button")) {
+      button.addEventListener("click", () => { chosen[level] = button.value; settle(); });
+    }
+  }
+  if (keys.length) settle();
+
+  // Claims: the verdicts that are switched on; the groups of a single one open.
+  const verdicts = [...document.querySelectorAll("button[data-verdict]")];
+  for (const button of verdicts) {
+    button.addEventListener("click", () => {
+      const isOnly = button.getAttribute("aria-pressed") === "true" && verdicts.some((b) => b !== button && b.getAttribute("aria-pressed") === "false");
+      for (const other of verdicts) press(other, isOnly || other === button);
+      const on = new Set(verdicts.filter((b) => b.getAttribute("aria-pressed") === "true").map((b) => b.dataset.verdict));
+      for (const group of document.querySelectorAll(".claim-group")) {
+        const claims = [...group.querySelectorAll(".claim")];
+        for (const claim of claims) claim.classList.toggle("hidden", !on.has(claim.dataset.verdict));
+        const left = claims.some((claim) => on.has(claim.dataset.verdict));
+        group.classList.toggle("hidden", !left);
+        if (!isOnly && left) group.open = true;
+      }
+    });
+  }
+
+  // Gallery: the same prompts and noise for every model that is switched on.
+  const gallery = JSON.parse(find("gallery-data").textContent);
+  const rows = find("gallery-rows");
+  const switches = find("gallery-models");
+  if (!rows || !gallery.models.length) return;
+  const preferred = JSON.parse(switches.dataset.first);
+  const shown = new Set(gallery.models.map((m) => m.id).filter((id) => preferred.includes(id)));
+  const picks = { prompt: find("gallery-prompt"), condition: find("gallery-condition"), difference: find("gallery-difference") };
+  const more = find("gallery-more");
+  let all = false;
+
+  const byId = new Map(gallery.models.map((model) => [model.id, model]));
+  const isReference = (model) => model.family === "reference";
+  const fits = (model, prompt) => {
+    if (!model.images[prompt]) return false;
+    const kind = picks.condition.value;
+    if (!kind || model.id === "reference/real") return true;
+    return model.conditions[prompt] === (kind === "none" ? "" : kind) && !(kind === "none" && isReference(model));
+  };
+  const image = (model, prompt) => element("img", {
     src: model.images[prompt], loading: "lazy", decoding: "async",
     alt: `${model.label}: ${gallery.prompts[prompt]}`,
   });
+  // The difference is made by blending: black where both agree, three times as bright.
+  const picture = (model, prompt, other) => {
+    const frame = element("span", { className: "frame" }, image(model, prompt));
+    if (other && other !== model && other.images[prompt]) {
+      frame.classList.add("difference");
+      frame.append(image(other, prompt));
+    }
+    return frame;
+  };
 
   const draw = () => {
     const models = gallery.models.filter((m) => shown.has(m.id));
-    const count = all ? gallery.prompts.length : Math.min(FIRST_ROWS, gallery.prompts.length);
-    rows.replaceChildren(...gallery.prompts.slice(0, count).map((prompt, index) => {
-      const cells = models.map((model) => {
-        const button = element("button", { type: "button" }, picture(model, index), model.label);
-        button.addEventListener("click", () => open(gallery.models.indexOf(model), index));
+    const other = byId.get(picks.difference.value);
+    const one = picks.prompt.value;
+    const prompts = gallery.prompts.map((_, i) => i)
+      .filter((i) => (one === "" || i === Number(one)) && models.some((m) => fits(m, i) && !isReference(m)));
+    const count = all || one !== "" ? prompts.length : Math.min(FIRST_ROWS, prompts.length);
+    rows.replaceChildren(...prompts.slice(0, count).map((prompt) => {
+      const cells = models.filter((m) => fits(m, prompt)).map((model) => {
+        const kind = model.conditions[prompt];
+        const text = kind && !isReference(model) && model.family === "control" ? `${model.label} (${kind})` : model.label;
+        const button = element("button", { type: "button" }, picture(model, prompt, other), text);
+        button.addEventListener("click", () => open(model, prompt));
         return button;
       });
       return element("div", { className: "row" },
-        element("p", { textContent: prompt }), element("div", { className: "cells" }, ...cells));
+        element("p", { textContent: gallery.prompts[prompt] }), element("div", { className: "cells" }, ...cells));
     }));
-    more.classList.toggle("hidden", all || gallery.prompts.length <= FIRST_ROWS);
+    if (!prompts.length) rows.append(element("p", { className: "note", textContent: "None of the chosen models has images for this." }));
+    rows.classList.toggle("single", one !== "");
+    more.classList.toggle("hidden", count >= prompts.length);
   };
 
-  for (const model of gallery.models) {
-    const button = element("button", { type: "button", textContent: model.label });
-    button.setAttribute("aria-pressed", String(shown.has(model.id)));
-    button.addEventListener("click", () => {
-      if (!shown.delete(model.id)) shown.add(model.id);
-      button.setAttribute("aria-pressed", String(shown.has(model.id)));
-      draw();
-    });
-    switches.append(button);
+  const NAMES = { reference: "Beside", teacher: "Teacher", whole: "Whole", unet: "U-Net", control: "Adapter", controlnet: "ControlNet", guidance: "Guidance" };
+  const families = [...new Set(gallery.models.map((m) => m.family))];
+  for (const family of families) {
+    const group = element("div", { className: "switch", role: "group" }, element("span", { textContent: NAMES[family] || family }));
+    group.setAttribute("aria-label", NAMES[family] || family);
+    for (const model of gallery.models.filter((m) => m.family === family)) {
+      const button = element("button", { type: "button", textContent: model.label });
+      press(button, shown.has(model.id));
+      button.addEventListener("click", () => {
+        if (!shown.delete(model.id)) shown.add(model.id);
+        press(button, shown.has(model.id));
+        draw();
+      });
+      group.append(button);
+    }
+    switches.append(group);
   }
-  const more = document.getElementById("gallery-more");
+  if (matchMedia("(max-width: 640px)").matches) switches.closest("details").open = false;
+  const kinds = [...new Set(gallery.models.filter((m) => !isReference(m)).flatMap((m) => m.conditions))];
+  for (const kind of kinds.length > 1 ? kinds : []) {
+    picks.condition.append(element("option", { value: kind || "none", textContent: kind || "text only" }));
+  }
+  picks.condition.closest("label").classList.toggle("hidden", kinds.length < 2);
+  for (const model of gallery.models.filter((m) => !m.id.startsWith("condition/") && m.id !== "reference/condition")) {
+    picks.difference.append(element("option", { value: model.id, textContent: model.label }));
+  }
+  for (const pick of Object.values(picks)) pick.addEventListener("change", draw);
   more.addEventListener("click", () => { all = true; draw(); });
 
-  // One image large; left and right change the model, up and down the prompt.
-  const dialog = document.getElementById("viewer");
-  const at = { model: 0, prompt: 0 };
+  // One image large; left and right change the model, up and down the prompt, D the difference.
+  const dialog = find("viewer");
+  const toggle = find("viewer-difference");
+  const at = { model: gallery.models[0], prompt: 0, difference: false };
   const wrap = (value, length) => (value + length) % length;
+  const baseline = () => byId.get(picks.difference.value)
+    || byId.get(at.model.conditions[at.prompt] ? "teacher/control_canny" : "teacher/guided") || byId.get("teacher/guided");
   const show = () => {
-    const model = gallery.models[at.model];
-    dialog.querySelector("figure").replaceChildren(picture(model, at.prompt));
-    dialog.querySelector("strong").textContent = model.label;
+    const other = at.difference ? baseline() : null;
+    dialog.querySelector("figure").replaceChildren(picture(at.model, at.prompt, other));
+    const beside = other && other !== at.model ? ` minus ${other.label}` : "";
+    dialog.querySelector("strong").textContent = at.model.label + beside;
     dialog.querySelector("span").textContent = gallery.prompts[at.prompt];
+    press(toggle, at.difference);
   };
+  const step = (list, value, by) => list[wrap(list.indexOf(value) + by, list.length)];
   const move = (model, prompt) => {
-    at.model = wrap(at.model + model, gallery.models.length);
-    at.prompt = wrap(at.prompt + prompt, gallery.prompts.length);
+    if (model) at.model = step(gallery.models.filter((m) => m.images[at.prompt]), at.model, model);
+    if (prompt) at.prompt = step(gallery.prompts.map((_, i) => i).filter((i) => at.model.images[i]), at.prompt, prompt);
     show();
   };
   const open = (model, prompt) => { Object.assign(at, { model, prompt }); show(); dialog.showModal(); };
-  const keys = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  const flip = () => { at.difference = !at.difference; show(); };
+  const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   dialog.addEventListener("keydown", (event) => {
-    if (!(event.key in keys)) return;
-    event.preventDefault();
-    move(...keys[event.key]);
+    if (event.key in arrows) {
+      event.preventDefault();
+      move(...arrows[event.key]);
+    } else if (event.key === "d" || event.key === "D") flip();
   });
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   for (const button of dialog.querySelectorAll("[data-move]")) {
     button.addEventListener("click", () => move(...button.dataset.move.split(",").map(Number)));
   }
-  document.getElementById("viewer-close").addEventListener("click", () => dialog.close());
+  toggle.addEventListener("click", flip);
+  find("viewer-close").addEventListener("click", () => dialog.close());
   draw();
 })();

@@ -1,94 +1,177 @@
-"""Tables of the page, from the same rows as the CSV files.
+"""The sections of the page that are about one family of models each.
 
-In: results and table rows. Out: dicts for the templates. Not here: the CSV files, the layout.
+In: results, table rows, gallery, training histories. Out: dicts for the templates. Not here: the
+CSV files, the layout, costs (`costs`).
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distillery.report import story, tables
-from distillery.report.evidence import Results, label, profile_name
+from distillery.report import figures_training, story, tables
+from distillery.report.evidence import Results
+from distillery.report.families import FAMILIES, Family, label
+from distillery.report.gallery import family_strip
 
 OWN_LABELS = {
+    "fid": "FID",
     "fid_extrapolated": "FID, bias removed",
     "kid": "KID",
     "prediction_distance": "Distance to teacher's prediction",
+    "fid_extrapolated_teacher": "FID to teacher, bias removed",
     "kid_teacher": "KID to teacher",
     "clip_score": "CLIP score",
-    "psnr": "PSNR to teacher, dB",
-    "ssim": "SSIM to teacher",
+    "sketch_clip_score": "Sketch CLIP score",
+    "edge_f1": "Edge F1",
+    "edge_precision": "Edge precision",
+    "edge_recall": "Edge recall",
+    "edge_nmse": "Edge NMSE",
+    "edge_nmse_symmetric": "Edge NMSE, symmetric",
+    "miou": "Segmentation IoU",
+    "psnr": "PSNR, dB",
+    "ssim": "SSIM",
+    "lpips": "LPIPS",
+    "psnr_teacher": "PSNR to teacher, other noise",
+    "ssim_teacher": "SSIM to teacher, other noise",
+    "lpips_teacher": "LPIPS to teacher, other noise",
+    "psnr_pair": "PSNR to teacher, same noise",
+    "ssim_pair": "SSIM to teacher, same noise",
+    "lpips_pair": "LPIPS to teacher, same noise",
     "reader_colour": "Colours",
     "reader_shape": "Shapes",
     "reader_pair": "Colour and shape",
     "reader_background": "Background",
 }
-PARAMETER_COLUMNS = {
-    "parameters_total": "total",
-    "parameters_unet": "U-Net",
-    "parameters_adapter": "adapter",
-    "parameters_requires_grad": "requires_grad",
-    "parameters_in_optimiser": "in optimiser",
-    "bytes_on_disk": "size in float32",
-    "macs": "MACs",
+REFERENCES = {
+    "controlnet": "PSNR, SSIM and LPIPS without further words compare with the real image.",
+    "control": "Edges are judged on prompts with a Canny map, regions on those with a segmentation,"
+    " the sketch CLIP score on those with a sketch.",
 }
-SPEED_COLUMNS = {
-    "latency_s": "evaluation, ms",
-    "train_step_s": "training step, ms",
-    "memory_bytes": "memory, evaluation",
-    "train_memory_bytes": "memory, training",
-}
+DEFAULT_REFERENCE = (
+    "PSNR, SSIM and LPIPS compare with the teacher's image of the same prompt and noise."
+)
+COMPACT_FROM = 5
+STRIP_PROMPTS = 6
 
 
-def table1(all_results: Sequence[Results], rows: Sequence[tables.Row]) -> dict[str, Any]:
-    """The printed table with a column per setting, and our further metrics per setting."""
-    printed = tables.read_papers()["elr_table1"]
-    pivots = {results.setting: tables.pivot(rows, results.setting) for results in all_results}
-    names = list(dict.fromkeys([*printed["rows"], *all_results[0].variants()]))
-    variants = [
-        {
-            "id": variant,
-            "label": tables.row_label(variant),
-            "paper": {m: printed["rows"].get(variant, {}).get(m) for m in printed["metrics"]},
-            "cells": {s: pivot.get(tables.row_name(variant), {}) for s, pivot in pivots.items()},
-        }
-        for variant in names
+def family_sections(
+    run: Results,
+    committed: Results | None,
+    full_size: Sequence[Results],
+    rows: Mapping[str, Sequence[tables.Row]],
+    gallery: Mapping[str, Any],
+    histories: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """A section for each family that this run has, in the page's order."""
+    return [
+        _section(family, run, committed, full_size, rows, gallery, histories)
+        for family in FAMILIES
+        if run.variants(family.name)
     ]
-    analytic = tables.pivot(rows, "sd21-analytic")
-    shown = {row["metric"] for row in rows if row["ours"] != ""}
+
+
+def _section(
+    family: Family,
+    run: Results,
+    committed: Results | None,
+    full_size: Sequence[Results],
+    rows: Mapping[str, Sequence[tables.Row]],
+    gallery: Mapping[str, Any],
+    histories: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    all_results = [run, *([committed] if committed and committed.variants(family.name) else [])]
+    own = {n: h for n, h in histories.items() if n.startswith(f"{family.name}/")}
+    main = family.main_student(run.variants())
     return {
-        "table1": {**printed, "variants": variants},
-        "settings": [_setting(results, pivots[results.setting]) for results in all_results],
-        "own": [
-            {"name": name, "label": text, "direction": tables.OWN_METRICS[name][0]}
-            for name, text in OWN_LABELS.items()
-            if name in shown and name in tables.OWN_METRICS
-        ],
-        "analytic": _analytic(analytic),
+        "id": family.name,
+        "title": family.title,
+        "lede": family.lede,
+        "student": main,
+        "tables": [_printed(name, all_results, full_size, rows[name]) for name in family.tables],
+        "measured": [_measured(family, results) for results in reversed(all_results)],
+        "reference": REFERENCES.get(family.name, DEFAULT_REFERENCE),
+        "strip": family_strip(gallery, family.name, STRIP_PROMPTS),
+        "curves": figures_training.training_curves(own, main),
+        "layer_terms": figures_training.layer_terms(own, main),
         **_extractor(all_results[0]),
     }
 
 
-def _setting(results: Results, pivot: Mapping[str, Any]) -> dict[str, Any]:
-    count = len(results.seeds)
-    seeds = f"{count} training seeds" if count > 1 else "one training seed"
-    where = f"committed on {results.date}, {results.machine}" if results.date else "this run"
-    ceilings = {n: results.metric("teacher/guided", f"{n}_ceiling") for n in OWN_LABELS}
+def _printed(
+    name: str,
+    all_results: Sequence[Results],
+    full_size: Sequence[Results],
+    rows: Sequence[tables.Row],
+) -> dict[str, Any]:
+    """A paper's table with a column per setting; where it is wide, the best setting only."""
+    printed = tables.read_papers()[name]
+    is_compact = len(printed["metrics"]) >= COMPACT_FROM
+    own = [results.setting for results in (all_results[-1:] if is_compact else all_results)]
+    sizes = [r.setting for r in full_size if any(row["setting"] == r.setting for row in rows)]
+    pivots = {setting: tables.pivot(rows, setting) for setting in (*own, *sizes)}
+    variants = [*printed["rows"], *_further(printed, all_results)]
+    columns = {
+        metric: [s for s in (*own, *(sizes if "of" in about else ())) if _has(pivots[s], metric)]
+        for metric, about in printed["metrics"].items()
+    }
     return {
-        "name": results.setting,
-        "about": f"{where}, {seeds}",
-        "variants": [
-            {"id": v, "label": label(v), "cells": pivot.get(tables.row_name(v), {})}
-            for v in results.variants()
-        ],
-        "ceiling": ceilings if any(ceilings.values()) else None,
+        **printed,
+        "name": name,
+        "columns": columns,
+        "variants": [_variant(v, name, printed, pivots) for v in variants],
+        "about": [_about(results) for results in all_results if results.setting in own],
     }
 
 
-def _analytic(pivot: Mapping[str, Any]) -> str:
-    values = {name: cells["params"]["ours"] for name, cells in pivot.items()}
-    if not values:
-        return "not profiled"
-    return f"{values['teacher']:.1f}M dense, {values['elr']:.1f}M low-rank"
+def _further(printed: Mapping[str, Any], all_results: Sequence[Results]) -> list[str]:
+    """The family's students that the paper's tables do not have."""
+    everywhere = {row for table in tables.read_papers().values() for row in table["rows"]}
+    found = [v for results in all_results for v in results.variants(printed["family"])]
+    return [v for v in dict.fromkeys(found) if v not in everywhere]
+
+
+def _has(pivot: Mapping[str, Mapping[str, tables.Row]], metric: str) -> bool:
+    return any(cells.get(metric, {}).get("ours", "") != "" for cells in pivot.values())
+
+
+def _variant(
+    variant: str, table: str, printed: Mapping[str, Any], pivots: Mapping[str, Any]
+) -> dict[str, Any]:
+    paper, row = printed["rows"].get(variant, {}), tables.row_name(variant, printed["family"])
+    return {
+        "id": variant,
+        "label": tables.row_label(variant, table),
+        "paper": {m: paper.get(m) for m in printed["metrics"]},
+        "paper_pm": {m: paper.get(f"{m}_pm") for m in printed["metrics"]},
+        "cells": {setting: pivot.get(row, {}) for setting, pivot in pivots.items()},
+    }
+
+
+def _about(results: Results) -> dict[str, str]:
+    count = len(results.seeds)
+    seeds = f"{count} training seeds" if count > 1 else "one training seed"
+    where = f"committed on {results.date}, {results.machine}" if results.date else "this run"
+    return {"name": results.setting, "text": f"{where}, {seeds}"}
+
+
+def _measured(family: Family, results: Results) -> dict[str, Any]:
+    """Every metric of every model of the family, and of the teacher, in one setting."""
+    printed = {"family": family.name, "rows": {family.teacher: {}}}
+    variants = [v for v in tables.table_variants(printed, results) if v in results.metrics]
+    names = [n for n in OWN_LABELS if any(results.metric(v, n) for v in variants)]
+    ceiling = {n: results.metric("teacher/guided", f"{n}_ceiling") for n in names}
+    return {
+        "about": _about(results),
+        "columns": [
+            {"label": OWN_LABELS[n], "direction": tables.OWN_METRICS.get(n, ("down",))[0]}
+            for n in names
+        ],
+        "rows": [
+            {"id": v, "label": label(v), "cells": [results.metric(v, n) for n in names]}
+            for v in variants
+        ]
+        + ([{"id": "", "label": "Ceiling: real images through the VAE",
+             "cells": list(ceiling.values())}] if any(ceiling.values()) else []),
+    }  # fmt: skip
 
 
 def _extractor(results: Results) -> dict[str, str]:
@@ -101,66 +184,49 @@ def _extractor(results: Results) -> dict[str, str]:
     return {"extractor": "not measured", "fid_notes": ""}
 
 
-def cost_tables(results: Results) -> list[dict[str, Any]]:
-    """Parameters in five columns, and speed with memory."""
-    names = results.profile.get("metrics", {})
-    models = list(dict.fromkeys(name.rpartition("/")[0] for name in names))
-    if not models:
-        return []
-    models.sort(key=lambda m: (m.startswith("sd21"), m != "teacher", m))
-    own = [model for model in models if not model.startswith("sd21/")]
-    device = results.profile.get("device", "cpu")
-    return [
-        _cost_table(
-            results, "Parameters, counted", models, PARAMETER_COLUMNS,
-            "Total: U-Net, text encoder and VAE. MACs: multiply-accumulates of one U-Net "
-            "evaluation at the model's own size.",
-        ),
-        _cost_table(
-            results, "Speed and memory", own, SPEED_COLUMNS,
-            f"Median of repeated runs on {device}, with the fastest and the slowest. Predicted "
-            "memory counts weights, gradients and optimiser state only.",
-        ),
-    ]  # fmt: skip
+def family_cards(run: Results) -> list[dict[str, str]]:
+    """What each family's main student gained and lost, in a line: for the first screen."""
+    return [card for family in FAMILIES if (card := _card(family, run))]
 
 
-def _cost_table(
-    results: Results, title: str, models: Sequence[str], columns: Mapping[str, str], note: str
-) -> dict[str, Any]:
-    rows = [
-        {
-            "id": model,
-            "label": label(model),
-            "cells": [_cost_cell(results, model, quantity) for quantity in columns],
-        }
-        for model in models
-    ]
-    return {"title": title, "columns": list(columns.values()), "rows": rows, "note": note}
+def _card(family: Family, run: Results) -> dict[str, str] | None:
+    student = family.main_student(run.variants())
+    if student is None:
+        return None
+    return {
+        "id": family.name,
+        "title": family.title,
+        "student": label(student),
+        "cost": _cost_line(run, student, family.cost_baseline or family.teacher, family.costs),
+        "quality": _quality_line(run, student, family.teacher, family.qualities),
+    }
 
 
-def _cost_cell(results: Results, model: str, quantity: str) -> dict[str, str]:
-    if (metric := results.metric(profile_name(model), quantity)) is None:
-        return {"text": "—", "small": ""}
-    if quantity.endswith("_s"):
-        low, value, high = (1000 * metric[k] for k in ("ci_low", "value", "ci_high"))
-        return {
-            "text": story.number(value),
-            "small": f"{story.number(low)} to {story.number(high)}",
-        }
-    basis = metric["settings"].get("basis", "")
-    small = metric["settings"]["basis"] if basis in ("predicted", "measured") else ""
-    unit = "B" if "bytes" in quantity else ""
-    return {"text": story.si(metric["value"]) + unit, "small": small}
+def _cost_line(run: Results, student: str, baseline: str, names: Sequence[str]) -> str:
+    for name in names:
+        mine, theirs = run.metric(student, name), run.metric(baseline, name)
+        if mine and theirs and theirs["value"]:
+            return f"{story.change(mine['value'] / theirs['value'] - 1)} {SHORT[name]}"
+    return ""
 
 
-def layers_about(report: Mapping[str, Any]) -> str:
-    """One sentence on the decomposition, from its report."""
-    layers = report["layers"]
-    before, after = (sum(layer[k] for layer in layers) for k in ("params_before", "params_after"))
-    errors = sorted(layer["relative_error"] for layer in layers)
-    middle = errors[len(errors) // 2]
-    return (
-        f"{len(layers)} layers became products of two factors: {story.si(before)} parameters in "
-        f"them became {story.si(after)}. The median layer lost {middle:.0%} of its norm "
-        f"({errors[0]:.0%} to {errors[-1]:.0%}) before any training."
-    )
+def _quality_line(run: Results, student: str, teacher: str, names: Sequence[str]) -> str:
+    for name in names:
+        mine, theirs = run.metric(student, name), run.metric(teacher, name)
+        if mine and theirs:
+            return (
+                f"{OWN_LABELS[name]} {story.estimate(mine)} ({label(teacher)} "
+                f"{story.estimate(theirs)})"
+            )
+    return ""
+
+
+SHORT = {
+    "parameters_total": "parameters",
+    "parameters_unet": "U-Net parameters",
+    "parameters_adapter": "ControlNet parameters",
+    "parameters_in_optimiser": "trained parameters",
+    "latency_s": "time per evaluation",
+    "train_step_s": "time per training step",
+    "train_memory_bytes": "training memory",
+}

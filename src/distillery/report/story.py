@@ -9,27 +9,44 @@ from collections.abc import Mapping
 from typing import Any
 
 from distillery.report.evidence import Results
+from distillery.report.families import FAMILIES, family_of
 
 TINY = 5e-5
-STUDENT, TEACHER = "unet/elr", "teacher/guided"
+TEACHER = "teacher/guided"
 # Metric, what it counts, whether a share in percent reads well.
 QUALITIES = (
     ("reader_shape", "draws {} of the shapes asked for", "its teacher draws {}", True),
+    ("edge_f1", "follows the edges with an F1 of {}", "its teacher with {}", False),
     ("clip_score", "has a CLIP score of {}", "its teacher has {}", False),
     ("kid", "has a KID of {} to real images", "its teacher has {}", False),
+)
+TILES = (
+    ("parameters_unet", "U-Net parameters"),
+    ("parameters_adapter", "ControlNet parameters"),
+    ("parameters_total", "parameters of the pipeline"),
+    ("macs", "operations per evaluation"),
+    ("latency_s", "time per evaluation"),
 )
 
 
 def main_student(results: Results) -> str | None:
-    """The student the page is about: ELR's, or the first one there is."""
-    students = [v for v in results.variants() if not v.startswith("teacher/")]
-    return STUDENT if STUDENT in students else next(iter(students), None)
+    """The student the page is about: the whole one, ELR's, or the first there is."""
+    variants = results.variants()
+    mains = [student for f in FAMILIES if (student := f.main_student(variants))]
+    others = [variant for variant in variants if not variant.startswith("teacher/")]
+    return next(iter([*mains, *others]), None)
+
+
+def teacher_of(student: str | None) -> str:
+    """What a student is compared with."""
+    family = family_of(student or "")
+    return family.teacher if family else TEACHER
 
 
 def main_quality(results: Results, student: str) -> tuple | None:
     """The first of `QUALITIES` that both models have."""
     for quality in QUALITIES:
-        if results.metric(student, quality[0]) and results.metric(TEACHER, quality[0]):
+        if results.metric(student, quality[0]) and results.metric(teacher_of(student), quality[0]):
             return quality
     return None
 
@@ -39,15 +56,19 @@ def headline(results: Results) -> str:
     student = main_student(results)
     if student is None:
         return "No student has been evaluated yet."
+    is_whole = student.startswith("whole/")
     parts = []
-    if (fewer := reduction(results, student, "parameters_unet")) is not None:
+    size = "parameters_total" if is_whole else "parameters_unet"
+    if (fewer := reduction(results, student, size)) is not None:
         word = "fewer" if fewer >= 0 else "more"
         parts.append(f"has {abs(fewer):.0%} {word} parameters than its teacher")
     if quality := main_quality(results, student):
         name, mine, theirs, is_share = quality
-        values = [_shown(results.metric(v, name)["value"], is_share) for v in (student, TEACHER)]
+        pair = (student, teacher_of(student))
+        values = [_shown(results.metric(v, name)["value"], is_share) for v in pair]
         parts.append(f"{mine.format(values[0])}; {theirs.format(values[1])}")
-    return f"The student U-Net {' and '.join(parts)}." if parts else "Nothing was measured yet."
+    who = "The whole student" if is_whole else "The student U-Net"
+    return f"{who} {' and '.join(parts)}." if parts else "Nothing was measured yet."
 
 
 def _shown(value: float, is_share: bool) -> str:
@@ -59,7 +80,7 @@ def certainty(results: Results) -> str:
     student = main_student(results)
     if student is None or (quality := main_quality(results, student)) is None:
         return ""
-    mine, theirs = (results.metric(v, quality[0]) for v in (student, TEACHER))
+    mine, theirs = (results.metric(v, quality[0]) for v in (student, teacher_of(student)))
     low = mine["ci_low"] - theirs["ci_high"]
     high = mine["ci_high"] - theirs["ci_low"]
     apart = "The intervals do not overlap" if low > 0 or high < 0 else "The intervals overlap"
@@ -73,40 +94,35 @@ def certainty(results: Results) -> str:
 
 def reduction(results: Results, student: str, quantity: str) -> float | None:
     """1 - student / teacher of a cost, or None."""
-    mine, theirs = (results.metric(v, quantity) for v in (student, TEACHER))
+    mine, theirs = (results.metric(v, quantity) for v in (student, teacher_of(student)))
     return None if not mine or not theirs else 1 - mine["value"] / theirs["value"]
 
 
 def key_numbers(results: Results) -> list[dict[str, str]]:
-    """Tiles: {"value", "what", "detail"}."""
+    """Tiles of the main student: {"value", "what", "detail"}."""
     if (student := main_student(results)) is None:
         return []
     tiles = []
-    for quantity, what in (
-        ("parameters_unet", "U-Net parameters"),
-        ("parameters_total", "parameters of the pipeline"),
-        ("macs", "operations per evaluation"),
-        ("latency_s", "time per evaluation"),
-    ):
-        mine, theirs = (results.metric(v, quantity) for v in (student, TEACHER))
-        if mine and theirs:
-            share = mine["value"] / theirs["value"] - 1
+    for quantity, what in TILES:
+        mine, theirs = (results.metric(v, quantity) for v in (student, teacher_of(student)))
+        if mine and theirs and theirs["value"] and mine["value"]:
             tiles.append(
-                {"value": _change(share), "what": what,
-                 "detail": f"{_pretty(quantity, theirs)} → {_pretty(quantity, mine)}"}
+                {"value": change(mine["value"] / theirs["value"] - 1), "what": what,
+                 "detail": f"{pretty(quantity, theirs)} → {pretty(quantity, mine)}"}
             )  # fmt: skip
     return tiles
 
 
-def _change(share: float) -> str:
-    """`−56%`, `+4%`, `±0%`."""
+def change(share: float) -> str:
+    """A share as a signed percentage: `−56%`, `+4%`, `±0%`."""
     return f"{share:+.0%}".replace("-", "−") if round(share, 2) else "±0%"
 
 
-def _pretty(quantity: str, metric: Mapping[str, Any]) -> str:
+def pretty(quantity: str, metric: Mapping[str, Any]) -> str:
+    """A cost with its unit."""
     if quantity.endswith("_s"):
         return f"{number(1000 * metric['value'])} ms"
-    return si(metric["value"])
+    return si(metric["value"]) + ("B" if "bytes" in quantity else "")
 
 
 def si(value: float) -> str:

@@ -1,34 +1,47 @@
 """The papers' tables beside ours, as rows and as CSV.
 
-In: results and `papers.yaml`. Out: rows with the contract's columns, one per (row, metric,
-setting). A value that is not there is an empty cell, never a zero.
+In: results, full-size profiles and `papers.yaml`. Out: rows with the contract's columns, one per
+(row, metric, setting). A value that is not there is an empty cell, never a zero.
 """
 
 import csv
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from distillery.report import story
-from distillery.report.evidence import Results, label
+from distillery.report.evidence import Results
+from distillery.report.families import label
 
 COLUMNS = (
     "row", "metric", "unit", "direction", "paper", "paper_pm", "ours", "std", "ci_low", "ci_high",
     "n", "seeds", "setting", "source",
 )  # fmt: skip
 PAPERS_FILE = Path(__file__).with_name("papers.yaml")
-MILLION = 1e6
-# Ours beside the paper's metrics: (direction, unit).
+# Ours beside the papers' metrics: (direction, unit).
 OWN_METRICS = {
     "fid_extrapolated": ("down", ""),
     "kid": ("down", ""),
     "prediction_distance": ("down", "of the teacher's energy"),
+    "fid_extrapolated_teacher": ("down", ""),
     "kid_teacher": ("down", ""),
     "fid_teacher": ("down", ""),
+    "clip_score": ("up", ""),
+    "edge_f1": ("up", ""),
+    "edge_precision": ("up", ""),
+    "edge_recall": ("up", ""),
+    "edge_nmse": ("down", ""),
+    "edge_nmse_symmetric": ("down", ""),
+    "miou": ("up", ""),
+    "sketch_clip_score": ("up", ""),
     "psnr": ("up", "dB"),
     "ssim": ("up", ""),
+    "lpips": ("down", ""),
+    "psnr_pair": ("up", "dB"),
+    "ssim_pair": ("up", ""),
+    "lpips_pair": ("down", ""),
     "reader_colour": ("up", ""),
     "reader_shape": ("up", ""),
     "reader_pair": ("up", ""),
@@ -40,65 +53,123 @@ PARAMETERS = {
     "macs": "MAC",
 }  # fmt: skip
 SPEED = {"latency_s": "s", "train_step_s": "s", "memory_bytes": "B", "train_memory_bytes": "B"}
-ANALYTIC = {"teacher/guided": "sd21/dense", "unet/standard_no_kd": "sd21/dense"}
+_NUMBERS = ("ours", "std", "ci_low", "ci_high")
+_MEASURED = (*_NUMBERS, "n", "seeds", "source")
 
 Row = dict[str, Any]
 
 
+@functools.cache
 def read_papers() -> dict[str, Any]:
     """The printed tables."""
     return yaml.safe_load(PAPERS_FILE.read_text(encoding="utf-8"))
 
 
-def elr_table1(all_results: Sequence[Results]) -> list[Row]:
-    """Table 1 of ELR-Diffusion: the paper's metrics, then ours, for every setting and variant."""
-    printed = read_papers()["elr_table1"]
+def printed_table(
+    name: str, all_results: Sequence[Results], full_size: Sequence[Results] = ()
+) -> list[Row]:
+    """A paper's table: its metrics, then ours, for every setting and variant; then full size.
+
+    Variants of the table's family that the paper does not have follow its own.
+    """
+    printed = read_papers()[name]
     rows = []
     for results in all_results:
-        variants = [*printed["rows"], *(v for v in results.variants() if v not in printed["rows"])]
-        for variant in variants:
-            paper = printed["rows"].get(variant, {})
-            for name, about in printed["metrics"].items():
-                rows.append(_paper_row(results, variant, name, about, paper.get(name)))
-            for name, (direction, unit) in OWN_METRICS.items():
-                if results.metric(variant, name):
-                    rows.append(_row(results, variant, name, unit, direction))
-    return rows + _analytic_rows(all_results, printed)
+        for variant in table_variants(printed, results):
+            for metric, about in printed["metrics"].items():
+                row = _printed_cell(results, variant, metric, about, about.get("saving_over"))
+                rows.append({**row, **_printed_words(printed, variant, metric)})
+            for metric, (direction, unit) in OWN_METRICS.items():
+                if metric not in printed["metrics"] and results.metric(variant, metric):
+                    row = _row(results, variant, metric, unit, direction)
+                    rows.append({**row, **_printed_words(printed, variant, metric)})
+    return rows + _full_size_rows(printed, full_size)
 
 
-def _paper_row(results: Results, variant: str, name: str, about: dict, paper: float | None) -> Row:
-    if name == "params":
-        row = _row(results, variant, "parameters_total", about["unit"], about["direction"])
-        return {**_in_millions(row), "metric": "params", "paper": _cell(paper)}
-    row = _row(results, variant, name, about["unit"], about["direction"])
-    return {**row, "paper": _cell(paper)}
+def elr_table1(all_results: Sequence[Results], full_size: Sequence[Results] = ()) -> list[Row]:
+    """Table 1 of ELR-Diffusion."""
+    return printed_table("elr_table1", all_results, full_size)
 
 
-def _analytic_rows(all_results: Sequence[Results], printed: dict) -> list[Row]:
-    """The paper's own architecture, counted without weights."""
-    about, rows = printed["metrics"]["params"], []
-    for variant, paper in printed["rows"].items():
-        model = ANALYTIC.get(variant, "sd21/low_rank")
-        row = _row(all_results[0], model, "parameters_total", about["unit"], about["direction"])
-        if row["ours"] != "":
-            rows.append(
-                {**_in_millions(row), "row": row_name(variant), "metric": "params",
-                 "paper": _cell(paper["params"]), "setting": "sd21-analytic"}
-            )  # fmt: skip
-    return rows
+def table_variants(printed: Mapping[str, Any], results: Results) -> list[str]:
+    """The paper's rows, then what else was evaluated of the family, and of its teacher."""
+    family = printed["family"]
+    beside = {
+        "unet": ("teacher/unguided", "teacher/guided_offset"),
+        "guidance": ("teacher/guided", "teacher/unguided"),
+        "control": ("teacher/control_canny", "teacher/control_sketch",
+                    "teacher/control_segmentation"),
+        "controlnet": ("teacher/control_canny_offset",),
+    }.get(family, ())  # fmt: skip
+    others = [v for v in results.variants() if v in beside or v.startswith(f"{family}/")]
+    return list(dict.fromkeys([*printed["rows"], *others]))
 
 
-def profile_table(results: Results, quantities: dict[str, str]) -> list[Row]:
-    """Costs of every profiled model: `PARAMETERS` or `SPEED`."""
-    names = results.profile.get("metrics", {})
-    models = list(dict.fromkeys(name.rpartition("/")[0] for name in sorted(names)))
+def _full_size_rows(printed: Mapping[str, Any], full_size: Sequence[Results]) -> list[Row]:
+    """Costs at the paper's own architecture, where they were counted, predicted or measured."""
     rows = []
-    for model in models:
-        for quantity, unit in quantities.items():
-            if results.metric(model, quantity):
-                setting = "sd21-analytic" if model.startswith("sd21/") else results.setting
-                rows.append({**_row(results, model, quantity, unit, "down"), "setting": setting})
+    for results in full_size:
+        for variant, models in printed["counted_as"].items():
+            model = next((m for m in models if m in results.profiled()), None)
+            for metric, about in printed["metrics"].items() if model else ():
+                baseline = _baseline(printed, about, results)
+                row = _printed_cell(results, model, metric, about, baseline)
+                if row["ours"] != "":
+                    rows.append({**row, **_printed_words(printed, variant, metric)})
     return rows
+
+
+def _baseline(printed: Mapping[str, Any], about: Mapping[str, Any], results: Results) -> str | None:
+    """The model at full size that a saving is measured against."""
+    models = printed["counted_as"].get(about.get("saving_over"), ())
+    return next((model for model in models if model in results.profiled()), None)
+
+
+def _printed_cell(
+    results: Results, model: str, metric: str, about: Mapping[str, Any], baseline: str | None
+) -> Row:
+    """Our value for a printed column: a metric, or a sum of costs; a saving over `baseline`."""
+    if "of" not in about:
+        return _row(results, model, metric, about["unit"], about["direction"])
+    parts = [_row(results, model, q, about["unit"], about["direction"]) for q in about["of"]]
+    if any(part["ours"] == "" for part in parts):
+        return {**parts[0], **dict.fromkeys(_MEASURED, "")}
+    total = {**parts[0], **{k: sum(part[k] for part in parts) for k in _NUMBERS}}
+    if "saving_over" in about:
+        return _saving(total, baseline and results.metric(baseline, about["of"][0]))
+    return _scaled(total, about["scale"])
+
+
+def _saving(total: Row, base: Mapping[str, Any] | None) -> Row:
+    """100 (1 - model / baseline), empty for the baseline itself and without one."""
+    if not base or base["value"] == total["ours"]:
+        return {**total, **dict.fromkeys(_MEASURED, "")}
+    low, high = (100 * (1 - total[k] / base["value"]) for k in ("ci_high", "ci_low"))
+    share = 100 * (1 - total["ours"] / base["value"])
+    values = {"ours": share, "ci_low": low, "ci_high": high}
+    return {**total, "std": 0.0, **{k: round(v, 4) for k, v in values.items()}}
+
+
+def _printed_words(printed: Mapping[str, Any], variant: str, metric: str) -> Row:
+    """Row and metric as the table calls them, and what the paper prints there."""
+    paper = printed["rows"].get(variant, {})
+    return {
+        "row": row_name(variant, printed["family"]),
+        "metric": metric,
+        "paper": paper.get(metric, ""),
+        "paper_pm": paper.get(f"{metric}_pm", ""),
+    }
+
+
+def profile_table(all_results: Sequence[Results], quantities: dict[str, str]) -> list[Row]:
+    """Costs of every profiled model, at its own size and at full size: `PARAMETERS`, `SPEED`."""
+    return [
+        _row(results, model, quantity, unit, "down")
+        for results in all_results
+        for model in results.profiled()
+        for quantity, unit in quantities.items()
+        if results.metric(model, quantity)
+    ]
 
 
 def _row(results: Results, variant: str, metric: str, unit: str, direction: str) -> Row:
@@ -118,13 +189,8 @@ def _row(results: Results, variant: str, metric: str, unit: str, direction: str)
     }
 
 
-def _in_millions(row: Row) -> Row:
-    scaled = ("ours", "std", "ci_low", "ci_high")
-    return row | {k: round(row[k] / MILLION, 6) for k in scaled if row[k] != ""}
-
-
-def _cell(value: float | None) -> float | str:
-    return "" if value is None else value
+def _scaled(row: Row, scale: float) -> Row:
+    return row | {k: round(row[k] / scale, 6) for k in _NUMBERS if row[k] != ""}
 
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
@@ -145,34 +211,16 @@ def pivot(rows: Sequence[Row], setting: str) -> dict[str, dict[str, Row]]:
     return table
 
 
-def row_name(variant: str) -> str:
-    """A variant's name in the tables: `elr`, `teacher`, `teacher_unguided`, `sd21_dense`."""
-    if variant == "teacher/guided":
+def row_name(variant: str, family: str = "unet") -> str:
+    """A variant's name in a family's table (`elr`, `teacher`, `teacher_unguided`), and in those of
+    all families, where only the U-Nets stand without their family's name (`control_elr`)."""
+    canny = family in ("control", "controlnet")
+    if variant == ("teacher/control_canny" if canny else "teacher/guided"):
         return "teacher"
-    return variant.removeprefix("unet/").replace("/", "_")
+    return variant.removeprefix(f"{family}/").replace("/", "_")
 
 
-def row_label(variant: str) -> str:
+def row_label(variant: str, table: str = "elr_table1") -> str:
     """The paper's name for a variant, or ours."""
-    printed = read_papers()["elr_table1"]["rows"].get(variant)
+    printed = read_papers()[table]["rows"].get(variant)
     return printed["label"] if printed else label(variant)
-
-
-def markdown(results: Results, metrics: Mapping[str, str]) -> str:
-    """A Markdown table of one run, for a README: {metric: column title}, values with intervals."""
-    lines = [
-        f"| model | U-Net parameters | {' | '.join(metrics.values())} |",
-        "|---|---:|" + "---:|" * len(metrics),
-    ]
-    for variant in results.variants():
-        cells = [_markdown_cell(results.metric(variant, name)) for name in metrics]
-        size = results.metric(variant, "parameters_unet")
-        count = f"{size['value'] / MILLION:.2f}M" if size else "—"
-        lines.append(f"| {label(variant)} | {count} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _markdown_cell(metric: Mapping[str, Any] | None) -> str:
-    if metric is None:
-        return "—"
-    return f"{story.estimate(metric)} ({story.interval(metric)})"

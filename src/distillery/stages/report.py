@@ -14,9 +14,9 @@ from distillery.stage import In, Out, stage
 )  # fmt: skip
 def report(
     params: Params, run: Run, curated: In, selection: In, init: In, models: In, samples: In,
-    metrics: In, results: In, reports: Out,
+    metrics: In, results: In, reports: Out, conditions: In | None = None,
 ) -> None:  # fmt: skip
-    """Write index.html, claims.json and tables/*.csv."""
+    """Write index.html, claims.json, tables/*.csv and cards/<family>/<variant>.md."""
     facts = [
         ("data", params.ingest.source),
         ("resolution", f"{params.data.resolution_px} px"),
@@ -30,7 +30,7 @@ def report(
         ("feature extractor", params.evaluate.feature_extractor),
     ]
     build_report(
-        Folders(curated, selection, init, models, samples, metrics, results),
+        Folders(curated, selection, init, models, samples, metrics, results, conditions),
         reports,
         title=params.report.title,
         source=params.ingest.source,

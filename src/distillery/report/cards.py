@@ -1,0 +1,114 @@
+"""A model card per trained model, as Markdown.
+
+In: a run's metrics, training histories, data funnel and settings. Out: `<family>/<variant>.md`,
+each ready to become a model folder's README.md (Hugging Face's front matter; diffusers' headings).
+What was not measured is said to be missing.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from distillery.artifacts import read_json
+from distillery.report import story
+from distillery.report.evidence import Results
+from distillery.report.families import FAMILIES, Family, label
+from distillery.report.sections import OWN_LABELS
+
+SIZES = {
+    "parameters_unet": "U-Net parameters",
+    "parameters_adapter": "adapter or ControlNet parameters",
+    "parameters_total": "parameters of the pipeline",
+    "bytes_on_disk": "size in float32",
+    "macs": "multiply-accumulates per evaluation",
+}
+_HERE = Path(__file__).parent
+
+
+def write_cards(
+    folder: Path,
+    run: Results,
+    models: Path,
+    selection: Path,
+    facts: Sequence[tuple[str, Any]],
+) -> int:
+    """Write the cards of every evaluated student; returns how many there are."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    template = environment.get_template("card.md")
+    funnel = read_json(selection / "funnel.json")
+    found = [(f, variant) for f in FAMILIES for variant in run.variants(f.name)]
+    for family, variant in found:
+        path = folder / f"{variant}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        card = _card(family, variant, run, models, funnel, dict(facts))
+        path.write_text(template.render(card), encoding="utf-8")
+    return len(found)
+
+
+def _card(
+    family: Family,
+    variant: str,
+    run: Results,
+    models: Path,
+    funnel: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    training = models / variant / "training.json"
+    settings = read_json(training)["settings"] if training.is_file() else {}
+    return {
+        "title": label(variant),
+        "variant": variant,
+        "family": family,
+        "base": facts.get("teacher", "teacher"),
+        "facts": facts,
+        "funnel": funnel,
+        "settings": dict(_flat(settings)),
+        "rows": _rows(family, variant, run),
+        "sizes": _sizes(variant, run),
+        "skipped": run.metrics[variant]["skipped"],
+        "few_seeds": len(run.seeds) < 3,
+        "teacher": label(family.teacher),
+    }
+
+
+def _flat(settings: Mapping[str, Any], start: str = "") -> list[tuple[str, Any]]:
+    """Nested settings as dotted names."""
+    found = []
+    for name, value in sorted(settings.items()):
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{start}{name}.")
+        else:
+            found.append((f"{start}{name}", value))
+    return found
+
+
+def _rows(family: Family, variant: str, run: Results) -> list[dict[str, str]]:
+    rows = []
+    for name, metric in sorted(run.metrics[variant]["metrics"].items()):
+        theirs = run.metric(family.teacher, name)
+        rows.append(
+            {
+                "name": OWN_LABELS.get(name, name.replace("_", " ")),
+                "value": f"{story.estimate(metric)} ({story.interval(metric)})",
+                "teacher": story.estimate(theirs) if theirs else "—",
+                "n": metric["n"],
+                "seeds": len(metric["seeds"]),
+            }
+        )
+    return rows
+
+
+def _sizes(variant: str, run: Results) -> dict[str, str]:
+    return {
+        text: story.pretty(name, metric)
+        for name, text in SIZES.items()
+        if (metric := run.metric(variant, name))
+    }

@@ -1,0 +1,108 @@
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from fake_run import make_run
+
+from distillery.commands.compare import compare
+from distillery.errors import DistilleryError
+from distillery.report.compare import MISSING, compare_runs
+
+PARAMS = "seed: 0\npaths: {metrics: metrics}\ntraining: {steps: 200, lr: 0.002}\n"
+
+
+def _run(folder: Path) -> Path:
+    make_run(folder, with_committed=False, families=False)
+    (folder / "params.yaml").write_text(PARAMS)
+    return folder
+
+
+def _change(folder: Path, name: str, by: float) -> None:
+    path = folder / "metrics" / "unet" / "elr.json"
+    values = json.loads(path.read_text())
+    for key in ("value", "ci_low", "ci_high"):
+        values["metrics"][name][key] += by
+    path.write_text(json.dumps(values))
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _run(tmp_path_factory.mktemp("before"))
+
+
+@pytest.fixture
+def after(before: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(before, tmp_path / "after"))
+
+
+def test_a_run_does_not_differ_from_itself(before: Path):
+    found = compare_runs(str(before), str(before))
+    assert found.params == {}
+    assert found.moves
+    assert not any(move.moved for move in found.moves)
+    assert (found.only_before, found.only_after) == ([], [])
+
+
+def test_only_what_leaves_its_interval_has_moved(before: Path, after: Path):
+    _change(after, "reader_shape", -0.3)
+    _change(after, "kid", 0.001)
+    found = compare_runs(str(before), str(after))
+    moved = {(move.model, move.metric): move for move in found.moves if move.moved}
+    assert set(moved) == {("unet/elr", "reader_shape")}
+    move = moved["unet/elr", "reader_shape"]
+    assert move.difference == pytest.approx(-0.3)
+    assert move.ci[0] < -0.3 < move.ci[1] < 0
+
+
+def test_params_are_compared_by_their_dotted_keys(before: Path, after: Path):
+    changed = PARAMS.replace("200", "400").replace("seed: 0\n", "")
+    (after / "params.yaml").write_text(changed)
+    found = compare_runs(str(before), str(after))
+    assert found.params == {"seed": [0, MISSING], "training.steps": [200, 400]}
+
+
+def test_models_of_one_run_are_named(before: Path, after: Path):
+    (after / "metrics" / "unet" / "svd_only.json").unlink()
+    found = compare_runs(str(before), str(after))
+    assert "unet/svd_only kid" in found.only_before
+    assert found.only_after == []
+
+
+def test_text_and_json_say_the_same(before: Path, after: Path):
+    _change(after, "kid", 2.0)
+    text = compare(str(before), str(after), as_json=False)
+    assert "metrics: 1 of" in text
+    assert "unet/elr kid  0.0550 -> 2.06" in text
+    values = json.loads(compare(str(before), str(after), as_json=True))
+    assert [m["metric"] for m in values["moves"] if m["moved"]] == ["kid"]
+
+
+def test_what_is_no_run_is_refused(before: Path, tmp_path: Path):
+    with pytest.raises(DistilleryError, match="neither a folder nor a revision"):
+        compare_runs(str(before), "no-such-revision", tmp_path)
+    with pytest.raises(DistilleryError, match=r"params\.yaml: not found"):
+        compare_runs(str(before), str(tmp_path))
+
+
+def test_revisions_of_a_repository_are_compared(before: Path, tmp_path: Path):
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True,
+                       capture_output=True)  # fmt: skip
+
+    shutil.copytree(before / "metrics", tmp_path / "metrics")
+    shutil.copyfile(before / "params.yaml", tmp_path / "params.yaml")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    git("tag", "first")
+    _change(tmp_path, "kid", 2.0)
+    git("commit", "-qam", "second")
+    found = compare_runs("first", "HEAD", tmp_path)
+    assert [(m.model, m.metric) for m in found.moves if m.moved] == [("unet/elr", "kid")]
+    git("rm", "-rq", "metrics")
+    git("commit", "-qm", "no metrics")
+    with pytest.raises(DistilleryError, match="no metrics in Git"):
+        compare_runs("first", "HEAD", tmp_path)
