@@ -205,3 +205,23 @@ class HadamardConv2d(nn.Module):
 
     def _wide_factors(self) -> Sequence[Tensor]:
         return [factor.detach().double() for factor in self.factors]
+
+
+def plan_hadamard_ranks(
+    model: nn.Module, rank: int | None, endings: Sequence[str]
+) -> dict[str, int]:
+    """{name: rank} for the convolutions of `model` whose name is, or ends in, one of `endings`.
+
+    Ranks are those of `rank_limit`; a convolution that would not get smaller is left out. Empty if
+    `rank` is None. Raises DistilleryError if no convolution has such a name.
+    """
+    if rank is None:
+        return {}
+    ranks = {
+        name: rank_limit(LayerShape(conv.out_channels, conv.weight[0].numel()), rank)
+        for name, conv in model.named_modules()
+        if isinstance(conv, nn.Conv2d) and f".{name}".endswith(tuple(f".{e}" for e in endings))
+    }
+    if not ranks:
+        raise DistilleryError(f"hadamard_convs: no convolution ends in {', '.join(endings)}")
+    return {name: limit for name, limit in ranks.items() if limit}

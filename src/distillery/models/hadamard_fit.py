@@ -4,7 +4,6 @@ In: a matrix and starting factors, float64. Out: factors and the relative error 
 which never increases. No layers here: `hadamard` has them.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -89,8 +88,8 @@ def _improve_rows(matrix: Tensor, mask: Tensor, x: Tensor, y: Tensor) -> Tensor:
     squares = mask.square()
     pairs = (y[:, None] * y[None, :]).reshape(rank * rank, -1)
     normal = (squares @ pairs.T).reshape(-1, rank, rank)
-    mean = normal.diagonal(dim1=1, dim2=2).mean(1).clamp_min(math.ulp(0.0))
-    normal.diagonal(dim1=1, dim2=2).add_(_DAMPING * mean[:, None] + 1e-300)
+    diagonal = normal.diagonal(dim1=1, dim2=2)
+    diagonal += _DAMPING * diagonal.mean(1, keepdim=True) + torch.finfo(normal.dtype).tiny
     step, _ = torch.linalg.solve_ex(normal, ((residual * mask) @ y.T)[..., None])
     moved = x + torch.nan_to_num(step[..., 0])
     before = residual.square().sum(1)

@@ -2,10 +2,9 @@
 
 In: a down or middle block of `diffusers`, whose layers are taken over under the same parameter
 names. Out: blocks that return the activation after every layer. A modulation follows every ResNet
-and every transformer, none a downsampler.
+and every transformer, none a downsampler. Also what stands between the blocks and the U-Net.
 """
 
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -68,8 +67,27 @@ class StudentMidBlock(_ModulatedBlock):
 
     def forward(self, h: Tensor, temb: Tensor, text: dict[str, Any]) -> Tensor:
         """The activation at the end."""
-        for index, _ in enumerate(zip_longest(self.resnets, self.attentions)):
+        for index in range(len(self.resnets)):
             h = self._resnet(index, h, temb)
             if index < len(self.attentions):
                 h = self._attention(index, h, temb, text)
         return h
+
+
+def zero_projection(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """A 1 x 1 convolution that gives zeros, until it is trained."""
+    projection = nn.Conv2d(in_channels, out_channels, 1)
+    nn.init.zeros_(projection.weight)
+    nn.init.zeros_(projection.bias)
+    return projection
+
+
+def scaled(residuals: list[Tensor], scale: float, guess_mode: bool) -> list[Tensor]:
+    """Residuals times `scale`; in guess mode from a tenth of it, the first, to all of it, the mid.
+
+    The factors of `ControlNetModel`, evenly spaced in the logarithm.
+    """
+    scales = [scale] * len(residuals)
+    if guess_mode:
+        scales = (torch.logspace(-1, 0, len(residuals)) * scale).tolist()
+    return [residual * factor for residual, factor in zip(residuals, scales, strict=True)]

@@ -20,12 +20,22 @@ from diffusers.utils import apply_lora_scale
 from torch import Tensor, nn
 
 from distillery.errors import DistilleryError
-from distillery.models.hadamard import HadamardConv2d, rank_limit
-from distillery.models.layers import LayerShape
+from distillery.models.hadamard import HadamardConv2d, plan_hadamard_ranks
 from distillery.models.lowrank import assign_state
-from distillery.models.student_blocks import StudentDownBlock, StudentMidBlock
+from distillery.models.student_blocks import (
+    StudentDownBlock,
+    StudentMidBlock,
+    scaled,
+    zero_projection,
+)
 from distillery.models.student_init import start_from_teacher
-from distillery.models.student_outputs import check_map, default_map, encoder_points
+from distillery.models.student_outputs import (
+    Point,
+    check_map,
+    check_widths,
+    default_map,
+    encoder_points,
+)
 from distillery.models.student_presets import PRESETS, complete_settings, student_arguments
 
 __all__ = ["PRESETS", "StudentControlNet", "build_student"]
@@ -47,6 +57,15 @@ class StudentControlNet(ControlNetModel):
     output from the same place); `modulation`: a kind of `modulation.MODULATIONS`, after every
     ResNet and transformer; `hadamard_ranks`: {name of a convolution: rank}.
 
+    ```python
+    import torch
+    from diffusers import StableDiffusionControlNetPipeline
+    from distillery.models.student_controlnet import StudentControlNet
+    student = StudentControlNet.from_pretrained("models/controlnet/distilled")
+    pipeline = StableDiffusionControlNetPipeline.from_pretrained("teacher", controlnet=student)
+    pipeline("a red circle", image=torch.rand(1, 3, 64, 64)).images[0].save("controlled.png")
+    ```
+
     At first all residuals are exactly zero. Raises DistilleryError with the reason for widths that
     groups or heads do not divide, an output map that does not fit, an unknown layer.
     """
@@ -61,41 +80,29 @@ class StudentControlNet(ControlNetModel):
         hadamard_ranks: Mapping[str, int] | None = None,
         **controlnet_arguments: Any,
     ) -> None:
-        bound = inspect.signature(ControlNetModel.__init__).bind(
-            self, *args, **controlnet_arguments
-        )
+        bound = _base.bind(self, *args, **controlnet_arguments)
         bound.apply_defaults()
-        _check_widths(bound.arguments)
-        channels = tuple(bound.arguments["block_out_channels"])
-        layers = bound.arguments["layers_per_block"]
-        unet_channels = tuple(unet_channels or channels)
-        unet_layers = unet_layers_per_block or layers
-        if len(unet_channels) != len(channels):
-            raise DistilleryError(
-                f"channels: the student has {len(channels)} levels, the U-Net {len(unet_channels)}"
-            )
-        outputs = encoder_points(unet_channels, unet_layers)
-        sources = encoder_points(channels, layers)
-        output_map = check_map(
-            output_map or default_map(unet_channels, unet_layers, layers), outputs, sources
+        check_widths(bound.arguments)
+        channels, layers = (
+            bound.arguments["block_out_channels"],
+            bound.arguments["layers_per_block"],
         )
+        own = {
+            "unet_channels": tuple(channels if unet_channels is None else unet_channels),
+            "unet_layers_per_block": unet_layers_per_block or layers,
+            "modulation": modulation,
+            "hadamard_ranks": dict(sorted((hadamard_ranks or {}).items())),
+        }
+        if output_map is None:
+            output_map = default_map(own["unet_channels"], own["unet_layers_per_block"], layers)
+        sources = encoder_points(channels, layers)
+        outputs = encoder_points(own["unet_channels"], own["unet_layers_per_block"])
+        output_map = check_map(output_map, outputs, sources)
         super().__init__(*args, **controlnet_arguments)
         self._modulate(modulation, 4 * channels[0])
-        self._replace_convolutions(hadamard_ranks or {})
-        self._source_names = tuple(sources)
-        projections = [
-            _zero_projection(sources[source].channels, outputs[name].channels)
-            for name, source in output_map.items()
-        ]
-        self.controlnet_mid_block = projections.pop()
-        self.controlnet_down_blocks = nn.ModuleList(projections)
-        self.register_to_config(
-            unet_channels=unet_channels,
-            unet_layers_per_block=unet_layers,
-            output_map=output_map,
-            modulation=modulation,
-            hadamard_ranks=dict(sorted((hadamard_ranks or {}).items())),
-        )
+        self._replace_convolutions(own["hadamard_ranks"])
+        self._project(output_map, outputs, sources)
+        self.register_to_config(**own, output_map=output_map)
 
     def _modulate(self, kind: str, time_channels: int) -> None:
         blocks = [StudentDownBlock(block, kind, time_channels) for block in self.down_blocks]
@@ -108,6 +115,21 @@ class StudentControlNet(ControlNetModel):
             if name not in layers:
                 raise DistilleryError(f"hadamard_ranks: the student has no layer {name!r}")
             self.set_submodule(name, HadamardConv2d.like(layers[name], rank))
+
+    def _project(
+        self,
+        output_map: Mapping[str, str],
+        outputs: Mapping[str, Point],
+        sources: Mapping[str, Point],
+    ) -> None:
+        """One zero convolution per output, from its source's channels to the U-Net's."""
+        self._source_names = tuple(sources)
+        projections = [
+            zero_projection(sources[source].channels, outputs[name].channels)
+            for name, source in output_map.items()
+        ]
+        self.controlnet_mid_block = projections.pop()
+        self.controlnet_down_blocks = nn.ModuleList(projections)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
@@ -138,7 +160,7 @@ class StudentControlNet(ControlNetModel):
         full = complete_settings(settings)
         with init_empty_weights():
             dense = cls(**arguments)
-            ranks = _plan_ranks(dense, full["hadamard_rank"], full["hadamard_convs"])
+            ranks = plan_hadamard_ranks(dense, full["hadamard_rank"], full["hadamard_convs"])
             return cls(**arguments, hadamard_ranks=ranks) if ranks else dense
 
     @classmethod
@@ -205,7 +227,9 @@ class StudentControlNet(ControlNetModel):
         projections = [*self.controlnet_down_blocks, self.controlnet_mid_block]
         names = self.config.output_map.values()
         residuals = [p(sources[name]) for p, name in zip(projections, names, strict=True)]
-        *down, mid = self._scaled(residuals, conditioning_scale, guess_mode)
+        if self.config.global_pool_conditions:
+            residuals, guess_mode = [r.mean((2, 3), keepdim=True) for r in residuals], False
+        *down, mid = scaled(residuals, conditioning_scale, guess_mode)
         if not return_dict:
             return down, mid
         return ControlNetOutput(down_block_res_samples=down, mid_block_res_sample=mid)
@@ -229,15 +253,6 @@ class StudentControlNet(ControlNetModel):
             states += block(states[-1], temb, text)
         states.append(self.mid_block(states[-1], temb, text))
         return dict(zip(self._source_names, states, strict=True))
-
-    def _scaled(self, residuals: list[Tensor], scale: float, guess_mode: bool) -> list[Tensor]:
-        """Residuals by the conditioning scale; in guess mode from a tenth of it to all of it."""
-        if self.config.global_pool_conditions:
-            return [r.mean(dim=(2, 3), keepdim=True) * scale for r in residuals]
-        scales = [scale] * len(residuals)
-        if guess_mode:
-            scales = (torch.logspace(-1, 0, len(residuals)) * scale).tolist()
-        return [residual * factor for residual, factor in zip(residuals, scales, strict=True)]
 
 
 # diffusers reads the names of config entries from this signature.
@@ -266,43 +281,3 @@ def _init_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """The constructor's arguments in a config."""
     public = {key: value for key, value in config.items() if key != "_class_name"}
     return StudentControlNet.extract_init_dict(public)[0]
-
-
-def _zero_projection(in_channels: int, out_channels: int) -> nn.Conv2d:
-    projection = nn.Conv2d(in_channels, out_channels, 1)
-    nn.init.zeros_(projection.weight)
-    nn.init.zeros_(projection.bias)
-    return projection
-
-
-def _check_widths(arguments: Mapping[str, Any]) -> None:
-    """Refuse widths that norm groups or attention heads do not divide, with the reason."""
-    channels, groups = arguments["block_out_channels"], arguments["norm_num_groups"]
-    heads = arguments["num_attention_heads"] or arguments["attention_head_dim"]
-    heads = [heads] * len(channels) if isinstance(heads, int) else heads
-    for level, (width, num_heads) in enumerate(zip(channels, heads, strict=True)):
-        for number, what in ((groups, "norm groups"), (num_heads, "attention heads")):
-            if type(width) is not int or width < 1 or width % number:
-                raise DistilleryError(
-                    f"channels: {width} of level {level} are not divisible by {number} {what}; "
-                    f"the next below is {int(width) // number * number}"
-                )
-    if channels[0] % 2:
-        raise DistilleryError(f"channels: {channels[0]} of level 0 are odd; sines need pairs")
-
-
-def _plan_ranks(
-    student: StudentControlNet, rank: int | None, endings: Sequence[str]
-) -> dict[str, int]:
-    """{convolution: rank} of the 3 x 3 convolutions in the blocks whose name ends as wanted."""
-    if rank is None:
-        return {}
-    ranks = {}
-    for name, module in student.named_modules():
-        named = any(f".{name}".endswith(f".{ending}") for ending in endings)
-        if named and isinstance(module, nn.Conv2d):
-            shape = LayerShape(module.out_channels, module.weight[0].numel())
-            ranks[name] = rank_limit(shape, rank)
-    if not ranks:
-        raise DistilleryError(f"hadamard_convs: no convolution of the student ends in {endings}")
-    return {name: limit for name, limit in ranks.items() if limit}

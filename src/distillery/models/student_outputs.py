@@ -1,4 +1,4 @@
-"""Which inner activation of a student ControlNet feeds which of its outputs.
+"""A student ControlNet's widths, and which inner activation feeds which of its outputs.
 
 In: channels per level and layers per block, of the U-Net (outputs) and of the student (sources).
 Out: named points of an encoder, and an output map {output: source} that is known to be complete
@@ -7,6 +7,7 @@ and of matching resolutions. No modules here.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from distillery.errors import DistilleryError
 
@@ -61,6 +62,9 @@ def check_map(
     Raises DistilleryError if it leaves an output unfed, names an output or a source that does not
     exist, or feeds an output from another resolution.
     """
+    if outputs["mid"].num_halvings != sources["mid"].num_halvings:
+        levels = [points["mid"].num_halvings + 1 for points in (sources, outputs)]
+        raise DistilleryError(f"channels: {levels[0]} levels, but the U-Net has {levels[1]}")
     unknown = [name for name in output_map if name not in outputs]
     if unknown:
         raise DistilleryError(
@@ -82,3 +86,22 @@ def check_map(
                 f"{source.name} at 1/{2**source.num_halvings}; use one of {', '.join(fitting)}"
             )
     return {name: output_map[name] for name in outputs}
+
+
+def check_widths(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments of `ControlNetModel` with widths that groups or heads do not divide.
+
+    Raises DistilleryError that names the level, the width and the divisor.
+    """
+    channels, groups = arguments["block_out_channels"], arguments["norm_num_groups"]
+    heads = arguments["num_attention_heads"] or arguments["attention_head_dim"]
+    heads = [heads] * len(channels) if isinstance(heads, int) else heads
+    for level, (width, num_heads) in enumerate(zip(channels, heads, strict=True)):
+        for number, what in ((groups, "norm groups"), (num_heads, "attention heads")):
+            if type(width) is not int or width < 1 or width % number:
+                raise DistilleryError(
+                    f"channels: {width} of level {level} are not divisible by {number} {what}; "
+                    f"the next below is {int(width) // number * number}"
+                )
+    if channels[0] % 2:
+        raise DistilleryError(f"channels: {channels[0]} of level 0 are odd; sines need pairs")

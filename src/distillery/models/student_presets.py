@@ -2,8 +2,8 @@
 
 In: the config of a teacher ControlNet and settings such as a share of its channels. Out: the
 arguments of `StudentControlNet`. The teacher's config stands for the U-Net: a ControlNet has its
-encoder's widths. Named students: distillation of ControlNets (`docs/controlnet.md`), and one of our
-own, `distilled`.
+encoder's widths. Named students: the five of ControlNet knowledge distillation, whose sizes for
+Stable Diffusion 2.1 come out as published, and one of our own, `distilled`.
 """
 
 import inspect
@@ -11,9 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from diffusers import ControlNetModel
 
 from distillery.errors import DistilleryError
+from distillery.models.architectures import build_meta
 from distillery.models.modulation import MODULATIONS
 
 INITS = ("teacher", "random")
@@ -41,6 +43,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "modulation": "film",
         "hadamard_rank": 32,
     },
+    # Transformers take 55% of the teacher's MACs at SD 2.1's size, nearly all outside the middle,
+    # and the text reaches the U-Net anyway. 6.3 times fewer parameters, 9.3 times fewer MACs.
     "distilled": {
         "channels": 0.5,
         "layers_per_block": 1,
@@ -51,6 +55,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 PRESETS = {name: {**SETTINGS, **settings} for name, settings in PRESETS.items()}
 _WIDTH_TOLERANCE = 0.05
 _UNSUPPORTED = ("class_embed_type", "num_class_embeds", "addition_embed_type", "encoder_hid_dim")
+
+
+def meta_controlnet(architecture: str) -> ControlNetModel:
+    """The teacher ControlNet of an architecture by name (`sd15`, `sd21`), on the meta device."""
+    with torch.device("meta"):
+        return ControlNetModel.from_unet(
+            build_meta(architecture)["unet"], load_weights_from_unet=False
+        )
 
 
 def complete_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,6 +77,9 @@ def complete_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     for key, allowed in (("modulation", tuple(MODULATIONS)), ("init", INITS)):
         if full[key] not in allowed:
             raise DistilleryError(f"{key}: {full[key]!r} is unknown; use {', '.join(allowed)}")
+    for key in ("layers_per_block", "head_width", "norm_num_groups", "hadamard_rank"):
+        if full[key] is not None and (type(full[key]) is not int or full[key] < 1):
+            raise DistilleryError(f"{key}: {full[key]!r} is neither null nor a whole number from 1")
     return full
 
 
