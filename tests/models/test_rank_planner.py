@@ -62,7 +62,7 @@ def test_a_layer_of_low_rank_gets_less_than_one_of_full_rank():
 
 
 def test_budget_out_of_reach_names_the_range():
-    with pytest.raises(DistilleryError, match="80 .* to 800"):
+    with pytest.raises(DistilleryError, match=r"80 .* to 800"):
         allocate(dict.fromkeys("ab", np.ones(5)), dict.fromkeys("ab", Cost(40, 400)), 79)
 
 

@@ -112,7 +112,7 @@ _COMPONENTS = ("unet", "text_encoder", "vae")
 def _components(
     parts: Mapping[str, nn.Module], ranks: Mapping[str, int]
 ) -> dict[str, dict[str, int]]:
-    """{component: {"before", "after"}}: blocks of the U-Net, then its sum, the others, the total."""
+    """{component: {"before", "after"}}: blocks of the U-Net, its sum, the others, the total."""
     student = LowRankUNet2DConditionModel.empty(parts["unet"].config, ranks)
     found = {f"unet.{name}": _pair(m, student.get_submodule(name)) for name, m in _blocks(parts)}
     found["unet"] = _pair(parts["unet"], student)
