@@ -180,28 +180,31 @@ def _costs(name: str, unet: int, adapter: int, trained: int, latency: float) -> 
 def full_size(folder: Path) -> Path:
     """A file as `distillery profile` writes it: measured on a GPU, with predictions beside."""
 
-    def costs(memory: float, step: float, **counts: float) -> dict:
-        measured = {"train_memory_bytes": (memory, memory), "train_step_s": (step, step * 1.05)}
-        return {
-            name: {"value": v, "ci_low": v, "ci_high": high, "settings": {"basis": "measured"}}
-            for name, (v, high) in measured.items()
-        } | {n: {"value": v, "settings": {"basis": "counted"}} for n, v in counts.items()}
+    def row(memory: float | None, step: float, **counts: int) -> dict:
+        measured = {"seconds_per_iteration": step, "seconds_range": [step, step * 1.05]}
+        peak = {"peak_allocated_bytes": memory} if memory else {}
+        return {**measured, **peak, "parameters": counts, "predicted_bytes": {"peak": 9.4e9}}
 
     rows = {
-        "sd15/control/uni_controlnet": costs(
-            20e9, 0.9, parameters_unet=859_521_000, parameters_adapter=411_904_000,
-            parameters_in_optimiser=411_904_000),
-        "sd15/control/elr": costs(
-            9e9, 0.3, parameters_unet=361_000_000, parameters_adapter=180_000_000,
-            parameters_in_optimiser=66_000_000),
-        "sd15/guidance/full_finetune": costs(20e9, 0.4),
-        "sd15/guidance/full_distill": costs(23.3e9, 0.6),
-        "sd15/guidance/lora_finetune": {
-            "train_memory_bytes": {"value": 9.4e9, "settings": {"basis": "predicted"}}},
-        "sd15/guidance/lora_distill": costs(9.8e9, 0.5),
-    }  # fmt: skip
+        "uni_controlnet": row(
+            20e9, 0.9, unet=859_521_000, adapter=411_904_000, in_optimiser=411_904_000
+        ),
+        "elr": row(9e9, 0.3, unet=361_000_000, adapter=180_000_000, in_optimiser=66_000_000),
+        "full_finetune": row(20e9, 0.4),
+        "full_distill": row(23.3e9, 0.6),
+        "lora_finetune": row(None, 0.3),
+        "lora_distill": row(9.8e9, 0.5),
+        "controlnet_loha": row(8e9, 0.2, adapter=57_300_000),
+        "controlnet_teacher": row(14e9, 0.5, adapter=364_200_000),
+    }
     path = folder / "profile" / "2026-01-02-sd15.json"
-    record = {"date": "2026-01-02", "device": "A GPU", "versions": {}, "settings": {}, "rows": rows}
+    record = {
+        "date": "2026-01-02",
+        "device": "A GPU",
+        "versions": {},
+        "rows": rows,
+        "settings": {"preset": "sd15"},
+    }
     write_json(path, record)
     return path
 

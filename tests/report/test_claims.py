@@ -112,7 +112,8 @@ def test_rules_name_models_and_metrics_that_exist():
         m for table in read_papers().values() for ms in table["counted_as"].values() for m in ms
     }
     size |= {f"sd15/guidance/teacher_{kind}" for kind in ("two_calls", "batched")}
-    size |= {"sd21/whole/student", "sd21/whole/teacher"}
+    size |= {f"{start}whole/{name}" for start in ("", "sd21/") for name in ("student", "teacher")}
+    size |= {"guidance/lora_distill", "guidance/teacher_two_calls"}
     for claim in read_claims():
         if claim["rule"] is None:
             assert claim["reason"]

@@ -67,7 +67,8 @@ def build_report(
     run = own_size(whole)
     full_size = read_full_size(whole, folders.results)
     committed = judged_on(read_committed(folders.results))
-    claims = judge_all(whole, committed, full_size)
+    on_gpu = [size for size in full_size if not size.setting.endswith("-cpu")]
+    claims = judge_all(whole, committed, on_gpu)
     rows = _tables(run, committed, full_size)
     histories = _histories(folders.models)
     gallery = read_gallery(
@@ -139,12 +140,14 @@ def _plots(run: Results) -> dict[str, Any]:
         own = run.variants(family.name)
         main = family.main_student(own)
         beside = [v for v in TEACHERS if v in run.variants()]
-        if family.name == "whole":
-            beside += [student for f in FAMILIES[1:] if (student := f.main_student(run.variants()))]
+        is_whole = family.name == "whole"
+        replaced = (family.teacher, family.cost_baseline) if is_whole else None
+        others = [student for f in FAMILIES[1:] if (student := f.main_student(run.variants()))]
         for quality in family.qualities if own else ():
             for cost in family.costs:
-                variants = [*beside, *own]
-                drawing = figures.quality_against_cost(run, quality, cost, variants, main)
+                is_total = is_whole and cost == "parameters_total"
+                variants = [*beside, *(others if is_total else ()), *own]
+                drawing = figures.quality_against_cost(run, quality, cost, variants, main, replaced)
                 if drawing:
                     plots[f"{family.name} {quality} {cost}"] = drawing
     used = [set(column) for column in zip(*(key.split() for key in plots), strict=True)]

@@ -47,7 +47,7 @@ def judge(
         return entry | {"scope": THIS_RUN, "this_run": None} | nothing(claim["reason"])
     rule = claim["rule"]
     entry |= {"metric": rule["metric"], "compares": [rule["model"], rule["than"]]}
-    if claim["kind"] == "exact" or rule.get("at") == "full size":
+    if claim["kind"] == "exact" or "at" in rule:
         decided = _exact(rule, [run, *full_size])
         return entry | {"scope": THIS_RUN, "this_run": None} | decided
     beside = _all_of(rule, lambda one: _compared(one, run))

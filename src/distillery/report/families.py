@@ -38,6 +38,9 @@ LABELS = {
     "guidance/full_distill": "Full distillation",
     "guidance/lora_finetune": "LoRA fine-tuning",
     "guidance/lora_distill": "LoRA distillation",
+    "guidance/teacher_batched": "Guided teacher, one batched call",
+    "guidance/teacher_two_calls": "Guided teacher, two calls",
+    "whole/teacher": "Guided teacher with ControlNet",
     "teacher": "Teacher",
     "sd21/dense": "Stable Diffusion 2.1",
     "sd21/low_rank": "SD 2.1, low-rank U-Net",
@@ -79,6 +82,7 @@ FAMILIES = (
         ("whole/student",),
         ("reader_shape", "edge_f1", "kid"),
         ("parameters_total", "latency_s"),
+        "whole/teacher",
     ),
     Family(
         "unet",

@@ -79,11 +79,16 @@ def to_svg(figure: Figure, title: str) -> str:
 
 
 def quality_against_cost(
-    results: Results, quality: str, cost: str, variants: Sequence[str], main: str | None
+    results: Results,
+    quality: str,
+    cost: str,
+    variants: Sequence[str],
+    main: str | None,
+    beside: tuple[str, str] | None = None,
 ) -> str | None:
     """A point per model with its interval, `main` in colour; None where fewer than two are
-    measured."""
-    points = _points(results, quality, cost, variants)
+    measured. `beside`: a model, and the one whose costs are taken for it where they are known."""
+    points = _points(results, quality, cost, variants, beside)
     if len(points) < 2:
         return None
     with mpl.rc_context(STYLE):
@@ -107,12 +112,18 @@ def quality_against_cost(
 
 
 def _points(
-    results: Results, quality: str, cost: str, variants: Sequence[str]
+    results: Results,
+    quality: str,
+    cost: str,
+    variants: Sequence[str],
+    beside: tuple[str, str] | None,
 ) -> list[tuple[str, float, dict]]:
     scale = next((s for name, s in SCALES.items() if cost.startswith(name)), 1.0)
     found = []
     for variant in variants:
         metric, price = results.metric(variant, quality), results.metric(variant, cost)
+        if beside and variant == beside[0]:
+            price = results.metric(beside[1], cost) or price
         if metric and price and not variant.endswith(SUFFIX_OFFSET):
             found.append((variant, price["value"] * scale, metric))
     return found

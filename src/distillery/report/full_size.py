@@ -18,7 +18,6 @@ ARCHITECTURES = ("sd15", "sd21", "sd-turbo")
 ANALYTIC = "analytic"
 FOLDER = "profile"
 _REMEDY = "write it again with distillery profile --json"
-_COUNTED = ("parameters_", "bytes_on_disk", "macs")
 
 
 def own_size(run: Results) -> Results:
@@ -54,12 +53,13 @@ def _costs(run: Results) -> Mapping[str, Any]:
 def _read_file(path: Path) -> list[Results]:
     values = read_json(path, remedy=_REMEDY)
     try:
-        device, rows = values["device"], values["rows"]
+        device, architecture = values["device"], Path(values["settings"]["preset"]).name
         settings: dict[str, dict[str, Any]] = {}
-        for name, row in rows.items():
-            for quantity, metric in _quantities(row, values).items():
-                setting = _setting(name.split("/")[0], device, metric["settings"]["basis"])
-                settings.setdefault(setting, {})[f"{name}/{quantity}"] = metric
+        for name, row in values["rows"].items():
+            for quantity, metric in _quantities(row).items():
+                setting = _setting(architecture, device, metric["settings"]["basis"])
+                model = f"{architecture}/{_model(name)}"
+                settings.setdefault(setting, {})[f"{model}/{quantity}"] = metric
     except (KeyError, TypeError, AttributeError) as error:
         raise DistilleryError(f"{path}: not a profile ({error!r}); {_REMEDY}") from None
     return [
@@ -68,36 +68,36 @@ def _read_file(path: Path) -> list[Results]:
     ]
 
 
-def _quantities(row: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A row's quantities in the form of metrics; bare numbers are predicted, or counted."""
-    found = {}
-    for name, value in row.items():
-        if isinstance(value, Mapping) and "value" in value and value["value"] is not None:
-            found[name] = _metric(name, **{k: value[k] for k in value if k in _FIELDS})
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[name] = _metric(name, value)
+def _model(row: str) -> str:
+    """`controlnet/loha` of the row `controlnet_loha`, `guidance/lora_distill` of `lora_distill`."""
+    for start in ("controlnet", "unet"):
+        if row.startswith(f"{start}_"):
+            return f"{start}/{row.removeprefix(f'{start}_')}"
+    is_guidance = row.startswith(("lora_", "full_"))
+    return f"{'guidance' if is_guidance else 'control'}/{row}"
+
+
+def _quantities(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's costs in the form of metrics; what it does not have is left out."""
+    found = {
+        name if name.startswith("bytes") else f"parameters_{name}": _metric(count, "counted")
+        for name, count in row.get("parameters", {}).items()
+    }
+    if seconds := row.get("seconds_per_iteration"):
+        low, high = row.get("seconds_range", (seconds, seconds))
+        found["train_step_s"] = _metric(seconds, "measured", low, high)
+    if peak := row.get("peak_allocated_bytes"):
+        found["train_memory_bytes"] = _metric(peak, "measured")
+    elif "predicted_bytes" in row:
+        found["train_memory_bytes"] = _metric(row["predicted_bytes"]["peak"], "predicted")
     return found
 
 
-_FIELDS = ("value", "std", "ci_low", "ci_high", "n", "seeds", "settings", "basis")
-
-
 def _metric(
-    name: str,
-    value: float,
-    std: float = 0.0,
-    ci_low: float | None = None,
-    ci_high: float | None = None,
-    n: int = 1,
-    seeds: Sequence[int] = (),
-    settings: Mapping[str, Any] | None = None,
-    basis: str | None = None,
+    value: float, basis: str, low: float | None = None, high: float | None = None
 ) -> dict[str, Any]:
-    usual = "counted" if name.startswith(_COUNTED) else "predicted"
-    settings = {**(settings or {}), "basis": basis or (settings or {}).get("basis", usual)}
-    low, high = (value if bound is None else bound for bound in (ci_low, ci_high))
-    return {"value": value, "std": std, "ci_low": low, "ci_high": high, "n": n,
-            "seeds": list(seeds), "settings": settings}  # fmt: skip
+    ends = {"ci_low": value if low is None else low, "ci_high": value if high is None else high}
+    return {"value": value, "std": 0.0, **ends, "n": 1, "seeds": [], "settings": {"basis": basis}}
 
 
 def _setting(architecture: str, device: str, basis: str) -> str:
@@ -130,5 +130,5 @@ def _with_model_count(results: Results) -> Results:
         parts = [metrics.get(f"{model}/parameters_{part}") for part in ("unet", "adapter")]
         if all(parts):
             count = sum(part["value"] for part in parts)
-            metrics[f"{model}/parameters_model"] = _metric("parameters_model", count)
+            metrics[f"{model}/parameters_model"] = _metric(count, "counted")
     return dataclasses.replace(results, profile={"metrics": metrics})

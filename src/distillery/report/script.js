@@ -157,7 +157,7 @@
     dialog.querySelector("figure").replaceChildren(picture(at.model, at.prompt, other));
     const beside = other && other !== at.model ? ` minus ${other.label}` : "";
     dialog.querySelector("strong").textContent = at.model.label + beside;
-    dialog.querySelector("span").textContent = gallery.prompts[at.prompt];
+    dialog.querySelector("p span").textContent = gallery.prompts[at.prompt];
     press(toggle, at.difference);
   };
   const step = (list, value, by) => list[wrap(list.indexOf(value) + by, list.length)];

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from distillery.report.evidence import Results
+from distillery.report.evidence import Metric, Results
 from distillery.report.families import FAMILIES, family_of
 
 TINY = 5e-5
@@ -41,6 +41,15 @@ def teacher_of(student: str | None) -> str:
     """What a student is compared with."""
     family = family_of(student or "")
     return family.teacher if family else TEACHER
+
+
+def cost_of_teacher(results: Results, student: str, quantity: str) -> Metric | None:
+    """A cost of what the student replaces: of its family's baseline, or of its teacher."""
+    family = family_of(student)
+    if family and student.startswith("whole/"):
+        found = results.metric(family.cost_baseline, quantity)
+        return found or results.metric(family.teacher, quantity)
+    return results.metric(teacher_of(student), quantity)
 
 
 def main_quality(results: Results, student: str) -> tuple | None:
@@ -94,7 +103,7 @@ def certainty(results: Results) -> str:
 
 def reduction(results: Results, student: str, quantity: str) -> float | None:
     """1 - student / teacher of a cost, or None."""
-    mine, theirs = (results.metric(v, quantity) for v in (student, teacher_of(student)))
+    mine, theirs = results.metric(student, quantity), cost_of_teacher(results, student, quantity)
     return None if not mine or not theirs else 1 - mine["value"] / theirs["value"]
 
 
@@ -104,7 +113,8 @@ def key_numbers(results: Results) -> list[dict[str, str]]:
         return []
     tiles = []
     for quantity, what in TILES:
-        mine, theirs = (results.metric(v, quantity) for v in (student, teacher_of(student)))
+        mine = results.metric(student, quantity)
+        theirs = cost_of_teacher(results, student, quantity)
         if mine and theirs and theirs["value"] and mine["value"]:
             tiles.append(
                 {"value": change(mine["value"] / theirs["value"] - 1), "what": what,
