@@ -35,10 +35,11 @@ TOKENS = 77
 def load(arch: str, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
     """A U-Net in eval mode, of random weights for the public shapes."""
     if arch == "scenes":
-        unet = UNet2DConditionModel.from_pretrained(SCENES)
+        unet = UNet2DConditionModel.from_pretrained(SCENES, torch_dtype=dtype)
     else:
         unet = UNet2DConditionModel(**ARCHITECTURES[arch]["unet"])
-    return unet.to(device, dtype).eval().requires_grad_(False)
+    unet = unet if unet.dtype == dtype else unet.to(dtype)
+    return unet.to(device).eval().requires_grad_(False)
 
 
 def make_ways(
