@@ -18,7 +18,7 @@ from accelerate import init_empty_weights
 from diffusers import ControlNetModel, ModelMixin, UNet2DConditionModel  # noqa: F401
 from diffusers.models.controlnets.controlnet import ControlNetOutput
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from distillery.errors import DistilleryError
 from distillery.models.control_encoder import (
@@ -26,8 +26,6 @@ from distillery.models.control_encoder import (
     encoder_arguments,
     encoder_layers,
     encoder_ranks,
-    encoder_state,
-    is_encoder,
 )
 from distillery.models.control_features import (
     ConditionExtractor,
@@ -37,8 +35,8 @@ from distillery.models.control_features import (
 )
 from distillery.models.control_hints import KINDS, check_hint, stack
 from distillery.models.control_kronecker import inject_kronecker
+from distillery.models.control_weights import fill, mark_trained
 from distillery.models.layers import low_rank_like
-from distillery.models.lowrank import assign_state
 
 NORMS = ("frozen", "official")
 # The seven local conditions of Uni-ControlNet; its 21 hint channels count 411.904M on SD 1.5.
@@ -107,7 +105,7 @@ class ControlAdapter(ControlNetModel):
         adapter = cls.empty(unet.config, ranks=every, conditions=conditions, norm=norm)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            adapter._fill(unet)
+            fill(adapter, unet)
             if kronecker:
                 adapter.add_kronecker(kronecker)
         adapter._set_trained()
@@ -226,33 +224,8 @@ class ControlAdapter(ControlNetModel):
         for conv in self.extractor.zero_convs:
             zero_output(conv)
 
-    @torch.no_grad()
-    def _fill(self, unet: UNet2DConditionModel) -> None:
-        """Give a skeleton the tensors of `unet`, and the starting values to what it has not."""
-        copied = encoder_state(unet, self.state_dict())
-        new: list[nn.Module] = [self.extractor, *self.controlnet_down_blocks]
-        new += [self.controlnet_mid_block]
-        denorms = [module for module in self.modules() if isinstance(module, FeatureDenorm)]
-        for module in [*new, *(phi for d in denorms for phi in (d.phi_gamma, d.phi_beta))]:
-            module.to_empty(device="cpu")
-        for module in [self.extractor, *denorms]:
-            module.reset_parameters()
-        for conv in [*self.controlnet_down_blocks, self.controlnet_mid_block]:
-            zero_output(conv)
-        own = {name: t.to(unet.dtype) for name, t in self.state_dict().items() if not t.is_meta}
-        if missing := sorted(set(self.state_dict()) - set(own) - set(copied)):
-            raise DistilleryError(
-                f"control adapter: the U-Net has no tensor for {missing[0]}; merge its adapters"
-            )
-        assign_state(self, {**own, **copied})
-
     def _set_trained(self) -> None:
-        """Mark what trains: all, or all but the copied encoder; pretrained norms in FDN never."""
-        for name, parameter in self.named_parameters():
-            updated = ".kronecker_" in name or ".phi_" in name
-            frozen = is_encoder(name) and not updated and self.config.kronecker is not None
-            in_denorm = ".norm1.norm." in name or ".norm2.norm." in name
-            parameter.requires_grad_(not frozen and not in_denorm)
+        mark_trained(self, encoder_frozen=self.config.kronecker is not None)
 
 
 # diffusers reads the names of config entries from this signature.
