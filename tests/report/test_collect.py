@@ -25,6 +25,16 @@ def test_a_run_becomes_one_file_that_the_report_reads(tmp_path: Path):
     assert len(record["params_fingerprint"]) == 64
 
 
+def test_values_of_images_go_beside_and_are_read_again(tmp_path: Path):
+    folders = make_run(tmp_path, with_committed=False)
+    path = collect_results(ROOT / "params.yaml", folders.metrics, folders.results, **SAID)
+    assert "per_image" not in json.loads(path.read_text())["metrics"]["control/elr"]
+    (results,) = read_committed(folders.results)
+    keys, values = results.per_image("control/elr", "edge_f1")
+    assert (len(keys), list(values), len(values["0"])) == (40, ["0"], 40)
+    assert results.per_image("unet/elr", "kid") is None
+
+
 def test_other_seeds_than_the_params_say_are_refused(tmp_path: Path):
     folders = make_run(tmp_path, with_committed=False)
     full = ROOT / "presets" / "scenes-full.yaml"

@@ -1,8 +1,9 @@
 """Turns a finished run into one file under `docs/results/`, to be committed.
 
 In: the run's params file, its `metrics/` folder. Out: `<date>-<preset>.json` with the metrics of
-every variant, the profile, seeds, versions and where it ran. The date is given or today's: this
-file is a record, not an artefact of the pipeline.
+every variant, the profile, seeds, versions and where it ran; beside it, in `per_image/`, the values
+of each image that claims compare. The date is given or today's: this file is a record, not an
+artefact of the pipeline.
 
     python -m distillery.report.collect --params presets/scenes-full.yaml --preset scenes-full \\
         --metrics metrics --results docs/results --machine "2 cores, 8 GiB"
@@ -14,11 +15,13 @@ import argparse
 import datetime
 import sys
 from pathlib import Path
+from typing import Any
 
 from distillery.artifacts import hash_json, write_json
 from distillery.errors import DistilleryError
 from distillery.params import load_params
-from distillery.report.evidence import read_run
+from distillery.report.claims import read_claims
+from distillery.report.evidence import PER_IMAGE, Results, per_image_file, read_run
 from distillery.report.markdown import markdown
 from distillery.run import library_versions
 
@@ -45,7 +48,7 @@ def collect_results(
         raise DistilleryError(f"{metrics}: no metrics files; run the pipeline first")
     for variant, values in run.metrics.items():
         found = {tuple(metric["seeds"]) for metric in values["metrics"].values()}
-        if variant.startswith("unet/") and found != {tuple(seeds)}:
+        if not variant.startswith(("teacher/", "whole/")) and found != {tuple(seeds)}:
             raise DistilleryError(
                 f"{metrics}/{variant}.json: made with other seeds than {seeds}; run evaluate again"
             )
@@ -58,11 +61,28 @@ def collect_results(
         "seeds": seeds,
         "params_fingerprint": hash_json(params.model_dump(mode="json")),
         "versions": library_versions(),
-        "metrics": dict(run.metrics),
+        "metrics": {
+            variant: {k: v for k, v in values.items() if k != PER_IMAGE}
+            for variant, values in run.metrics.items()
+        },
         "profile": dict(run.profile),
     }
     write_json(path, record)
+    write_json(per_image_file(path), _per_image(run))
     return path
+
+
+def _per_image(run: Results) -> dict[str, Any]:
+    """{variant: {"keys", "values"}} of the metrics that claims compare."""
+    rules = [claim["rule"] for claim in read_claims() if claim["rule"]]
+    wanted = {rule["metric"] for rule in rules}
+    found = {}
+    for variant, values in run.metrics.items():
+        kept = values.get(PER_IMAGE, {"keys": [], "values": {}})
+        chosen = {name: seeds for name, seeds in kept["values"].items() if name in wanted}
+        if chosen:
+            found[variant] = {"keys": kept["keys"], "values": chosen}
+    return found
 
 
 def main() -> None:

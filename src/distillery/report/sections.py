@@ -197,16 +197,17 @@ def _card(family: Family, run: Results) -> dict[str, str] | None:
         "id": family.name,
         "title": family.title,
         "student": label(student),
-        "cost": _cost_line(run, student, family.cost_baseline or family.teacher, family.costs),
+        "cost": _cost_line(run, student, family),
         "quality": _quality_line(run, student, family.teacher, family.qualities),
     }
 
 
-def _cost_line(run: Results, student: str, baseline: str, names: Sequence[str]) -> str:
-    for name in names:
-        mine, theirs = run.metric(student, name), run.metric(baseline, name)
-        if mine and theirs and theirs["value"]:
-            return f"{story.change(mine['value'] / theirs['value'] - 1)} {SHORT[name]}"
+def _cost_line(run: Results, student: str, family: Family) -> str:
+    for baseline in filter(None, (family.cost_baseline, family.teacher)):
+        for name in family.costs:
+            mine, theirs = run.metric(student, name), run.metric(baseline, name)
+            if mine and theirs and theirs["value"]:
+                return f"{story.change(mine['value'] / theirs['value'] - 1)} {SHORT[name]}"
     return ""
 
 
