@@ -87,7 +87,7 @@ def test_spectrum_rule_meets_a_target_and_beats_the_uniform_rule(unet, share):
     budget += sum(shapes[n].num_dense for n in names)
     spectra = weight_spectra(unet, names)
     uniform = uniform_ranks(shapes, costs, budget)
-    assert total_cost(costs, uniform) <= budget
+    assert 0.995 * budget < total_cost(costs, uniform) <= budget
     assert predicted_error(spectra, ranks) < 0.7 * predicted_error(spectra, uniform)
 
 

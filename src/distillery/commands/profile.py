@@ -101,7 +101,8 @@ def ratios(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]
         pair = [rows[mine], rows[other]]
         peaks = [row["predicted_bytes"]["peak"] for row in pair]
         found[name] = {"predicted_peak": _over(*peaks)}
-        for key in ("seconds_per_iteration", "peak_allocated_bytes"):
+        keys = ("seconds_per_iteration", "cpu_seconds_per_iteration", "peak_allocated_bytes")
+        for key in keys:
             if all(row.get(key) for row in pair):
                 found[name][key] = _over(*(row[key] for row in pair))
     return found

@@ -193,6 +193,7 @@ def uniform_ranks(
 ) -> dict[str, int]:
     """ELR's rule at the largest ratio whose cost stays within `budget`, in any unit of cost.
 
+    Single ranks, dearest layers first, then take what is left, as `plan_ranks` does it.
     Raises DistilleryError if not even the smallest ratio does, or a layer pattern matches nothing.
     """
 
@@ -208,7 +209,14 @@ def uniform_ranks(
     for _ in range(_BISECTIONS // 2):
         middle = (low + high) / 2
         low, high = (middle, high) if total_cost(costs, at(middle)) <= budget else (low, middle)
-    return at(high) if total_cost(costs, at(high)) <= budget else at(low)
+    ranks = at(high) if total_cost(costs, at(high)) <= budget else at(low)
+    left = budget - total_cost(costs, ranks)
+    for name in sorted(ranks, key=lambda n: (-costs[n].per_rank, n)):
+        step = costs[name].per_rank
+        if step <= left and (ranks[name] + 1) * step < costs[name].dense:
+            ranks[name] += 1
+            left -= step
+    return ranks
 
 
 def factorable(
