@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from distillery.commands.evaluate import as_text, evaluate
+from distillery.data.condition_maps import canny_map
 from distillery.errors import DistilleryError
+from distillery.metrics.control import EDGE_METRICS
 from distillery.metrics.folders import evaluate_folders, read_prompts
 
 
@@ -38,7 +41,8 @@ def test_psnr_and_ssim_are_means_of_per_image_values(folders):
     assert psnr["ci_low"] <= psnr["value"] <= psnr["ci_high"]
     assert psnr["n"] == 8
     assert set(found["metrics"]) == {"psnr", "ssim"}
-    assert set(found["skipped"]) == {"fid", "kid", "clip_score"}
+    assert set(found["skipped"]) == {"fid", "kid", "clip_score", "lpips", *EDGE_METRICS}
+    assert found["per_image"]["values"]["psnr"]["0"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_pairs_may_differ_in_size_from_pair_to_pair(folders, tiny_teacher: Path):
@@ -62,8 +66,39 @@ def test_with_a_network_the_other_metrics_appear(folders, tiny_teacher: Path, tm
     clip = str(tiny_teacher / "clip")
     found = evaluate_folders(*folders, extractor=clip, prompts=prompts, num_blocks=4)
     assert set(found["metrics"]) == {"psnr", "ssim", "fid", "kid", "clip_score"}
-    assert not found["skipped"]
+    assert set(found["skipped"]) == {"lpips", *EDGE_METRICS}
     assert found["metrics"]["fid"]["settings"]["extractor"] == clip
+
+
+def test_edge_maps_and_an_lpips_network_add_their_metrics(folders, tiny_teacher: Path):
+    a, b = folders
+    maps = a.parent / "maps"
+    maps.mkdir()
+    for i in range(8):
+        edges = canny_map(np.asarray(Image.open(a / f"{i}.png").convert("RGB")))
+        Image.fromarray(edges * (i != 3)).save(maps / f"{i}.png")
+    found = evaluate_folders(a, b, conditions=maps, lpips=str(tiny_teacher / "clip"))
+    assert found["metrics"]["edge_nmse"]["value"] == 0
+    assert found["metrics"]["edge_f1"]["n"] == 7
+    assert found["metrics"]["edge_f1"]["settings"]["left_out_empty_maps"] == 1
+    assert found["per_image"]["values"]["edge_f1"]["0"][3] is None
+    assert found["metrics"]["lpips"]["value"] > 0
+    assert set(found["skipped"]) == {"fid", "kid", "clip_score"}
+    (maps / "5.png").unlink()
+    with pytest.raises(DistilleryError, match="a/5: not in"):
+        evaluate_folders(a, b, conditions=maps)
+    for name in ("lpips", "edge_f1"):
+        with pytest.raises(DistilleryError, match=f"--metrics {name}: no"):
+            evaluate_folders(a, b, metrics=[name])
+
+
+def test_the_command_writes_the_file_and_a_table(folders, tmp_path: Path):
+    out = tmp_path / "metrics.json"
+    found = evaluate(*folders, out, metrics="psnr, ssim")
+    assert json.loads(out.read_text()) == found
+    assert "lpips" in as_text(found)
+    with pytest.raises(DistilleryError, match="an empty name"):
+        evaluate(*folders, out, metrics="psnr,")
 
 
 def test_broken_unmatched_and_odd_files_are_all_listed(folders):

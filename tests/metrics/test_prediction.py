@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import ControlNetModel
 
+from distillery.artifacts import write_json
 from distillery.errors import DistilleryError
 from distillery.metrics import pairings
 from distillery.metrics.evaluation import Records
@@ -19,6 +20,7 @@ from distillery.models.lora_files import save_lora
 from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.models.ranks import plan_ranks
 from distillery.run import Run
+from distillery.students import Folders, load_student
 from distillery.teacher.load import Teacher, encode_prompts, load_teacher
 
 CAPTIONS = ["a red circle", "a blue square", "a star", "a green ring"]
@@ -138,26 +140,31 @@ def test_guidance_and_control_students_are_loaded_on_their_own_models(
     unet = add_lora(load_teacher(tiny_teacher, "cpu", torch.float32).unet, r=2, alpha=2,
                     targets="attention", seed=0)  # fmt: skip
     save_lora(unet, tmp_path / "lora")
+    write_json(tmp_path / "lora" / "guidance.json", {"evaluations_per_step": 1})
+    write_json(folder / "student" / "training.json", {"settings": {"kind": "canny"}})
     maps = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     probe = make_probe(teacher, REAL, CAPTIONS, KEYS, 0, 1, maps)
     models = {
-        "guidance/x": tmp_path / "lora", "whole/x": tmp_path / "lora",
-        "controlnet/x": folder / "student",
+        "guidance/x": tmp_path / "lora", "controlnet/x": folder / "student",
+        "whole/x": tmp_path / "lora",
     }  # fmt: skip
     for variant, model in models.items():
-        pair = pairing(variant, teacher, folder, None, folder / "student", kind="canny",
-                       guidance_scale=1.0)  # fmt: skip
-        outputs = [probe.ask(p, _nothing) for p in (pair.student(model), pair.expected)]
+        folders = Folders(folder, model, 0, [0], folder, folder / "student")
+        pair = pairing(
+            variant, teacher, None if variant == "guidance/x" else control.eval(),
+            lambda seed: load_student(variant, folders), 1.0,  # noqa: B023
+        )  # fmt: skip
+        outputs = [probe.ask(p, _nothing) for p in (pair.student(0), pair.expected)]
         torch.testing.assert_close(*outputs, atol=2e-5, rtol=1e-3)
     without = probe.ask(plain(teacher.unet), _nothing)
     assert (outputs[0] - without).abs().max() > 1e-3
 
 
-def test_any_pair_of_predictions_can_be_compared(teacher: Teacher, run: Run, tmp_path: Path):
+def test_any_pair_of_predictions_can_be_compared(teacher: Teacher, run: Run):
     pair = Pairing(
-        plain(teacher.unet), lambda folder: lambda q: 2 * plain(teacher.unet)(q), {"guidance": "x"}
+        plain(teacher.unet), lambda seed: lambda q: 2 * plain(teacher.unet)(q), {"guidance": "x"}
     )
-    found = prediction_distances(run, teacher, pair, tmp_path, [0], RECORDS, **OPTIONS)
+    found = prediction_distances(run, teacher, pair, [0], RECORDS, **OPTIONS)
     assert found[0]["prediction_distance"][0].value == pytest.approx(1, rel=1e-5)
 
 

@@ -1,9 +1,9 @@
 """Compare any two folders of images: the stand-alone tool behind `distillery evaluate`.
 
 In: a folder of images, a reference folder with files of the same names, a list of metrics. Out: the
-metrics contract. PSNR and SSIM are always there; FID, KID and CLIP score where a network for them
-is named. Broken, missing and differently sized files are an error that lists them all: no image is
-ever dropped.
+metrics contract. PSNR and SSIM are always there; FID, KID, CLIP score and LPIPS where a network for
+them is named, edge metrics where condition maps are. Broken, missing and differently sized files
+are an error that lists them all: no image is ever dropped.
 """
 
 import csv
@@ -17,13 +17,14 @@ import numpy as np
 from distillery.artifacts import hash_files, hash_json
 from distillery.data.images import UndecodableError, decode_rgb
 from distillery.errors import DistilleryError
+from distillery.metrics.control import EDGE_METRICS, EDGE_SETTINGS, edge_metrics
 from distillery.metrics.fidelity import PSNR_SETTINGS, SSIM_SETTINGS, psnr, ssim
 from distillery.metrics.intervals import Estimate, bootstrap_mean, metrics_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 PAIRED = ("psnr", "ssim")
 NETWORKS = ("fid", "kid", "clip_score")
-ALL = (*PAIRED, *NETWORKS)
+ALL = (*PAIRED, "lpips", *NETWORKS, *EDGE_METRICS)
 MAX_LISTED = 20
 
 Found = dict[int, dict[str, tuple[Estimate, dict[str, Any]]]]
@@ -35,7 +36,9 @@ def evaluate_folders(
     *,
     metrics: Sequence[str] | None = None,
     prompts: Path | None = None,
+    conditions: Path | None = None,
     extractor: str | None = None,
+    lpips: str | None = None,
     device: str = "cpu",
     num_bootstrap: int = 1000,
     num_blocks: int = 16,
@@ -45,7 +48,9 @@ def evaluate_folders(
 
     `metrics` are what must be measured (PSNR and SSIM are anyway); None: whatever can be had, the
     rest under `skipped`. `extractor` is a local folder or hub id of a CLIP or vision model.
-    `prompts` is a JSON object or a CSV with the columns `file_name` and `text`.
+    `prompts` is a JSON object or a CSV with the columns `file_name` and `text`. `conditions` is a
+    folder of edge maps, white on black, of the same names and sizes. `lpips` is a folder of AlexNet
+    or VGG-16 with LPIPS' linear weights, or of a CLIP model. `on_image` hears of every file read.
 
     Raises DistilleryError for unmatched, broken or differently sized files, for an unknown metric,
     and for a named one that can't be had.
@@ -53,31 +58,80 @@ def evaluate_folders(
     wanted = set(metrics or ())
     if unknown := sorted(wanted - set(ALL)):
         raise DistilleryError(f"--metrics {unknown[0]}: unknown; one of {', '.join(ALL)}")
+    reasons = _unavailable(extractor, prompts, conditions, lpips)
+    for name in sorted(wanted & set(reasons)):
+        raise DistilleryError(f"--metrics {name}: {reasons[name]}")
     names, mine, theirs = read_pairs(images, reference, on_image)
     found: dict[str, tuple[Estimate, dict[str, Any]]] = {
         "psnr": (bootstrap_mean(by_size(psnr, mine, theirs), num_bootstrap), PSNR_SETTINGS),
         "ssim": (bootstrap_mean(by_size(ssim, mine, theirs), num_bootstrap), SSIM_SETTINGS),
     }
-    reasons = _unavailable(extractor, prompts)
-    for name in sorted(wanted & set(reasons)):
-        raise DistilleryError(f"--metrics {name}: {reasons[name]}")
     if extractor is not None:
         captions = read_prompts(prompts, names) if prompts else None
         found |= _with_network(extractor, mine, theirs, captions, device, num_bootstrap, num_blocks)
+    if conditions is not None:
+        found |= _edges(images, conditions, mine, num_bootstrap, on_image)
+    if lpips is not None:
+        found["lpips"] = _lpips(lpips, mine, theirs, device, num_bootstrap)
     asked = {n: v for n, v in found.items() if not wanted or n in (*PAIRED, *wanted)}
     fingerprints = {
         "images": hash_json(hash_files(images)),
         "reference": hash_json(hash_files(reference)),
     }
-    return metrics_file({0: asked}, reasons, fingerprints)
+    return metrics_file({0: asked}, reasons, fingerprints, names)
 
 
-def _unavailable(extractor: str | None, prompts: Path | None) -> dict[str, str]:
+def _unavailable(
+    extractor: str | None, prompts: Path | None, conditions: Path | None, lpips: str | None
+) -> dict[str, str]:
     """{metric: why it can't be measured with these arguments}."""
+    reasons: dict[str, str] = {}
     if extractor is None:
         reason = "no feature extractor is named; give a local folder of a CLIP model"
-        return dict.fromkeys(NETWORKS, reason)
-    return {} if prompts else {"clip_score": "no prompts are given"}
+        reasons |= dict.fromkeys(NETWORKS, reason)
+    elif prompts is None:
+        reasons["clip_score"] = "no prompts are given"
+    if lpips is None:
+        reasons["lpips"] = "no LPIPS network is named; give --lpips a local folder of one"
+    if conditions is None:
+        reasons |= dict.fromkeys(EDGE_METRICS, "no edge maps are given; name them by --conditions")
+    return reasons
+
+
+def _edges(
+    images: Path,
+    conditions: Path,
+    mine: Sequence[np.ndarray],
+    num_bootstrap: int,
+    on_image: Callable[[int], object],
+) -> dict[str, tuple[Estimate, dict[str, Any]]]:
+    """Edge metrics of the images against the maps; images with an empty map have no value."""
+    maps = read_pairs(images, conditions, on_image)[2]
+
+    def judge(batch: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        return np.stack(list(edge_metrics(batch, wanted[..., 0] / 255).values()), axis=1)
+
+    columns = by_size(judge, mine, maps).T
+    empty = int(np.isnan(columns[0]).sum())
+    if empty == len(mine):
+        raise DistilleryError(f"{conditions}: every map is empty; edge maps are white on black")
+    settings = {**EDGE_SETTINGS, "left_out_empty_maps": empty}
+    rows = [[None if np.isnan(value) else value for value in column] for column in columns]
+    estimates = [bootstrap_mean(row, num_bootstrap) for row in rows]
+    return {n: (e, settings) for n, e in zip(EDGE_METRICS, estimates, strict=True)}
+
+
+def _lpips(
+    name: str,
+    images: Sequence[np.ndarray],
+    reference: Sequence[np.ndarray],
+    device: str,
+    num_bootstrap: int,
+) -> tuple[Estimate, dict[str, Any]]:
+    from distillery.metrics.lpips import load_lpips
+
+    network = load_lpips(name, None, device)
+    return bootstrap_mean(by_size(network, images, reference), num_bootstrap), network.settings()
 
 
 def _with_network(

@@ -1,130 +1,82 @@
-"""What a variant's prediction is judged against, and its models behind the export gate.
+"""What a variant's prediction is judged against, and its student behind the export gate.
 
-In: `<family>/<variant>`, the teacher, folders of students. Out: prediction functions.
+In: `<family>/<variant>`, the teacher, a function that loads a seed's student. Out: prediction
+functions.
 
 | family | student | its teacher |
 |---|---|---|
-| unet | its U-Net | the teacher's U-Net, no guidance |
-| guidance | its U-Net, one evaluation | the guided teacher |
+| unet | its U-Net, no guidance | the teacher's U-Net, no guidance |
+| guidance | its U-Net, in as many evaluations as it needs | the guided teacher |
 | teacher/unguided | the teacher's U-Net, no guidance | the guided teacher |
 | controlnet | the teacher's U-Net, student's control | the same, teacher's control |
 | whole | guidance student with student's control | the guided teacher with its control |
 
-Not here: distances.
+Not here: distances, loading.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
-from distillery.artifacts import read_json
 from distillery.export import assert_same_output
-from distillery.metrics.prediction import Predict, Question, controlled, guided, plain
+from distillery.metrics.prediction import Predict, controlled, guided, plain
 from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.sampling import load_unet
-from distillery.teacher.load import Teacher, load_controlnet
+from distillery.students import Student
+from distillery.teacher.load import Teacher
 
 EXPORT_TOLERANCE = 1e-4
 FAMILIES = ("unet", "guidance", "controlnet", "whole")
 WITH_MAPS = ("controlnet", "whole")
+WITH_GUIDANCE = ("guidance", "whole", "teacher")
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """What is compared: the teacher's prediction, and a student's from the folder of one seed."""
+    """What is compared: the teacher's prediction, and that of the student of a training seed."""
 
     expected: Predict
-    student: Callable[[Path], Predict]
+    student: Callable[[int], Predict]
     settings: dict[str, Any]
 
 
 def pairing(
     variant: str,
     teacher: Teacher,
-    teacher_folder: Path,
-    backbone: Path | None,
-    controlnet: Path | None,
-    *,
-    kind: str,
+    control: ControlNetModel | None,
+    load: Callable[[int], Student],
     guidance_scale: float,
 ) -> Pairing:
     """How the prediction of a variant of `FAMILIES`, or of the unguided teacher, is judged.
 
-    `backbone` is the folder of the U-Net that a LoRA was trained on (the teacher's by default),
-    `controlnet` that of a whole pipeline's ControlNet, `kind` the condition of a ControlNet.
+    `control` is the teacher's ControlNet, for families that have one.
     """
-    unet, device, family = teacher.unet, teacher.unet.device, variant.partition("/")[0]
-    base = teacher_folder if backbone is None else backbone
-    at_scale = {"guidance": f"teacher's scale {guidance_scale:g}, student in one evaluation"}
-    if family == "teacher":
-        return Pairing(guided(plain(unet), guidance_scale), lambda folder: plain(unet), at_scale)
-    if family == "unet":
-        without = {"guidance": "none"}
-        return Pairing(plain(unet), lambda folder: plain(checked_unet(folder, device)), without)
-    if family == "guidance":
+    family = variant.partition("/")[0]
+    expected = plain(teacher.unet) if control is None else controlled(teacher.unet, control)
+    if family not in WITH_GUIDANCE:
+        return Pairing(expected, lambda seed: _native(load(seed), None), {"guidance": "none"})
 
-        def student(folder: Path) -> Predict:
-            return _one_evaluation(_guidance_unet(folder, base, device), guidance_scale)
+    def student(seed: int) -> Predict:
+        loaded = load(seed)
+        predict = _native(loaded, guidance_scale)
+        return guided(predict, guidance_scale) if loaded.is_guided else predict
 
-        return Pairing(guided(plain(unet), guidance_scale), student, at_scale)
-    expected = controlled(unet, load_controlnet(teacher_folder, kind, unet))
-    if family == "controlnet":
-        settings = {"guidance": "none", "condition": kind}
-        return Pairing(
-            expected, lambda folder: controlled(unet, _controlnet(folder, device)), settings
-        )
-
-    def whole(folder: Path) -> Predict:
-        return controlled(_guidance_unet(folder, base, device), _controlnet(controlnet, device))
-
-    return Pairing(guided(expected, guidance_scale), whole, {**at_scale, "condition": kind})
+    settings = {"guidance": f"teacher's scale {guidance_scale:g}, student as it is sampled"}
+    return Pairing(guided(expected, guidance_scale), student, settings)
 
 
-def checked_unet(folder: Path, device: torch.device) -> UNet2DConditionModel:
-    """A student's U-Net, behind the export gate."""
-    unet = load_unet(folder, device)
-    check_export(unet)
-    return unet
+def _native(student: Student, scale: float | None) -> Predict:
+    """One evaluation; a U-Net with a w-embedding is told the scale."""
+    check_export(student.unet)
+    if student.controlnet is not None:
+        return controlled(student.unet, student.controlnet)
+    if scale is not None and student.unet.config.time_cond_proj_dim:
+        from distillery.models.guidance_embedding import tell_scale
 
-
-def _guidance_unet(folder: Path, backbone: Path, device: torch.device) -> UNet2DConditionModel:
-    """A guidance student; its backbone is a teacher's folder or a student's U-Net."""
-    from distillery.models.lora_files import load_guidance_unet
-
-    base = backbone / "unet" if (backbone / "unet").is_dir() else backbone
-    return load_guidance_unet(folder, load_unet(base, device))
-
-
-def _one_evaluation(unet: UNet2DConditionModel, scale: float) -> Predict:
-    """The student's output; one with a w-embedding is told the scale."""
-    if not (dim := unet.config.time_cond_proj_dim):
-        return plain(unet)
-    from distillery.train.guidance import scale_embedding
-
-    def predict(q: Question) -> torch.Tensor:
-        scales = torch.full((len(q.noisy),), scale, device=q.noisy.device)
-        told = scale_embedding(scales, dim).to(q.noisy.dtype)
-        output = unet(q.noisy, q.timesteps, encoder_hidden_states=q.text, timestep_cond=told)
-        return output.sample
-
-    return predict
-
-
-def _controlnet(folder: Path, device: torch.device) -> ControlNetModel:
-    """A student's or a dense ControlNet, as its config.json says."""
-    name = read_json(folder / "config.json").get("_class_name")
-    if name == ControlNetModel.__name__:
-        kind = ControlNetModel
-    else:
-        from distillery.models.student_controlnet import StudentControlNet
-
-        kind = StudentControlNet
-    model = kind.from_pretrained(folder, use_safetensors=True)
-    return model.to(device).requires_grad_(False).eval()
+        tell_scale(student.unet, scale)
+    return plain(student.unet)
 
 
 def check_export(unet: UNet2DConditionModel) -> None:

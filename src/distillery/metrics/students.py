@@ -18,8 +18,14 @@ from distillery.metrics.pairings import FAMILIES, WITH_MAPS, Pairing, pairing
 from distillery.metrics.prediction import SETTINGS, Probe, make_probe, relative_distances
 from distillery.run import Run
 from distillery.samples import batches
-from distillery.sampling import seed_folder
-from distillery.teacher.load import Teacher, decode_latents, encode_images, load_teacher
+from distillery.students import Folders, Student, load_student
+from distillery.teacher.load import (
+    Teacher,
+    decode_latents,
+    encode_images,
+    load_controlnet,
+    load_teacher,
+)
 
 BATCH_SIZE = 64
 NAME = "prediction_distance"
@@ -50,33 +56,27 @@ def distances_of(
         return {}, {NAME: "no teacher's prediction to compare this variant's with"}
     if family in WITH_MAPS and (conditions is None or not kind):
         return {}, {NAME: "no condition maps are given"}
-    if family == "whole" and controlnet is None:
-        return {}, {NAME: "no ControlNet is given"}
     teacher = load_teacher(teacher_folder, device, torch.float32)
-    pair = pairing(
-        variant,
-        teacher,
-        teacher_folder,
-        backbone,
-        controlnet,
-        kind=kind,
-        guidance_scale=guidance_scale,
-    )
-    maps = None
+    control, maps = None, None
     if family in WITH_MAPS:
+        control = load_controlnet(teacher_folder, kind, teacher.unet)
         reader = ConditionMaps(conditions, [kind], resolution_px)
 
         def maps(keys: Sequence[str]) -> torch.Tensor:
             return reader.batch(keys)[kind]
 
-    return prediction_distances(run, teacher, pair, model, seeds, records, maps=maps, **options), {}
+    def load(seed: int) -> Student:
+        folders = Folders(teacher_folder, model, seed, seeds, backbone, controlnet)
+        return load_student(variant, folders, device)
+
+    pair = pairing(variant, teacher, control, load, guidance_scale)
+    return prediction_distances(run, teacher, pair, seeds, records, maps=maps, **options), {}
 
 
 def prediction_distances(
     run: Run,
     teacher: Teacher,
     pair: Pairing,
-    model: Path,
     seeds: Sequence[int],
     records: Records,
     *,
@@ -97,8 +97,7 @@ def prediction_distances(
     probe = make_probe(teacher, real, captions, keys, plan_seed, num_slots, hints)
     num_rows = len(probe.noisy) * (1 + len(seeds))
     with run.progress(num_rows, unit="prediction", what="predictions") as bar:
-        folders = {seed: seed_folder(model, seed, seeds) for seed in seeds}
-        distances = _distances(probe, pair, folders, teacher.unet.device, bar.update)
+        distances = _distances(probe, pair, seeds, teacher.unet.device, bar.update)
     settings = {**SETTINGS, **pair.settings, "num_slots": num_slots}
     settings["interval"] = "bootstrap over records"
     return {
@@ -110,16 +109,16 @@ def prediction_distances(
 def _distances(
     probe: Probe,
     pair: Pairing,
-    folders: dict[int, Path],
+    seeds: Sequence[int],
     device: torch.device,
     on_batch: Callable[[int], object],
 ) -> dict[int, np.ndarray]:
     expected = probe.ask(pair.expected, on_batch, device)
     return {
         seed: relative_distances(
-            probe.ask(pair.student(folder), on_batch, device), expected, probe.num_slots
+            probe.ask(pair.student(seed), on_batch, device), expected, probe.num_slots
         )
-        for seed, folder in folders.items()
+        for seed in seeds
     }
 
 
