@@ -53,7 +53,7 @@ def encoder_arguments(config: Mapping) -> dict:
                 f"control adapter: U-Nets with {name}={config[name]!r} are not supported; "
                 "use a U-Net of the kind of Stable Diffusion 1.x or 2.x"
             )
-    if unknown := set(config["down_block_types"]) - set(_DOWN_BLOCKS):
+    if unknown := set(config.get("down_block_types", ())) - set(_DOWN_BLOCKS):
         raise DistilleryError(f"control adapter: down blocks {sorted(unknown)} are not supported")
     names = (known & set(defaults)) - set(_UNSUPPORTED)
     return {name: config[name] for name in sorted(names) if name in config}

@@ -1,0 +1,181 @@
+"""Stage II end to end on a tiny teacher: the loss, resume, the frozen backbone, wrong folders."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cache_helpers import NUM_RECORDS, run, v_teacher, write_cache, write_curated
+from distillery.artifacts import hash_files, read_json, write_manifest
+from distillery.data.conditions import CONDITION_SCHEMA
+from distillery.errors import DistilleryError
+from distillery.models.control_adapter import ControlAdapter
+from distillery.shards import shard_name, write_table_shard
+from distillery.train import control_student
+from distillery.train.batch import Batch
+from distillery.train.control_drop import Drop
+from distillery.train.control_student import (
+    ControlDenoise,
+    ControlTuning,
+    open_backbone,
+    train_adapters,
+)
+from distillery.train.objectives import Diffusion
+from distillery.train.settings import Settings
+from tiny_models import tiny_unet, unet_inputs
+
+KINDS = ("canny", "sketch")
+KRONECKER = {"n": 4, "r": 2, "alpha": 2.0, "share_A": True, "zero": "v", "indivisible": "error"}
+ALPHA_BAR = torch.linspace(0.999, 0.0, 1000)
+
+
+def _write_maps(root: Path) -> None:
+    rng = np.random.default_rng(1)
+    for kind in KINDS:
+        rows = []
+        for number in range(NUM_RECORDS):
+            file = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(file, "PNG")
+            rows.append({"key": f"{number:04d}", "image": {"bytes": file.getvalue(), "path": None}})
+        (root / "0" / kind).mkdir(parents=True)
+        write_table_shard(root / "0" / kind / shard_name(0, "parquet"), rows, CONDITION_SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def root(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`teacher` (v prediction), `cache` and `conditions`."""
+    folder = tmp_path_factory.mktemp("stage-two")
+    write_curated(folder)
+    write_cache(folder, v_teacher(tiny_teacher, folder / "teacher"), folder / "cache", views=())
+    _write_maps(folder / "conditions")
+    return folder
+
+
+def _train(root: Path, out: Path, seeds: tuple = (0,), **changed: Any) -> dict:
+    values = {
+        "steps": 3, "learning_rate": 1e-2, "batch_size": 3, "weight_decay": 0.0,
+        "warmup_steps": 0, "max_grad_norm": 1.0, "ema_decay": 0.0, "precision": "no",
+        "gradient_checkpointing": False, "optimizer": "adamw", "compile": False,
+        "checkpoint_every_steps": 1, "validate_every_steps": 10, "num_val_samples": 2,
+    }  # fmt: skip
+    kronecker = changed.pop("kronecker", KRONECKER)
+    train_adapters(
+        ControlTuning(KINDS, "frozen", kronecker, Drop(0.5, 0.1, 0.1, 0.5), "min_snr", 5.0),
+        Settings(**{**values, **changed}),
+        seeds=seeds,
+        teacher=root / "teacher",
+        unet_folder=root / "teacher" / "unet",
+        teacher_cache=root / "cache",
+        conditions=root / "conditions",
+        out=out,
+        run=run(out.parent, out.name),
+        device=torch.device("cpu"),
+    )
+    return read_json(out / "training.json")
+
+
+def test_training_leaves_the_backbone_and_writes_every_seed(root: Path, tmp_path: Path):
+    before = hash_files(root / "teacher")
+    training = _train(root, tmp_path / "model", seeds=(3, 5), steps=2)
+    assert hash_files(root / "teacher") == before
+    assert training["settings"]["kinds"] == list(KINDS)
+    assert {entry["step"] for entry in training["seeds"]["5"]["val"]} == {0, 2}
+    for folder in (tmp_path / "model", tmp_path / "model" / "seed-5"):
+        adapter = ControlAdapter.from_pretrained(folder)
+        assert adapter.controlnet_mid_block.weight.any()
+        assert adapter.config.conditions == list(KINDS)
+        assert (folder / "validation.png").is_file()
+        copied = adapter.conv_in.base_layer.weight
+        source = control_student.load_unet(root / "teacher" / "unet").conv_in.weight
+        assert torch.equal(copied, source)
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    _train(root, tmp_path / "whole")
+    calls, original = [], ControlDenoise.__call__
+
+    def stumble(self, model, batch):
+        calls.append(model.training)
+        if sum(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, model, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ControlDenoise, "__call__", stumble)
+        with pytest.raises(KeyboardInterrupt):
+            _train(root, tmp_path / "broken")
+    _train(root, tmp_path / "broken")
+    name = "diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
+
+
+def _batch() -> Batch:
+    given = unet_inputs()
+    generator = torch.Generator().manual_seed(5)
+    latents, noise = (torch.randn(2, 16, 8, 8, generator=generator) for _ in range(2))
+    maps = {kind: torch.rand(2, 3, 64, 64, generator=generator) for kind in KINDS}
+    text = given["encoder_hidden_states"]
+    return Batch(["a", "b"], latents, noise, given["timestep"], text, {}, maps)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_the_loss_at_the_start_is_the_backbones(prediction_type: str):
+    unet, batch = tiny_unet(), _batch()
+    diffusion = Diffusion.create(
+        ALPHA_BAR, prediction_type, space="native", kind="constant", gamma=5.0
+    )
+    objective = ControlDenoise(diffusion, unet, KINDS, torch.zeros(1, 5, 32), Drop(0, 0, 0, 0))
+    adapter = ControlAdapter.from_unet(unet, conditions=KINDS).train()
+    alpha = ALPHA_BAR[batch.timesteps].sqrt().view(-1, 1, 1, 1)
+    sigma = (1 - ALPHA_BAR[batch.timesteps]).sqrt().view(-1, 1, 1, 1)
+    noisy = alpha * batch.latents + sigma * batch.noise
+    v = alpha * batch.noise - sigma * batch.latents
+    wanted = batch.noise if prediction_type == "epsilon" else v
+    with torch.no_grad():
+        loss = objective(adapter, batch)["diffusion"]
+        said = unet(noisy, batch.timesteps, batch.text).sample
+    torch.testing.assert_close(loss, (said - wanted).square().mean())
+
+
+def test_captions_and_conditions_are_dropped_in_training_only():
+    seen = {}
+
+    def adapter_call(noisy, timesteps, *, encoder_hidden_states, controlnet_cond, return_dict):
+        seen.update(text=encoder_hidden_states, hint=controlnet_cond)
+        raise InterruptedError
+
+    unet, batch = tiny_unet(), _batch()
+    diffusion = Diffusion.create(ALPHA_BAR, "epsilon", space="native", kind="constant", gamma=5.0)
+    empty = torch.full((1, 5, 32), 7.0)
+    objective = ControlDenoise(diffusion, unet, KINDS, empty, Drop(1.0, 0.0, 0.0, 1.0))
+    for training in (True, False):
+        adapter_call.training = training
+        with pytest.raises(InterruptedError):
+            objective(adapter_call, batch)
+        assert bool((seen["text"] == 7).all()) == training
+        kept = seen["hint"].flatten(2).any(2).tolist()
+        assert kept == (
+            [[False] * 6] * 2 if training else [[True] * 3 + [False] * 3, [False] * 3 + [True] * 3]
+        )
+
+
+def test_only_the_backbone_that_was_asked_for_is_taken(root: Path, tmp_path: Path):
+    teacher = root / "teacher"
+    assert open_backbone("teacher", teacher, teacher) == teacher / "unet"
+    with pytest.raises(DistilleryError, match="no U-Net for unet/elr here"):
+        open_backbone("unet/elr", teacher, teacher)
+    unet = tiny_unet()
+    unet.save_pretrained(tmp_path / "unet")
+    assert open_backbone("unet/elr", tmp_path / "unet", teacher) == tmp_path / "unet"
+    write_manifest(tmp_path / "unet", "distill_unet/other", {}, {})
+    with pytest.raises(DistilleryError, match="made by distill_unet/other"):
+        open_backbone("unet/elr", tmp_path / "unet", teacher)
+    tiny_unet(cross_attention_dim=16).save_pretrained(tmp_path / "narrow")
+    with pytest.raises(DistilleryError, match="cross_attention_dim is 16, the teacher's 32"):
+        open_backbone("unet/elr", tmp_path / "narrow", teacher)
