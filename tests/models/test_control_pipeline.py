@@ -81,6 +81,7 @@ _FRESH = """
 import sys, torch
 from safetensors.torch import load_file
 from diffusers import StableDiffusionControlNetPipeline
+import distillery.models.control_adapter  # diffusers imports no module that a folder names
 folder = sys.argv[1]
 pipeline = StableDiffusionControlNetPipeline.from_pretrained(folder, safety_checker=None)
 adapter = pipeline.controlnet
