@@ -27,6 +27,7 @@ from distillery.models.lora import add_lora
 from distillery.run import Run
 from distillery.teacher.cache import CachedSamples, TeacherCache
 from distillery.teacher.cache_size import CachePlan
+from distillery.teacher.cache_views import open_view
 from distillery.teacher.cache_write import write_base, write_view
 from distillery.teacher.load import (
     Teacher,
@@ -48,7 +49,8 @@ def write_cache(folder: Path, records: list[Record], teacher: Teacher, plan: Cac
     work = folder / "work"
     write_base(lambda: records, teacher, parts["base"], plan, Run("base", "", work))
     for view in ("cond", "uncond"):
-        write_view(view, parts["base"], teacher, parts[view], plan, Run(view, "", work))
+        ask = open_view(view, teacher, folder)
+        write_view(view, parts["base"], ask, teacher, parts[view], plan, Run(view, "", work))
 
 
 def make_steps(
