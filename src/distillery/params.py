@@ -73,12 +73,6 @@ class Params(Frozen):
                 "evaluate.num_samples: more than generate.num_samples "
                 f"({self.evaluate.num_samples} > {self.generate.num_samples})"
             )
-        wants_data = [n for n, v in self.distill_unet.variants.items() if v.init == "data_aware"]
-        if wants_data and "data_aware" not in self.init_student.methods:
-            raise ValueError(
-                f"distill_unet.variants.{wants_data[0]}.init: data_aware needs data_aware in "
-                "init_student.methods"
-            )
         require_parts(self)
         return self
 

@@ -14,6 +14,7 @@ def require_parts(params: Any) -> None:
     for section in ("finetune_control", "distill_guidance"):
         for name, variant in getattr(params, section).variants.items():
             _require_backbone(params, f"{section}.variants.{name}.backbone", variant.backbone)
+    _require_decompositions(params)
     _require_maps(params)
     _require_views(params)
     _require_whole(params)
@@ -26,6 +27,16 @@ def _require_backbone(params: Any, key: str, backbone: str) -> None:
     wanted = f"{params.paths.models}/{TEACHER}"
     if backbone == TEACHER and params.paths.teacher != wanted:
         raise ValueError(f"paths.teacher: must be {wanted}, where {key} looks for it")
+
+
+def _require_decompositions(params: Any) -> None:
+    for name, variant in params.distill_unet.variants.items():
+        methods = params.init_student.methods
+        if variant.init in ("data_aware", "planned") and variant.init not in methods:
+            raise ValueError(
+                f"distill_unet.variants.{name}.init: {variant.init} needs {variant.init} in "
+                "init_student.methods"
+            )
 
 
 def _require_maps(params: Any) -> None:

@@ -17,7 +17,7 @@ from distillery.train.settings import Settings
 from distillery.train.unet_init import write_decompositions
 from distillery.train.unet_student import Distillation, start_student, train_students
 
-RANK = {"rule": "ratio", "value": 1 / 3, "keep_dense": ["conv_in", "conv_out"]}
+RANK = {"rule": "ratio", "value": 1 / 3, "file": None, "keep_dense": ["conv_in", "conv_out"]}
 CPU = torch.device("cpu")
 
 
@@ -31,7 +31,7 @@ def root(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "teacher",
         folder / "cache",
         folder / "init",
-        methods=["svd", "data_aware"],
+        methods=["svd", "data_aware", "planned"],
         rank=RANK,
         other_params=0,
         num_moment_samples=8,
@@ -44,6 +44,22 @@ def root(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _start(root: Path, architecture: str, init: str, seed: int = 0) -> torch.nn.Module:
     return start_student(
         architecture, init, teacher=root / "teacher", init_folder=root / "init", seed=seed
+    )
+
+
+def test_planned_ranks_lose_less_at_the_same_size(root: Path) -> None:
+    folders = {name: root / "init" / name for name in ("data_aware", "planned")}
+    reports = {name: read_json(folder / "layers.json") for name, folder in folders.items()}
+    sizes = {name: report["unet_parameters"]["student"] for name, report in reports.items()}
+    assert 0.98 * sizes["data_aware"] < sizes["planned"] <= sizes["data_aware"]
+    lost = {
+        name: sum(layer["relative_output_error"] ** 2 for layer in report["layers"])
+        for name, report in reports.items()
+    }
+    assert lost["planned"] < lost["data_aware"]
+    student = _start(root, "low_rank", "planned")
+    assert (
+        student.config.ranks == LowRankUNet2DConditionModel.load_config(folders["planned"])["ranks"]
     )
 
 

@@ -1,8 +1,9 @@
 """Decomposing the teacher's U-Net: the starting point of Stage I's low-rank variants.
 
 In: the teacher's folder and cache, a rank rule, methods. Out: a folder with the `svd` student and
-`layers.json`, and in `data_aware/` the same for data-aware decomposition. With `data_aware`, both
-reports also give each layer's output error on cached inputs. Not here: the mathematics.
+`layers.json`, and in `data_aware/` and `planned/` the same for data-aware decomposition, with the
+rule's ranks and with ranks planned from the layers' outputs, of as many parameters. With either of
+them, reports also give each layer's output error on cached inputs. Not here: the mathematics.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,10 @@ from torch import Tensor
 
 from distillery.artifacts import write_json
 from distillery.models.factorise import factorise_unet
+from distillery.models.layers import layer_shapes
+from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.models.moments import collect_second_moments
+from distillery.models.rank_planner import factorable, read_ranks, spectrum_ranks
 from distillery.models.ranks import plan_ranks
 from distillery.teacher.cache import TeacherCache
 from distillery.teacher.load import alphas_cumprod, load_scheduler, load_unet
@@ -23,7 +27,9 @@ from distillery.train.order import batch_items
 from distillery.train.prediction import add_noise, alpha_sigma
 
 LAYERS = "layers.json"
+SVD = "svd"
 DATA_AWARE = "data_aware"
+PLANNED = "planned"
 _VALUE_OF_RULE = {"ratio": "ratio", "fixed": "rank", "energy": "energy", "target_total": "target"}
 
 
@@ -34,11 +40,17 @@ def choose_ranks(
     *,
     keep_dense: Sequence[str],
     other_params: int,
+    file: str | None = None,
 ) -> dict[str, int]:
     """Ranks by layer; `value` is the rule's ratio, rank, share of energy or number of parameters.
 
-    `other_params` are those of text encoder and VAE, which `target_total` counts too.
+    `other_params` are those of text encoder and VAE, which `target_total` and `spectrum` count too.
+    The rule `file` takes the ranks that `distillery ranks --out` wrote to `file`.
     """
+    if rule == "file":
+        return read_ranks(Path(file), unet)
+    if rule == "spectrum":
+        return spectrum_ranks(unet, target=value, other_params=other_params, keep_dense=keep_dense)
     number = int(value) if rule in ("fixed", "target_total") else value
     return plan_ranks(
         unet,
@@ -83,17 +95,26 @@ def write_decompositions(
     `rank` has `rule`, `value` and `keep_dense`.
     """
     unet = load_unet(teacher, device)
-    ranks = choose_ranks(unet, **rank, other_params=other_params)
+    ranks = {SVD: choose_ranks(unet, **rank, other_params=other_params)}
     moments = None
-    if DATA_AWARE in methods:
+    if {DATA_AWARE, PLANNED} & set(methods):
         cache = TeacherCache(teacher_cache, [], len(alphas_cumprod(load_scheduler(teacher))))
         inputs = cached_inputs(
             teacher, cache, num_samples=num_moment_samples, batch_size=batch_size, device=device
         )
-        moments = collect_second_moments(unet, inputs, names=ranks)
-    for method in dict.fromkeys(["svd", *methods]):
-        student, layers = factorise_unet(unet, ranks, method, moments=moments)
-        folder = out if method == "svd" else out / method
+        names = {*factorable(layer_shapes(unet), rank["keep_dense"]), *ranks[SVD]}
+        moments = collect_second_moments(unet, inputs, names=sorted(names))
+    for method in dict.fromkeys([SVD, *methods]):
+        if method == PLANNED:
+            ranks[PLANNED] = spectrum_ranks(
+                unet,
+                target=low_rank_size(unet, ranks[SVD]),
+                keep_dense=rank["keep_dense"],
+                moments=moments,
+            )
+        init = SVD if method == SVD else DATA_AWARE
+        student, layers = factorise_unet(unet, ranks.get(method, ranks[SVD]), init, moments=moments)
+        folder = out if method == SVD else out / method
         student.to("cpu").save_pretrained(folder)
         report = {
             "init": method,
@@ -102,6 +123,11 @@ def write_decompositions(
             "layers": layers,
         }
         write_json(folder / LAYERS, report)
+
+
+def low_rank_size(unet: UNet2DConditionModel, ranks: Mapping[str, int]) -> int:
+    """Parameters of the low-rank form of `unet` with these ranks."""
+    return _count(LowRankUNet2DConditionModel.empty(unet.config, ranks))
 
 
 def _count(model: torch.nn.Module) -> int:

@@ -62,7 +62,7 @@ def start_student(
         config = LowRankUNet2DConditionModel.load_config(init_folder)
         return build_student(config, init=init, ranks=config["ranks"], seed=seed)
     if architecture == "low_rank":
-        folder = init_folder / "data_aware" if init == "data_aware" else init_folder
+        folder = init_folder / init if init in ("data_aware", "planned") else init_folder
         student = LowRankUNet2DConditionModel.from_pretrained(folder)
         return rebalance(student) if init == "balanced" else student
     config = UNet2DConditionModel.load_config(teacher / "unet")
