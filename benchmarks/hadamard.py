@@ -35,7 +35,7 @@ def inputs(batch: int, latent: int, device: str, dtype: torch.dtype) -> Inputs:
 
 def random_values(model: nn.Module, device: str, dtype: torch.dtype) -> nn.Module:
     """A meta model with small random weights; latency does not depend on them."""
-    model = nn.Module.to_empty(model, device=device).to(dtype)
+    model = nn.Module.to(nn.Module.to_empty(model, device=device), dtype)
     for parameter in model.parameters():
         parameter.data.normal_(std=0.02)
     return model.eval()
