@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -74,13 +74,20 @@ def evaluate(
     reference: Annotated[Path, typer.Option(help="Folder with images of the same names.")],
     out: Annotated[Path, typer.Option(help="Where to write the metrics.", metavar="FILE")],
     metrics: Annotated[
-        str | None, typer.Option(help="Comma-separated, of psnr,ssim,fid,kid,clip_score.")
+        str | None,
+        typer.Option(help="Comma-separated, of psnr,ssim,lpips,fid,kid,clip_score,edge_f1, ..."),
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option(help="JSON or CSV (file_name, text) for the CLIP score.")
     ] = None,
     extractor: Annotated[
         str | None, typer.Option(help="Folder or hub id of the network for FID, KID, CLIP score.")
+    ] = None,
+    conditions: Annotated[
+        Path | None, typer.Option(help="Folder of edge maps of the same names.")
+    ] = None,
+    lpips: Annotated[
+        str | None, typer.Option(help="Folder of AlexNet, VGG-16 or a CLIP model for LPIPS.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_json: AsJson = False,
@@ -92,16 +99,13 @@ def evaluate(
 
     Example: distillery evaluate --images student --reference teacher --out metrics.json
     """
-    from distillery.metrics.folders import evaluate_folders
-    from distillery.progress import bar
+    from distillery.commands import evaluate as command
 
-    with bar(None, "evaluate", unit="image") as progress:
-        found = evaluate_folders(
-            images, reference, metrics=metrics.split(",") if metrics else None, prompts=prompts,
-            extractor=extractor, device=device, on_image=progress.update,
-        )  # fmt: skip
-    artifacts.write_json(out, found)
-    typer.echo(json.dumps(found, indent=1) if as_json else _metrics_table(found))
+    found = command.evaluate(
+        images, reference, out, metrics=metrics, prompts=prompts, conditions=conditions,
+        extractor=extractor, lpips=lpips, device=device,
+    )  # fmt: skip
+    typer.echo(json.dumps(found, indent=1) if as_json else command.as_text(found))
 
 
 Preset = Annotated[
@@ -232,15 +236,6 @@ def trust() -> None:
 
     handover.trust()
     typer.echo("Snakemake takes every output as up to date.")
-
-
-def _metrics_table(found: dict[str, Any]) -> str:
-    lines = [f"{'metric':<12}{'value':>10}{'95% interval':>22}{'n':>7}"]
-    for name, m in found["metrics"].items():
-        interval = f"{m['ci_low']:.4f} .. {m['ci_high']:.4f}"
-        lines.append(f"{name:<12}{m['value']:>10.4f}{interval:>22}{m['n']:>7}")
-    lines += [f"{name:<12}skipped: {reason}" for name, reason in found["skipped"].items()]
-    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

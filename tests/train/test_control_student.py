@@ -64,7 +64,9 @@ def _train(root: Path, out: Path, seeds: tuple = (0,), **changed: Any) -> dict:
     }  # fmt: skip
     kronecker = changed.pop("kronecker", KRONECKER)
     train_adapters(
-        ControlTuning(KINDS, "frozen", kronecker, Drop(0.5, 0.1, 0.1, 0.5), "min_snr", 5.0),
+        ControlTuning(
+            "teacher", KINDS, "frozen", kronecker, Drop(0.5, 0.1, 0.1, 0.5), "min_snr", 5.0
+        ),
         Settings(**{**values, **changed}),
         seeds=seeds,
         teacher=root / "teacher",

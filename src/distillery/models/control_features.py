@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distillery.models.layers import LowRankLayer
+from distillery.models.normalise import normalise_convolutions
 
 Norm = Literal["frozen", "official"]
 # Of Stable Diffusion, whose levels have 320, 640, 1280 and 1280 channels.
@@ -70,6 +71,14 @@ class ConditionExtractor(nn.Module):
             conv.reset_parameters()
         self._zero()
 
+    @torch.no_grad()
+    def normalise(self, conditions: Tensor) -> None:
+        """Give every convolution before the zero ones outputs of unit variance on these maps.
+
+        Otherwise a map fades by about 0.3 a layer, and control takes several times as many steps.
+        """
+        normalise_convolutions([*self.stem, *self.levels], conditions)
+
     def forward(self, conditions: Tensor) -> list[Tensor]:
         x = conditions
         for conv in self.stem:
@@ -107,9 +116,10 @@ class FeatureDenorm(nn.Module):
             nn.init.zeros_(self.phi_beta.bias)
 
     def reset_parameters(self) -> None:
-        """Default random values of phi; the norm is left alone."""
-        self.phi_gamma.reset_parameters()
-        self.phi_beta.reset_parameters()
+        """Random values of phi that keep its input's variance; the norm is left alone."""
+        for phi in (self.phi_gamma, self.phi_beta):
+            phi.reset_parameters()
+            nn.init.kaiming_normal_(phi.weight, nonlinearity="linear")
         self._zero_biases()
 
     @contextmanager

@@ -24,6 +24,7 @@ def finetune_control(
     wanted = section.variants[variant]
     update = section.kronecker.model_dump() if wanted.update == "kronecker" else None
     tuning = ControlTuning(
+        backbone=wanted.backbone,
         kinds=tuple(section.conditions),
         norm=section.norm,
         kronecker=update,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
@@ -36,6 +37,7 @@ from distillery.train.seeds import train_seeds
 from distillery.train.settings import Settings
 
 TEACHER = "teacher"
+NUM_INIT_MAPS = 128
 _DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # What must agree between a backbone and the teacher whose latents and captions are cached.
 _SHARED_SETTINGS = ("in_channels", "out_channels", "cross_attention_dim")
@@ -43,8 +45,12 @@ _SHARED_SETTINGS = ("in_channels", "out_channels", "cross_attention_dim")
 
 @dataclass(frozen=True)
 class ControlTuning:
-    """What is trained, and how; `kronecker` None trains the whole adapter."""
+    """What is trained, and how; `backbone` is `teacher` or `unet/<variant>`.
 
+    `kronecker` None trains the whole adapter.
+    """
+
+    backbone: str
     kinds: tuple[str, ...]
     norm: str
     kronecker: Mapping[str, Any] | None
@@ -150,14 +156,19 @@ def train_adapters(
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     objective = ControlDenoise(diffusion, unet, tuning.kinds, cache.empty_text(), tuning.drop)
+    num_slots = cache.meta.num_slots
     kind, shown = tuning.kinds[0], val if len(val) else train
-    preview = ControlPreview(teacher, unet, shown, kind, cache.meta.num_slots)
+    preview = ControlPreview(teacher, unet, shown, kind, num_slots)
 
     def draw(adapter: nn.Module) -> Image.Image:
         return preview.draw(_with_one(adapter, tuning.kinds, kind))
 
+    items = np.arange(
+        0, min(len(train), NUM_INIT_MAPS * cache.meta.num_slots), cache.meta.num_slots
+    )
+    maps_seen = stack(tuning.kinds, train.batch(items).conditions)
     train_seeds(
-        lambda seed: start_adapter(unet_folder, tuning, seed),
+        lambda seed: start_adapter(unet_folder, tuning, maps_seen, seed),
         lambda model: objective,
         settings,
         train=train,
@@ -172,15 +183,22 @@ def train_adapters(
     )
 
 
-def start_adapter(unet_folder: Path, tuning: ControlTuning, seed: int) -> ControlAdapter:
-    """An adapter of the U-Net in a folder before its first step, in float32."""
-    return ControlAdapter.from_unet(
+def start_adapter(
+    unet_folder: Path, tuning: ControlTuning, maps: Tensor, seed: int
+) -> ControlAdapter:
+    """An adapter of the U-Net in a folder before its first step, in float32.
+
+    Its extractor is normalised on `maps` [n, 3 num_conditions, H, W], each map alone.
+    """
+    adapter = ControlAdapter.from_unet(
         load_unet(unet_folder),
         conditions=tuning.kinds,
         norm=tuning.norm,
         kronecker=tuning.kronecker,
         seed=seed,
     )
+    adapter.extractor.normalise(apply_mask(maps, single_conditions(len(maps), len(tuning.kinds))))
+    return adapter
 
 
 def _with_one(adapter: nn.Module, kinds: Sequence[str], kind: str) -> Callable[..., Any]:

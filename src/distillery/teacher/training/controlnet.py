@@ -17,6 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from distillery.data.condition_maps import canny_map, segmentation_map, sketch_map
 from distillery.data.scenes import Scene
+from distillery.models.normalise import normalise_convolutions
 from distillery.teacher.training.fit import Schedule, fit
 from distillery.teacher.training.pca import PatchPca
 from distillery.teacher.training.pool import draw_pool, unit_range
@@ -50,23 +51,16 @@ def build_controlnet(unet: UNet2DConditionModel, recipe: Mapping, *, seed: int) 
     )
 
 
-@torch.no_grad()
 def normalise_hint_network(controlnet: ControlNetModel, hints: Tensor) -> None:
     """Give every convolution of the hint network outputs of unit variance on `hints` (N, 3, H, W).
 
-    Layer-sequential unit-variance initialisation (Mishkin and Matas 2016, arXiv 1511.06422), with
-    the last convolution, which diffusers makes zero, at random too: by default a hint fades by
-    about 0.3 in each of the eight layers, and after 300 steps it was still without any effect.
-    The zero convolutions alone keep the U-Net as it was at step 0.
+    The last convolution, which diffusers makes zero, is drawn at random too: by default a hint
+    fades by about 0.3 in each of the eight layers, and after 300 steps it was still without any
+    effect. The zero convolutions alone keep the U-Net as it was at step 0.
     """
     network = controlnet.controlnet_cond_embedding
     network.conv_out.reset_parameters()
-    convolutions = [network.conv_in, *network.blocks, network.conv_out]
-    values = hints
-    for convolution in convolutions:
-        convolution.bias.zero_()
-        convolution.weight /= convolution(values).std()
-        values = torch.nn.functional.silu(convolution(values))
+    normalise_convolutions([network.conv_in, *network.blocks, network.conv_out], hints)
 
 
 def train_controlnet(
