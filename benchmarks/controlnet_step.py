@@ -1,0 +1,219 @@
+"""How much faster a step of ControlNet distillation is from the teacher cache, in the same run.
+
+    PYTHONPATH=src python benchmarks/controlnet_step.py --teacher data/scenes-sd
+
+One student, one batch size, one device; forward and backward pass, no optimiser, which is the same
+for all. On the CPU processor time is measured, so that other work on the machine counts little.
+reference  as diffusers' examples/controlnet/train_controlnet.py: image decoded, VAE and text
+           encoder asked; beside them the teacher: its ControlNet, and the U-Net under it
+cache      latents, text and the U-Net's output under the teacher read; its ControlNet asked
+residuals  as cache, and the ControlNet's residuals read too
+Prints milliseconds per sample and how many times faster than `reference` each is.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from cache_vs_online import NUM_SLOTS, make_records
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from distillery.data.condition_maps import canny_map
+from distillery.data.condition_reader import ConditionMaps
+from distillery.data.conditions import CONDITION_SCHEMA, encode_png
+from distillery.data.loader import Record, load_image
+from distillery.models.student_controlnet import PRESETS, build_student
+from distillery.progress import bar
+from distillery.run import Run
+from distillery.shards import write_table_shard
+from distillery.teacher.cache import TeacherCache
+from distillery.teacher.cache_size import CachePlan
+from distillery.teacher.cache_views import open_view
+from distillery.teacher.cache_write import write_base, write_view
+from distillery.teacher.load import Teacher, alphas_cumprod, load_controlnet, load_teacher
+from distillery.train.conditioned import ConditionedSamples
+from distillery.train.controlnet_losses import Layerwise
+from distillery.train.controlnet_objective import DistillControlNet, Factors
+from distillery.train.controlnet_residuals import cached_residuals, write_residuals
+from distillery.train.controlnet_teacher import ControlTeacher, num_residuals, online_residuals
+from distillery.train.objectives import Diffusion
+
+KIND = "canny"
+VIEW = f"control_{KIND}"
+Step = Callable[[np.ndarray], Tensor]
+
+
+def write_data(
+    root: Path, folder: Path, records: list[Record], teacher: Teacher, plan: CachePlan
+) -> ConditionMaps:
+    """Canny maps, and the views base and control_canny of one part, below `root`."""
+    images = [load_image(record.image_bytes, plan.resolution_px) for record in records]
+    rows = [
+        {"key": record.key, "image": {"bytes": encode_png(canny_map(image)), "path": None}}
+        for record, image in zip(records, images, strict=True)
+    ]
+    (root / "conditions" / "0" / KIND).mkdir(parents=True)
+    write_table_shard(root / "conditions/0" / KIND / "00000.parquet", rows, CONDITION_SCHEMA)
+    maps = ConditionMaps(root / "conditions", [KIND], plan.resolution_px)
+    base, view = root / "cache/base/0", root / "cache" / VIEW / "0"
+    for part in (base, view):
+        part.parent.mkdir(parents=True)
+    write_base(lambda: records, teacher, base, plan, Run("base", "base", root / "work"))
+    ask = open_view(VIEW, teacher, folder)
+    write_view(VIEW, base, ask, teacher, view, plan, Run(VIEW, VIEW, root / "work"), maps)
+    return maps
+
+
+def reference_step(
+    records: list[Record], maps: ConditionMaps, teacher: Teacher, theirs: nn.Module, mine: nn.Module
+) -> Step:
+    """The loss of one step as a script around diffusers computes it."""
+    unet, device = teacher.unet, teacher.unet.device
+    size_px = maps.images(KIND, [records[0].key]).shape[1]
+
+    def under(net: nn.Module, noisy: Tensor, steps: Tensor, text: Tensor, hint: Tensor) -> tuple:
+        down, mid = net(noisy, steps, text, controlnet_cond=hint, return_dict=False)
+        output = unet(
+            noisy,
+            steps,
+            text,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=mid,
+        ).sample
+        return output, [*down, mid]
+
+    def loss(items: np.ndarray) -> Tensor:
+        chosen = [records[item // NUM_SLOTS] for item in items]
+        images = np.stack([load_image(r.image_bytes, size_px) for r in chosen])
+        hint = maps.batch([r.key for r in chosen])[KIND].to(device, unet.dtype)
+        pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).to(unet.dtype) / 127.5 - 1
+        tokens = teacher.tokenizer(
+            [r.caption for r in chosen], padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids.to(device)
+        with torch.no_grad():
+            latents = teacher.vae.encode(pixels).latent_dist.sample()
+            latents = latents * teacher.vae.config.scaling_factor
+            text = teacher.text_encoder(tokens)[0]
+        noise = torch.randn_like(latents)
+        steps = torch.randint(len(teacher.scheduler.alphas_cumprod), (len(items),), device=device)
+        noisy = teacher.scheduler.add_noise(latents, noise, steps)
+        with torch.no_grad():
+            wanted, layers = under(theirs, noisy, steps, text, hint)
+        output, given = under(mine, noisy.float(), steps, text.float(), hint.float())
+        target = noise
+        if teacher.prediction_type == "v_prediction":
+            target = teacher.scheduler.get_velocity(latents, noise, steps)
+        kd = [
+            mse_loss(g.float(), t.float()) / t.float().var()
+            for g, t in zip(given, layers, strict=True)
+        ]
+        output = output.float()
+        return mse_loss(output, target.float()) + mse_loss(output, wanted.float()) + sum(kd)
+
+    return loss
+
+
+def cached_step(
+    samples: ConditionedSamples, teacher: Teacher, residuals: Callable, mine: nn.Module
+) -> Step:
+    """The loss of one step as `distill_controlnet` computes it."""
+    layerwise = Layerwise(mine, num_residuals(teacher.unet), "teacher", "sample")
+    asked = ControlTeacher(teacher.unet, residuals, VIEW)
+    objective = DistillControlNet(KIND, diffusion_of(teacher), asked, Factors(1, 1, 1), layerwise)
+
+    def loss(items: np.ndarray) -> Tensor:
+        batch = samples.batch(items).to(teacher.unet.device)
+        return sum(objective(mine, batch).values())
+
+    return loss
+
+
+def diffusion_of(teacher: Teacher) -> Diffusion:
+    """Constant weights in the teacher's own space."""
+    return Diffusion.create(
+        alphas_cumprod(teacher.scheduler),
+        teacher.prediction_type,
+        space="native",
+        kind="constant",
+        gamma=5.0,
+    )
+
+
+def time_steps(
+    steps: dict[str, Step], mine: nn.Module, num_items: int, batch_size: int, num_rounds: int
+) -> dict[str, float]:
+    """Median seconds of each kind of step; rounds alternate, the first warms up."""
+    draws = np.random.default_rng(1)
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(num_rounds + 1):
+        items = draws.integers(0, num_items, batch_size)
+        for name, step in steps.items():
+            started = now(mine.device)
+            step(items).backward()
+            mine.zero_grad()
+            if number:
+                seconds[name].append(now(mine.device) - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def now(device: torch.device) -> float:
+    """Processor seconds on the CPU, wall seconds with everything finished on CUDA."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--teacher", type=Path, default=Path("data/scenes-sd"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--resolution-px", type=int, default=64)
+    parser.add_argument("--num-images", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--students", nargs="+", default=["original", "reduced_layer", "distilled"])
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    teacher = load_teacher(args.teacher, args.device, torch.float32)
+    controlnet = load_controlnet(args.teacher, KIND, teacher.unet)
+    records = make_records(args.num_images, args.resolution_px)
+    plan = CachePlan("float32", NUM_SLOTS, 0, args.resolution_px, 256, args.batch_size)
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        maps = write_data(root, args.teacher, records, teacher, plan)
+        num_timesteps = len(teacher.scheduler.alphas_cumprod)
+        cache = TeacherCache(root / "cache", [VIEW], num_timesteps)
+        samples = ConditionedSamples(cache.samples("train"), maps)
+        ask = online_residuals(controlnet, KIND)
+        write_residuals(
+            root / "residuals", [samples], ask, diffusion_of(teacher),
+            device=teacher.unet.device, budget_bytes=10**12,
+            progress=lambda total, **options: bar(total, options["what"]),
+        )  # fmt: skip
+        read = cached_residuals(root / "residuals")
+        for student in args.students:
+            mine = build_student(controlnet, PRESETS[student], seed=0).requires_grad_(True).train()
+            steps = {
+                "reference": reference_step(records, maps, teacher, controlnet, mine),
+                "cache": cached_step(samples, teacher, ask, mine),
+                "residuals": cached_step(samples, teacher, read, mine),
+            }
+            seconds = time_steps(steps, mine, len(samples), args.batch_size, args.steps)
+            for kind, each in seconds.items():
+                faster = seconds["reference"] / each
+                print(
+                    f"{student:16} {kind:10} {each / args.batch_size * 1e3:8.3f} ms/sample  "
+                    f"{faster:5.2f}x"
+                )
+
+
+if __name__ == "__main__":
+    main()
