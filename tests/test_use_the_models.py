@@ -6,12 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-from diffusers import UNet2DConditionModel
+import pytest
+from diffusers import ControlNetModel, UNet2DConditionModel
 
+from distillery.models.control_adapter import ControlAdapter
+from distillery.models.lora import add_lora
+from distillery.models.lora_files import save_lora
 from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.models.ranks import plan_ranks
+from distillery.models.student_controlnet import PRESETS, build_student
 from tiny_models import tiny_pipeline, tiny_unet
 
+KRONECKER = {
+    "n": 4, "r": 2, "alpha": 2.0, "share_A": True, "zero": "v", "indivisible": "error",
+}  # fmt: skip
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -48,3 +56,37 @@ def test_low_rank_section_runs(tmp_path):
     made = LowRankUNet2DConditionModel.from_pretrained(tmp_path / "my-student")
     assert made.config.ranks == plan_ranks(teacher)
     assert "'total': 788273515" in printed
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder with a model of every family, as its stages would have left them."""
+    root = tmp_path_factory.mktemp("project")
+    pipeline = tiny_pipeline()
+    pipeline.save_pretrained(root / "models/teacher")
+    unet = pipeline.unet
+    student = LowRankUNet2DConditionModel.from_dense(unet, plan_ranks(unet))
+    student.save_pretrained(root / "models/unet/elr")
+    ControlAdapter.from_unet(student, kronecker=KRONECKER).save_pretrained(
+        root / "models/control/elr"
+    )
+    small = build_student(ControlNetModel.from_unet(unet), PRESETS["distilled"], seed=0)
+    small.save_pretrained(root / "models/controlnet/distilled")
+    for name, base in (("lora_distill", unet), ("lora_distill_elr", student)):
+        lora = add_lora(base, r=2, alpha=2.0, targets="attention", seed=0)
+        save_lora(lora, root / "models/guidance" / name)
+    return root
+
+
+def test_other_families_run_in_a_fresh_process(project: Path):
+    """One process for all: importing takes longer than running."""
+    sections = {
+        "Control adapter": "controlled.png",
+        "Student ControlNet": "student-control.png",
+        "Guidance in one evaluation": "guided.png",
+        "The whole student": "whole.png",
+    }
+    code = "\n".join(map(code_of, sections))
+    run(re.sub(r'pipeline\(("a red \w+")', r"pipeline(\1, num_inference_steps=2", code), project)
+    for image in sections.values():
+        assert (project / image).stat().st_size > 0
