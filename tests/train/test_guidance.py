@@ -74,7 +74,7 @@ def test_the_target_is_two_evaluations_extrapolated() -> None:
     said, target = objective.outputs(unet, batch)
     np.testing.assert_allclose(target.numpy(), wanted, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(said.detach().numpy(), with_text, atol=1e-6)
-    loss = objective(unet, batch)["output"]
+    loss = objective(unet, batch)["output"].detach()
     assert float(loss) == pytest.approx(float(((with_text - wanted) ** 2).mean()), rel=1e-4)
 
 
