@@ -1,3 +1,10 @@
-"""Distil Stable Diffusion and its ControlNets into smaller students, and measure the gain."""
+"""Distil Stable Diffusion and its ControlNets into smaller students, and measure the gain.
+
+Importing this package makes PEFT know the Kronecker adapter; it imports neither torch nor PEFT.
+"""
+
+from distillery.models.kronecker_autoload import install as _register_kronecker
 
 __version__ = "0.1.0"
+
+_register_kronecker()

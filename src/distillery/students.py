@@ -37,7 +37,8 @@ class Student:
 class Folders:
     """Where a student lies, and what it builds on; `teacher` as `prepare_teacher` made it.
 
-    `model` is the variant's folder, `seed` one of the training seeds `seeds` that it holds.
+    `model` is the variant's folder, `seed` one of the training seeds `seeds` that it holds;
+    `guidance_scale` goes to a guidance student that is told its scale.
     """
 
     teacher: Path
@@ -46,6 +47,7 @@ class Folders:
     seeds: Sequence[int]
     backbone: Path | None = None
     controlnet: Path | None = None
+    guidance_scale: float | None = None
 
     @property
     def weights(self) -> Path:
@@ -96,7 +98,8 @@ def _controlnet(name: str, folders: Folders, device, dtype) -> Student:
 def _guidance(name: str, folders: Folders, device, dtype) -> Student:
     from distillery.models.lora_files import load_guidance_unet  # imports peft
 
-    unet = load_guidance_unet(folders.weights, _backbone(folders, device, dtype))
+    backbone = _backbone(folders, device, dtype)
+    unet = load_guidance_unet(folders.weights, backbone, scale=folders.guidance_scale)
     described = read_json(folders.weights / GUIDANCE)
     return Student(unet, is_guided=described["evaluations_per_step"] > 1)
 

@@ -17,12 +17,12 @@ from distillery.models.rank_planner import (
     output_spectra,
     parameter_costs,
     predicted_error,
-    read_ranks,
     spectrum_ranks,
     total_cost,
     uniform_ranks,
     weight_spectra,
 )
+from distillery.models.ranks import read_ranks
 from tiny_models import unet_inputs
 
 

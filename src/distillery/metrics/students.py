@@ -66,7 +66,7 @@ def distances_of(
             return reader.batch(keys)[kind]
 
     def load(seed: int) -> Student:
-        folders = Folders(teacher_folder, model, seed, seeds, backbone, controlnet)
+        folders = Folders(teacher_folder, model, seed, seeds, backbone, controlnet, guidance_scale)
         return load_student(variant, folders, device)
 
     pair = pairing(variant, teacher, control, load, guidance_scale)

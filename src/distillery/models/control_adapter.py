@@ -37,13 +37,14 @@ from distillery.models.control_hints import KINDS, check_hint, stack
 from distillery.models.control_kronecker import inject_kronecker
 from distillery.models.control_weights import fill, mark_trained
 from distillery.models.layers import low_rank_like
+from distillery.models.strict import StrictLoading
 
 NORMS = ("frozen", "official")
 # The seven local conditions of Uni-ControlNet; its 21 hint channels count 411.904M on SD 1.5.
 UNI_CONTROLNET_KINDS = ("canny", "mlsd", "hed", "sketch", "openpose", "midas", "segmentation")
 
 
-class ControlAdapter(ControlNetModel):
+class ControlAdapter(StrictLoading, ControlNetModel):
     """A copy of a U-Net's encoder and middle block with conditions injected at every level.
 
     Takes the arguments of `ControlNetModel` and: `ranks`, {layer name: rank} of any layer but the
@@ -130,22 +131,9 @@ class ControlAdapter(ControlNetModel):
         with init_empty_weights():
             return cls(**encoder_arguments(unet_config), **settings)
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """Load from a folder or the hub as in diffusers, safetensors only, every tensor matched.
-
-        Raises DistilleryError if weights are missing or left over, which diffusers only warns of.
-        """
-        with_info = kwargs.pop("output_loading_info", False)
-        kwargs.update(use_safetensors=True, output_loading_info=True)
-        model, info = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        if wrong := [*info["missing_keys"], *info["unexpected_keys"]]:
-            raise DistilleryError(
-                f"{pretrained_model_name_or_path}: {len(wrong)} tensors are missing or do not fit "
-                f"config.json, first {sorted(wrong)[0]}; save the adapter again"
-            )
-        model._set_trained()
-        return (model, info) if with_info else model
+    def loaded(self) -> None:
+        """Mark what trains, as before saving."""
+        self._set_trained()
 
     @staticmethod
     def stack(kinds: Sequence[str] = KINDS, **maps: Tensor | Image.Image | None) -> Tensor:

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from distillery.errors import DistilleryError
 from distillery.models.layers import LowRankLayer, low_rank_like
+from distillery.models.strict import StrictLoading
 
 
 class _MatricesOnMeta(TorchFunctionMode):
@@ -34,7 +35,7 @@ class _MatricesOnMeta(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-class LowRankUNet2DConditionModel(UNet2DConditionModel):
+class LowRankUNet2DConditionModel(StrictLoading, UNet2DConditionModel):
     """`UNet2DConditionModel` in which each layer named in `ranks` is a product of two factors.
 
     Takes every argument of `UNet2DConditionModel` and `ranks`, {layer name: rank}; layers that are
@@ -64,25 +65,6 @@ class LowRankUNet2DConditionModel(UNet2DConditionModel):
             )
         for name, rank in ranks.items():
             self.set_submodule(name, low_rank_like(layers[name], rank, name))
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """Load from a folder or the hub as in diffusers, safetensors only, every tensor matched.
-
-        Raises DistilleryError if weights are missing or left over, which diffusers only warns of.
-        """
-        if kwargs.get("use_safetensors") is False:
-            raise DistilleryError("use_safetensors=False: only safetensors load; convert the file")
-        with_info = kwargs.pop("output_loading_info", False)
-        kwargs.update(use_safetensors=True, output_loading_info=True)
-        model, info = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        wrong = [*info["missing_keys"], *info["unexpected_keys"]]
-        if wrong:
-            raise DistilleryError(
-                f"{pretrained_model_name_or_path}: {len(wrong)} tensors are missing or do not fit "
-                f"the ranks in config.json, first {sorted(wrong)[0]}; save the model again"
-            )
-        return (model, info) if with_info else model
 
     @classmethod
     def empty(cls, config: Mapping, ranks: Mapping[str, int]) -> "LowRankUNet2DConditionModel":

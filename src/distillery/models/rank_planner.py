@@ -12,13 +12,11 @@ least error + price * cost, and the price is the one that spends the budget (Eve
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distillery.artifacts import read_json
 from distillery.errors import DistilleryError
 from distillery.models.decompose import singular_values, truncated_svd
 from distillery.models.layers import LayerShape, is_factorable, layer_shapes
@@ -253,23 +251,3 @@ def spectrum_ranks(
     if target >= num_all:
         raise DistilleryError(f"target {target:.0f}: the model has only {num_all} parameters")
     return allocate(spectra, costs, math.floor(target) - fixed)
-
-
-def read_ranks(path: Path, model: nn.Module) -> dict[str, int]:
-    """The ranks in a file of `distillery ranks --out`, checked against `model`.
-
-    Raises DistilleryError naming the layer or rank that does not fit.
-    """
-    ranks = read_json(path).get("ranks")
-    shapes = layer_shapes(model)
-    if not isinstance(ranks, dict):
-        raise DistilleryError(f"{path}: no ranks in it; write it with `distillery ranks --out`")
-    for name, rank in ranks.items():
-        if name not in shapes:
-            raise DistilleryError(f"{path}: the U-Net has no layer {name!r}; plan for this teacher")
-        if type(rank) is not int or not 1 <= rank <= shapes[name].full_rank:
-            raise DistilleryError(
-                f"{path}: {name}: rank {rank!r} is not a whole number from 1 to "
-                f"{shapes[name].full_rank}"
-            )
-    return ranks

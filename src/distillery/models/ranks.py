@@ -7,9 +7,11 @@ not in it stays dense. Only the `energy` rule looks at weights.
 import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from torch import nn
 
+from distillery.artifacts import read_json
 from distillery.errors import DistilleryError
 from distillery.models.decompose import singular_values
 from distillery.models.layers import LayerShape, layer_shapes
@@ -149,3 +151,23 @@ def _positive(name: str, value: float | None, maximum: float = math.inf) -> floa
         limit = "" if maximum == math.inf else f" and at most {maximum}"
         raise DistilleryError(f"{name}: {value} given, but it must be above 0{limit}")
     return value
+
+
+def read_ranks(path: Path, model: nn.Module) -> dict[str, int]:
+    """The ranks in a file of `distillery ranks --out`, checked against `model`.
+
+    Raises DistilleryError naming the layer or rank that does not fit.
+    """
+    ranks = read_json(path).get("ranks")
+    shapes = layer_shapes(model)
+    if not isinstance(ranks, dict):
+        raise DistilleryError(f"{path}: no ranks in it; write it with `distillery ranks --out`")
+    for name, rank in ranks.items():
+        if name not in shapes:
+            raise DistilleryError(f"{path}: the U-Net has no layer {name!r}; plan for this teacher")
+        if type(rank) is not int or not 1 <= rank <= shapes[name].full_rank:
+            raise DistilleryError(
+                f"{path}: {name}: rank {rank!r} is not a whole number from 1 to "
+                f"{shapes[name].full_rank}"
+            )
+    return ranks

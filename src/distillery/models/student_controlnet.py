@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from distillery.errors import DistilleryError
 from distillery.models.hadamard import HadamardConv2d, plan_hadamard_ranks
 from distillery.models.lowrank import assign_state
+from distillery.models.strict import StrictLoading
 from distillery.models.student_blocks import (
     StudentDownBlock,
     StudentMidBlock,
@@ -48,7 +49,7 @@ OWN_ARGUMENTS: dict[str, Any] = {
 }
 
 
-class StudentControlNet(ControlNetModel):
+class StudentControlNet(StrictLoading, ControlNetModel):
     """`ControlNetModel` whose inner widths and layers need not be the U-Net's.
 
     Takes every argument of `ControlNetModel`, for the student itself, and
@@ -56,15 +57,6 @@ class StudentControlNet(ControlNetModel):
     `output_map`: {output: source} by the names of `student_outputs.encoder_points` (default: each
     output from the same place); `modulation`: a kind of `modulation.MODULATIONS`, after every
     ResNet and transformer; `hadamard_ranks`: {name of a convolution: rank}.
-
-    ```python
-    import torch
-    from diffusers import StableDiffusionControlNetPipeline
-    from distillery.models.student_controlnet import StudentControlNet
-    student = StudentControlNet.from_pretrained("models/controlnet/distilled")
-    pipeline = StableDiffusionControlNetPipeline.from_pretrained("teacher", controlnet=student)
-    pipeline("a red circle", image=torch.rand(1, 3, 64, 64)).images[0].save("controlled.png")
-    ```
 
     At first all residuals are exactly zero. Raises DistilleryError with the reason for widths that
     groups or heads do not divide, an output map that does not fit, an unknown layer.
@@ -130,25 +122,6 @@ class StudentControlNet(ControlNetModel):
         ]
         self.controlnet_mid_block = projections.pop()
         self.controlnet_down_blocks = nn.ModuleList(projections)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """Load from a folder or the hub as in diffusers, safetensors only, every tensor matched.
-
-        Raises DistilleryError if weights are missing or left over, which diffusers only warns of.
-        """
-        if kwargs.get("use_safetensors") is False:
-            raise DistilleryError("use_safetensors=False: only safetensors load; convert the file")
-        with_info = kwargs.pop("output_loading_info", False)
-        kwargs.update(use_safetensors=True, output_loading_info=True)
-        model, info = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        wrong = [*info["missing_keys"], *info["unexpected_keys"]]
-        if wrong:
-            raise DistilleryError(
-                f"{pretrained_model_name_or_path}: {len(wrong)} tensors are missing or do not fit "
-                f"config.json, first {sorted(wrong)[0]}; save the model again"
-            )
-        return (model, info) if with_info else model
 
     @classmethod
     def empty(

@@ -34,7 +34,9 @@ def generate(
     seeds = params.seeds[:1] if variant.startswith("teacher/") else params.seeds
     with run.progress(len(prompts) * len(seeds), unit="image") as progress:
         for seed in seeds:
-            folders = Folders(teacher, model, seed, params.seeds, backbone, controlnet)
+            folders = Folders(
+                teacher, model, seed, params.seeds, backbone, controlnet, settings.guidance_scale
+            )
             student = load_student(variant, folders, device, dtype)
             write_samples(
                 samples / f"seed-{seed}", attach(sampler, student, conditions),

@@ -19,8 +19,8 @@ from distillery.models.factorise import factorise_unet
 from distillery.models.layers import layer_shapes
 from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.models.moments import collect_second_moments
-from distillery.models.rank_planner import factorable, read_ranks, spectrum_ranks
-from distillery.models.ranks import plan_ranks
+from distillery.models.rank_planner import factorable, spectrum_ranks
+from distillery.models.ranks import plan_ranks, read_ranks
 from distillery.teacher.cache import TeacherCache
 from distillery.teacher.load import alphas_cumprod, load_scheduler, load_unet
 from distillery.train.order import batch_items

@@ -1,0 +1,33 @@
+"""Loading that takes no weights for granted.
+
+In: a diffusers model class. Out: the same with a `from_pretrained` that reads safetensors only and
+refuses a folder whose tensors are not exactly the model's; diffusers only warns of that.
+"""
+
+from distillery.errors import DistilleryError
+
+
+class StrictLoading:
+    """Mixin for a `ModelMixin`; it goes before it among the base classes."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        """Load from a folder or the hub as in diffusers, safetensors only, every tensor matched.
+
+        Raises DistilleryError if weights are missing or left over.
+        """
+        if kwargs.get("use_safetensors") is False:
+            raise DistilleryError("use_safetensors=False: only safetensors load; convert the file")
+        with_info = kwargs.pop("output_loading_info", False)
+        kwargs.update(use_safetensors=True, output_loading_info=True)
+        model, info = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if wrong := [*info["missing_keys"], *info["unexpected_keys"]]:
+            raise DistilleryError(
+                f"{pretrained_model_name_or_path}: {len(wrong)} tensors are missing or do not fit "
+                f"config.json, first {sorted(wrong)[0]}; save the model again"
+            )
+        model.loaded()
+        return (model, info) if with_info else model
+
+    def loaded(self) -> None:
+        """Called when the weights are in place."""
