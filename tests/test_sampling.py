@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
-    ControlNetModel,
     DDIMScheduler,
     StableDiffusionControlNetPipeline,
     StableDiffusionPipeline,
@@ -32,6 +31,7 @@ from distillery.samples import (
 )
 from distillery.sampling import Control, Sampler, load_unet, seed_folder, write_samples
 from distillery.teacher.load import encode_prompts, load_teacher
+from tiny_models import tiny_controlnet
 
 PROMPTS = [Prompt(f"{i:09d}", f"a red circle {'x' * i}") for i in range(6)]
 
@@ -153,20 +153,10 @@ def test_png_is_lossless():
     assert (decode_png(encode_png(image)) == image).all()
 
 
-def random_controlnet(sampler: Sampler) -> ControlNetModel:
-    """A ControlNet for the sampler's U-Net whose residuals are not zero."""
-    torch.manual_seed(0)
-    controlnet = ControlNetModel.from_unet(sampler.teacher.unet)
-    for parameter in controlnet.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
-    return controlnet.eval().requires_grad_(False)
-
-
 def test_controlled_samples_are_those_of_the_pipeline(sampler: Sampler, tmp_path: Path):
     teacher, prompts = sampler.teacher, [replace(p, condition="canny") for p in PROMPTS[:2]]
     maps = write_maps(tmp_path, "canny", [p.key for p in prompts])
-    controlnet = random_controlnet(sampler)
+    controlnet = tiny_controlnet(sampler.teacher.unet)
     control = Control(controlnet, ConditionMaps(tmp_path, ["canny"], 64))
     scheduler = DDIMScheduler.from_config(
         teacher.scheduler.config, timestep_spacing="trailing", clip_sample=False
@@ -194,7 +184,9 @@ def test_a_hint_holds_each_prompts_own_map_and_zeros(sampler: Sampler, tmp_path:
     maps = {kind: write_maps(tmp_path, kind, keys) for kind in ("canny", "sketch")}
     prompts = with_conditions(PROMPTS[:4], ["canny", "sketch"])
     assert [p.condition for p in prompts] == ["canny", "sketch", "canny", "sketch"]
-    control = Control(random_controlnet(sampler), ConditionMaps(tmp_path, ["canny", "sketch"], 64))
+    control = Control(
+        tiny_controlnet(sampler.teacher.unet), ConditionMaps(tmp_path, ["canny", "sketch"], 64)
+    )
     hint = control.hint(prompts).numpy()
     assert hint.shape == (4, 6, 64, 64)
     for row, prompt in enumerate(prompts):

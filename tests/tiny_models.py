@@ -3,7 +3,13 @@
 import string
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 UNET_CONFIG = {
@@ -69,6 +75,16 @@ def tiny_pipeline() -> StableDiffusionPipeline:
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def tiny_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
+    """A ControlNet of `unet` whose residuals are not zero."""
+    torch.manual_seed(0)
+    controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 16, 16))
+    for parameter in controlnet.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return controlnet.requires_grad_(False).eval()
 
 
 def _tokenizer() -> CLIPTokenizer:

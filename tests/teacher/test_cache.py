@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import ControlNetModel
 
 from cache_helpers import (
     NUM_RECORDS,
@@ -38,6 +37,7 @@ from distillery.train.objectives import (
     online_output,
     predict,
 )
+from tiny_models import tiny_controlnet
 
 
 @pytest.fixture(scope="module")
@@ -233,11 +233,7 @@ def test_a_control_view_is_the_teacher_under_its_controlnet(
 ) -> None:
     folder = tmp_path / "teacher"
     teacher = v_teacher(tiny_teacher, folder)
-    torch.manual_seed(0)
-    controlnet = ControlNetModel.from_unet(teacher.unet)
-    for parameter in controlnet.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
+    controlnet = tiny_controlnet(teacher.unet)
     controlnet.save_pretrained(folder / "controlnet_canny")
     write_curated(tmp_path)
     keys = [f"{number:04d}" for number in range(NUM_RECORDS)]

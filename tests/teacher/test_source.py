@@ -35,6 +35,7 @@ def test_a_local_folder_is_taken_with_its_components_only(folder: Path, tmp_path
     kept = {p.relative_to(tmp_path / "teacher").parts[0] for p in (tmp_path / "teacher").rglob("*")}
     assert kept == {
         "model_index.json", "tokenizer", "text_encoder", "vae", "unet", "scheduler", "clip",
+        "controlnet_canny",
     }  # fmt: skip
     suffixes = {p.suffix for p in (tmp_path / "teacher").rglob("*") if p.is_file()}
     assert suffixes <= {".json", ".txt", ".safetensors"}
@@ -147,7 +148,6 @@ def test_a_controlnet_of_ones_own_joins_the_teacher(folder: Path, tmp_path: Path
     copy_teacher(folder, teacher, {})
     shutil.copytree(folder / "unet", own)
     (own / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"x")
-    (teacher / "controlnet_canny").mkdir()
     (teacher / "controlnet_canny" / "old.safetensors").write_bytes(b"x")
     replace_controlnet("canny", find_controlnet("canny", str(own)), teacher)
     kept = {path.name for path in (teacher / "controlnet_canny").iterdir()}
