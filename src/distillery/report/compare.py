@@ -9,7 +9,8 @@ import dataclasses
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,18 @@ class Comparison:
             lines.append(f"  {name:<{width}}  {change}  ({low} to {high})")
         for title, names in (("first", self.only_before), ("second", self.only_after)):
             if names:
-                lines.append(f"only in the {title}: {', '.join(names)}")
+                lines.append(f"only in the {title}: {_by_model(names)}")
         return "\n".join(lines)
+
+
+def _by_model(names: Sequence[str]) -> str:
+    """`unet/elr (3 metrics), ...` of names `<model> <metric>`; a single metric is named."""
+    counts = Counter(name.rpartition(" ")[0] for name in names)
+    alone = {name.rpartition(" ")[0]: name for name in names}
+    return ", ".join(
+        f"{model} ({count} metrics)" if count > 1 else alone[model]
+        for model, count in counts.items()
+    )
 
 
 def compare_runs(before: str, after: str, repository: Path = Path()) -> Comparison:
