@@ -29,6 +29,7 @@ PARTS = PARAMS.data.parts
 VIEWS = PARAMS.cache_teacher.views
 KINDS = PARAMS.extract_conditions.kinds
 CONTROL_KINDS = PARAMS.cache_teacher.control_kinds
+WHOLE = PARAMS.generate.whole
 ON_GPU = int(PARAMS.device == "cuda")
 LOGS = f"{PATHS.work}/logs"
 
@@ -69,4 +70,24 @@ def backbone(section):
     """The U-Net that a variant of this family builds on, as an input."""
     return lambda wildcards: model_folder(
         getattr(PARAMS, section).variants[wildcards.variant].backbone
+    )
+
+
+def cached(view):
+    """A view of the teacher cache, all parts."""
+    return expand(f"{PATHS.teacher_cache}/{view}/{{part}}", part=PARTS)
+
+
+def teachers():
+    """The teacher's own variants: with and without guidance, and under control."""
+    offsets = [
+        f"control_{kind}{end}" for kind in CONTROL_KINDS for end in ("", "_offset")
+    ]
+    return ["guided", "unguided", "guided_offset", *offsets]
+
+
+def part(name, folder):
+    """A part of the whole student, e.g. its ControlNet, as an input."""
+    return (
+        lambda wildcards: f"{PATHS.models}/{folder}{getattr(WHOLE[wildcards.variant], name)}"
     )

@@ -122,11 +122,3 @@ use rule evaluate_teacher as evaluate_teacher_control with:
         options=lambda wildcards, input: (
             f" --offset_reference {input.offset_reference}{TO_CONTROL}"
         ),
-
-
-def teachers():
-    """The teacher's own variants: with and without guidance, and under control."""
-    offsets = [
-        f"control_{kind}{end}" for kind in CONTROL_KINDS for end in ("", "_offset")
-    ]
-    return ["guided", "unguided", "guided_offset", *offsets]

@@ -96,10 +96,5 @@ use rule cache_teacher as cache_teacher_control with:
         "cache_teacher control_{wildcards.kind} {wildcards.part}"
 
 
-def cached(view):
-    """A view of the teacher cache, all parts."""
-    return expand(f"{PATHS.teacher_cache}/{view}/{{part}}", part=PARTS)
-
-
 CONDITIONS = expand(rules.extract_conditions.output.conditions, part=PARTS)
 CURATED = expand(rules.curate.output.curated, part=PARTS)

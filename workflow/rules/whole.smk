@@ -1,14 +1,5 @@
 # The whole student: low-rank U-Net, distilled guidance and distilled ControlNet in one pipeline.
 
-WHOLE = PARAMS.generate.whole
-
-
-def part(name, folder):
-    """A part of the whole student, e.g. its ControlNet, as an input."""
-    return (
-        lambda wildcards: f"{PATHS.models}/{folder}{getattr(WHOLE[wildcards.variant], name)}"
-    )
-
 
 use rule generate_teacher as generate_whole with:
     input:
