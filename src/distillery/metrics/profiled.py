@@ -34,6 +34,7 @@ class Profiled:
     run: Run
     trained: list[nn.Parameter] = field(default_factory=list)
     per: str = "U-Net evaluation"
+    train: Run | None = None  # what a training step runs, where it is not `run`
 
 
 def open_models(
@@ -117,12 +118,16 @@ def _alone(
 def _guidance(folder: Path, models: Path, teacher: UNet2DConditionModel) -> Profiled:
     from distillery.models.lora_files import load_guidance_unet  # imports peft
 
+    fused = load_guidance_unet(folder, _backbone(folder, models, teacher))
     unet = load_guidance_unet(folder, _backbone(folder, models, teacher), fuse=False)
     adapters = [p for name, p in unet.named_parameters() if "lora_" in name]
     trained = adapters or list(unet.parameters())
     for parameter in trained:
         parameter.requires_grad_(True)
-    return Profiled(unet, {"unet": unet}, _evaluate(unet), trained)
+    return Profiled(
+        unet, {"unet": unet}, _evaluate(fused), trained, "U-Net evaluation, LoRA fused",
+        _evaluate(unet),
+    )  # fmt: skip
 
 
 def _whole(

@@ -111,7 +111,7 @@ def _measured(
     works = {name: cost.Workload.of(m.unet, batch_size, tokens) for name, m in models.items()}
     latency = {f"{n}/latency_s": cost.latency_job(m.run, works[n]) for n, m in models.items()}
     steps = {
-        f"{n}/train_step_s": cost.training_job(m.run, works[n], m.trained)
+        f"{n}/train_step_s": cost.training_job(m.train or m.run, works[n], m.trained)
         for n, m in models.items()
         if m.trained
     }
