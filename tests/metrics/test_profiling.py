@@ -91,6 +91,16 @@ def test_the_papers_architecture_has_its_printed_size(profile: dict):
     assert found["sd21/low_rank/parameters_total"]["value"] == pytest.approx(788.3e6, abs=0.05e6)
 
 
+def test_the_papers_controlnets_have_their_sizes(profile: dict):
+    found = profile["metrics"]
+    sizes = {"teacher": 364.2e6, "reduced_channel": 183.7e6, "loha": 57.3e6}
+    for name, size in sizes.items():
+        value = found[f"sd21/controlnet/{name}/parameters_adapter"]["value"]
+        assert value == pytest.approx(size, rel=0.005), name
+    macs = {n: found[f"sd21/controlnet/{n}/macs"]["value"] for n in ("teacher", "distilled")}
+    assert macs["teacher"] > 9 * macs["distilled"]
+
+
 def test_memory_without_a_device_is_predicted_not_measured(profile: dict):
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device, so memory is measured")

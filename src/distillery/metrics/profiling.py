@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
@@ -24,10 +24,13 @@ from distillery.models.architectures import build_meta
 from distillery.models.counts import count_macs, count_parameters
 from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.models.ranks import plan_ranks
+from distillery.models.student_controlnet import StudentControlNet
+from distillery.models.student_presets import PRESETS, meta_controlnet
 from distillery.teacher.load import load_module
 
 PAPER_ARCHITECTURE = "sd21"
 PAPER_RATIO = 1 / 3
+ORIGINAL = "original"  # has the teacher's size
 COLUMNS = ("total", "unet", "adapter", "requires_grad", "in_optimiser")
 
 
@@ -149,7 +152,7 @@ def _predicted_memory(models: Mapping[str, Profiled]) -> dict[str, Any]:
 
 
 def _paper_counts() -> dict[str, Any]:
-    """SD 2.1 dense and by the paper's rank rule: parameters of U-Net + text encoder + VAE, MACs."""
+    """SD 2.1 dense and by the paper's rank rule (U-Net + text encoder + VAE), and its ControlNets."""
     parts = build_meta(PAPER_ARCHITECTURE)
     for part in parts.values():
         part.requires_grad_(False)
@@ -162,7 +165,27 @@ def _paper_counts() -> dict[str, Any]:
         trained = list(model.parameters()) if model is student else []
         profiled = Profiled(model, {"unet": model}, partial(_run, model), trained)
         found |= _named(f"{PAPER_ARCHITECTURE}/{kind}", _counts(profiled, parts, tokens))
+    return found | _paper_controlnets(unet, tokens)
+
+
+def _paper_controlnets(unet: UNet2DConditionModel, tokens: int) -> dict[str, Any]:
+    """SD 2.1's ControlNet and the named students of it, alone."""
+    teacher = meta_controlnet(PAPER_ARCHITECTURE)
+    models = {
+        "teacher": teacher,
+        **{n: StudentControlNet.empty(teacher, s) for n, s in PRESETS.items() if n != ORIGINAL},
+    }
+    found: dict[str, Any] = {}
+    for name, model in models.items():
+        trained = [] if model is teacher else list(model.parameters())
+        run = partial(_control, model)
+        profiled = Profiled(unet, {"controlnet": model}, run, trained, "ControlNet evaluation")
+        found |= _named(f"{PAPER_ARCHITECTURE}/controlnet/{name}", _counts(profiled, {}, tokens))
     return found
+
+
+def _control(controlnet: ControlNetModel, workload: cost.Workload) -> dict[str, Any]:
+    return workload.control(controlnet)
 
 
 def _run(unet: UNet2DConditionModel, workload: cost.Workload) -> Tensor:
