@@ -152,7 +152,7 @@ def _predicted_memory(models: Mapping[str, Profiled]) -> dict[str, Any]:
 
 
 def _paper_counts() -> dict[str, Any]:
-    """SD 2.1 dense and by the paper's rank rule (U-Net + text encoder + VAE), and its ControlNets."""
+    """SD 2.1 dense and by the paper's rank rule, with text encoder and VAE; its ControlNets."""
     parts = build_meta(PAPER_ARCHITECTURE)
     for part in parts.values():
         part.requires_grad_(False)
