@@ -13,7 +13,7 @@ from pathlib import Path
 from distillery.artifacts import hash_file, hash_json
 
 PACKAGE = "distillery"
-_DATA_SUFFIXES = {".css", ".html", ".js", ".yaml"}
+_DATA_SUFFIXES = {".css", ".html", ".js", ".md", ".yaml"}
 _ROOT = Path(__file__).resolve().parent
 
 

@@ -57,11 +57,27 @@ class ControlVariant(Frozen):
     """training steps"""
 
 
+class ControlLosses(Frozen):
+    """Factors of what an adapter learns from; 0 leaves a term out."""
+
+    lambda_diffusion: Annotated[float, Field(ge=0)]
+    """of the diffusion loss, ELR-Diffusion's only one"""
+    lambda_kd: Annotated[float, Field(ge=0)]
+    """of the distance to the residuals of the teacher's ControlNets, one per condition"""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ControlLosses":
+        if not self.lambda_diffusion and not self.lambda_kd:
+            raise ValueError("lambda_diffusion and lambda_kd: both are 0; nothing is learnt")
+        return self
+
+
 class FinetuneControl(Frozen):
     """Stage II of ELR-Diffusion."""
 
     training: Training
     weighting: Weighting
+    losses: ControlLosses
     conditions: Annotated[list[Kind], Field(min_length=1)]
     """kinds of maps that the adapter takes, in this order"""
     kronecker: Kronecker

@@ -17,6 +17,7 @@ def require_parts(params: Any) -> None:
     _require_decompositions(params)
     _require_maps(params)
     _require_views(params)
+    _require_controlnets(params)
     _require_whole(params)
 
 
@@ -61,6 +62,18 @@ def _require_views(params: Any) -> None:
         lost = [view for view in views if view not in cache.views]
         if getattr(params, section).variants and lost:
             raise ValueError(f"cache_teacher.views: {section} needs {lost[0]}; add it")
+
+
+def _require_controlnets(params: Any) -> None:
+    """Those that a control adapter learns from; the scenes teacher has all of them."""
+    section, teacher = params.finetune_control, params.prepare_teacher
+    if not section.variants or not section.losses.lambda_kd or teacher.source == "scenes":
+        return
+    if lost := [kind for kind in section.conditions if kind not in teacher.controlnets]:
+        raise ValueError(
+            f"finetune_control.losses.lambda_kd: needs a ControlNet for {lost[0]}; name it in "
+            "prepare_teacher.controlnets, or set 0"
+        )
 
 
 def _require_whole(params: Any) -> None:

@@ -98,7 +98,7 @@ def test_the_papers_controlnets_have_their_sizes(profile: dict):
         value = found[f"sd21/controlnet/{name}/parameters_adapter"]["value"]
         assert value == pytest.approx(size, rel=0.005), name
     macs = {n: found[f"sd21/controlnet/{n}/macs"]["value"] for n in ("teacher", "distilled")}
-    assert macs["teacher"] > 9 * macs["distilled"]
+    assert macs["teacher"] > 5 * macs["distilled"]
 
 
 def test_memory_without_a_device_is_predicted_not_measured(profile: dict):

@@ -1,6 +1,8 @@
 """Stage II end to end on a tiny teacher: the loss, resume, the frozen backbone, wrong folders."""
 
+import dataclasses
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +16,20 @@ from distillery.artifacts import hash_files, read_json, write_manifest
 from distillery.data.conditions import CONDITION_SCHEMA
 from distillery.errors import DistilleryError
 from distillery.models.control_adapter import ControlAdapter
+from distillery.sampling import load_unet
 from distillery.shards import shard_name, write_table_shard
-from distillery.train import control_student
 from distillery.train.batch import Batch
 from distillery.train.control_drop import Drop
+from distillery.train.control_objective import ControlNets, Distances, TuneControl
 from distillery.train.control_student import (
-    ControlDenoise,
     ControlTuning,
     open_backbone,
     train_adapters,
 )
+from distillery.train.controlnet_teacher import control_residuals
 from distillery.train.objectives import Diffusion
 from distillery.train.settings import Settings
-from tiny_models import tiny_unet, unet_inputs
+from tiny_models import tiny_controlnet, tiny_unet, unet_inputs
 
 KINDS = ("canny", "sketch")
 KRONECKER = {"n": 4, "r": 2, "alpha": 2.0, "share_A": True, "zero": "v", "indivisible": "error"}
@@ -63,14 +66,24 @@ def _train(root: Path, out: Path, seeds: tuple = (0,), **changed: Any) -> dict:
         "checkpoint_every_steps": 1, "validate_every_steps": 10, "num_val_samples": 2,
     }  # fmt: skip
     kronecker = changed.pop("kronecker", KRONECKER)
+    teacher = changed.pop("teacher", root / "teacher")
     train_adapters(
         ControlTuning(
-            "teacher", KINDS, "frozen", kronecker, Drop(0.5, 0.1, 0.1, 0.5), "min_snr", 5.0
+            "teacher",
+            KINDS,
+            "frozen",
+            kronecker,
+            Drop(0.5, 0.1, 0.1, 0.5),
+            "min_snr",
+            5.0,
+            lambda_diffusion=1.0,
+            lambda_kd=changed.pop("lambda_kd", 0.0),
         ),
         Settings(**{**values, **changed}),
         seeds=seeds,
-        teacher=root / "teacher",
-        unet_folder=root / "teacher" / "unet",
+        base_model="scenes",
+        teacher=teacher,
+        unet_folder=teacher / "unet",
         teacher_cache=root / "cache",
         conditions=root / "conditions",
         out=out,
@@ -92,15 +105,29 @@ def test_training_leaves_the_backbone_and_writes_every_seed(root: Path, tmp_path
         assert adapter.config.conditions == list(KINDS)
         assert (folder / "validation.png").is_file()
         copied = adapter.conv_in.base_layer.weight
-        source = control_student.load_unet(root / "teacher" / "unet").conv_in.weight
+        source = load_unet(root / "teacher" / "unet").conv_in.weight
         assert torch.equal(copied, source)
+
+
+def test_the_teachers_controlnets_are_distilled_on_request(root: Path, tmp_path: Path):
+    with pytest.raises(DistilleryError, match="no ControlNet for sketch"):
+        _train(root, tmp_path / "lost", steps=1, lambda_kd=0.5)
+    own = shutil.copytree(root / "teacher", tmp_path / "teacher")
+    for kind in KINDS:
+        tiny_controlnet(load_unet(own / "unet")).save_pretrained(own / f"controlnet_{kind}")
+    before = hash_files(own)
+    training = _train(root, tmp_path / "model", teacher=own, steps=1, lambda_kd=0.5)
+    assert hash_files(own) == before
+    first = training["seeds"]["0"]["val"][0]
+    assert first["loss"] == pytest.approx(first["diffusion"] + first["kd"])
+    assert first["kd"] > 0
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     _train(root, tmp_path / "whole")
-    calls, original = [], ControlDenoise.__call__
+    calls, original = [], TuneControl.__call__
 
     def stumble(self, model, batch):
         calls.append(model.training)
@@ -109,7 +136,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
         return original(self, model, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ControlDenoise, "__call__", stumble)
+        patch.setattr(TuneControl, "__call__", stumble)
         with pytest.raises(KeyboardInterrupt):
             _train(root, tmp_path / "broken")
     _train(root, tmp_path / "broken")
@@ -132,7 +159,7 @@ def test_the_loss_at_the_start_is_the_backbones(prediction_type: str):
     diffusion = Diffusion.create(
         ALPHA_BAR, prediction_type, space="native", kind="constant", gamma=5.0
     )
-    objective = ControlDenoise(diffusion, unet, KINDS, torch.zeros(1, 5, 32), Drop(0, 0, 0, 0))
+    objective = TuneControl(diffusion, unet, KINDS, torch.zeros(1, 5, 32), Drop(0, 0, 0, 0))
     adapter = ControlAdapter.from_unet(unet, conditions=KINDS).train()
     alpha = ALPHA_BAR[batch.timesteps].sqrt().view(-1, 1, 1, 1)
     sigma = (1 - ALPHA_BAR[batch.timesteps]).sqrt().view(-1, 1, 1, 1)
@@ -155,7 +182,7 @@ def test_captions_and_conditions_are_dropped_in_training_only():
     unet, batch = tiny_unet(), _batch()
     diffusion = Diffusion.create(ALPHA_BAR, "epsilon", space="native", kind="constant", gamma=5.0)
     empty = torch.full((1, 5, 32), 7.0)
-    objective = ControlDenoise(diffusion, unet, KINDS, empty, Drop(1.0, 0.0, 0.0, 1.0))
+    objective = TuneControl(diffusion, unet, KINDS, empty, Drop(1.0, 0.0, 0.0, 1.0))
     for training in (True, False):
         adapter_call.training = training
         with pytest.raises(InterruptedError):
@@ -165,6 +192,53 @@ def test_captions_and_conditions_are_dropped_in_training_only():
         assert kept == (
             [[False] * 6] * 2 if training else [[True] * 3 + [False] * 3, [False] * 3 + [True] * 3]
         )
+
+
+def _asks(level: float):
+    """A ControlNet whose residuals are `level` times the sample's number in the whole batch."""
+
+    def ask(batch: Batch, noisy: torch.Tensor) -> list[torch.Tensor]:
+        numbers = torch.tensor([float(key) for key in batch.keys]).view(-1, 1, 1, 1)
+        assert len(noisy) == len(numbers) == len(batch.text)
+        return [level * numbers.expand(-1, 2, 4, 4), level * numbers.expand(-1, 3, 2, 2)]
+
+    return ask
+
+
+def test_several_controlnets_are_averaged_as_a_multi_controlnet_would():
+    batch = dataclasses.replace(_batch(), keys=["1", "2"])
+    nets = ControlNets({"canny": _asks(1.0), "sketch": _asks(10.0)})
+    for kept, expected in (
+        ([[True, False], [False, True]], [1.0, 20.0]),
+        ([[True, True], [False, False]], [5.5, 0.0]),
+    ):
+        found = nets.residuals(batch, batch.noise, torch.tensor(kept))
+        assert [r.shape for r in found] == [(2, 2, 4, 4), (2, 3, 2, 2)]
+        for residual in found:
+            for value, wanted in zip(residual, expected, strict=True):
+                torch.testing.assert_close(value, torch.full_like(value, wanted))
+    assert nets.residuals(batch, batch.noise, torch.zeros(2, 2, dtype=torch.bool)) == []
+
+
+def test_the_kd_term_is_zero_for_the_controlnets_own_residuals_alone():
+    unet, batch = tiny_unet(), _batch()
+    diffusion = Diffusion.create(ALPHA_BAR, "epsilon", space="native", kind="constant", gamma=5.0)
+    teacher = ControlAdapter.from_unet(unet, conditions=("canny",)).eval()
+    for block in teacher.controlnet_down_blocks:
+        torch.nn.init.normal_(block.weight, generator=torch.Generator().manual_seed(0))
+
+    def ask(batch: Batch, noisy: torch.Tensor) -> list[torch.Tensor]:
+        return control_residuals(teacher, noisy, batch, "canny")
+
+    distances = Distances(0.0, 1.0, ControlNets({"canny": ask}))
+    objective = TuneControl(
+        diffusion, unet, ("canny",), torch.zeros(1, 5, 32), Drop(0, 0, 0, 0), distances
+    )
+    alone = dataclasses.replace(batch, conditions={"canny": batch.conditions["canny"]})
+    with torch.no_grad():
+        assert objective(teacher, alone) == {"kd": torch.tensor(0.0)}
+        start = ControlAdapter.from_unet(unet, conditions=("canny",)).eval()
+        assert objective(start, alone)["kd"] > 0.5
 
 
 def test_only_the_backbone_that_was_asked_for_is_taken(root: Path, tmp_path: Path):

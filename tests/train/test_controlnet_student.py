@@ -55,6 +55,7 @@ def _train(root: Path, out: Path, student: str = "reduced_layer", **changed: Any
         ControlDistillation(**lesson),
         Settings(**{**SETTINGS, **changed}),
         seeds=(0,),
+        base_model="scenes",
         teacher=root / "teacher",
         teacher_cache=root / "cache",
         conditions=root / "conditions",

@@ -55,6 +55,7 @@ def _train(root: Path, out: Path, *, seeds: tuple = (0,), **changed: Any) -> dic
         wanted,
         Settings(**{**SETTINGS, **changed}),
         seeds=seeds,
+        base_model="scenes",
         teacher=root / "teacher",
         backbone=root / ("teacher" if wanted.backbone == "teacher" else "elr"),
         teacher_cache=root / "cache",
@@ -77,7 +78,7 @@ def test_a_lora_comes_nearer_to_the_guided_teacher(root: Path, tmp_path: Path) -
         assert distances[-1] < 0.95 * distances[0]
     names = {path.relative_to(tmp_path / "m").as_posix() for path in tmp_path.glob("m/**/*.*")}
     files = {"pytorch_lora_weights.safetensors", "guidance.json", "validation.png"}
-    assert names == {*files, *(f"seed-1/{name}" for name in files), "training.json"}
+    assert names == {*files, *(f"seed-1/{name}" for name in files), "training.json", "README.md"}
     described = read_json(tmp_path / "m/guidance.json")
     assert described["base"] == "teacher"
     assert described["lora"] == {"r": 4, "alpha": 8.0, "targets": "all"}

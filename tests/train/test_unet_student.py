@@ -81,6 +81,7 @@ def _train(root: Path, out: Path, name: str, *, seeds: tuple = (0,), **changed: 
         Distillation(**{k: changed.pop(k, v) for k, v in kd.items()}),
         Settings(**{**values, **changed}),
         seeds=seeds,
+        base_model="scenes",
         teacher=root / "teacher",
         teacher_cache=root / "cache",
         out=out,
@@ -114,6 +115,19 @@ def test_the_report_gives_output_errors_and_data_aware_ones_are_lower(root: Path
     assert errors[1] < errors[0]
     counts = reports[0]["unet_parameters"]
     assert counts["student"] < counts["teacher"]
+
+
+def test_the_card_says_what_was_trained_on_what(root: Path, tmp_path: Path) -> None:
+    _train(root, tmp_path / "model", "card", seeds=(3, 5), init="random")
+    card = (tmp_path / "model" / "README.md").read_text()
+    for said in (
+        "base_model: scenes", "`reports/cards/unet/card.md`", 'load_unet(Path("models/unet/card"))',
+        "9 training images and 3 for validation at 64 px, each at 2 noise levels",
+        "- learning_rate: 0.001", "- objective: teacher", "- seeds: 3 at the top, 5 in `seed-5/`",
+    ):  # fmt: skip
+        assert said in card, said
+    assert str(tmp_path) not in card
+    assert str(root) not in card
 
 
 def test_seeds_lie_in_their_folders_and_load_in_the_pipeline(root: Path, tmp_path: Path) -> None:

@@ -43,12 +43,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "modulation": "film",
         "hadamard_rank": 32,
     },
-    # Transformers take 55% of the teacher's MACs at SD 2.1's size, nearly all outside the middle,
-    # and the text reaches the U-Net anyway. 6.3 times fewer parameters, 9.3 times fewer MACs.
+    # Hadamard products save parameters and no time; narrower levels save both. 6.1 times fewer
+    # parameters and 5.8 times fewer MACs at SD 2.1's size, with every transformer kept: without
+    # those outside the middle block edge F1 is 0.80 to 0.82 of the teacher's 0.92, with them 0.89.
     "distilled": {
-        "channels": 0.5,
+        "channels": 0.45,
         "layers_per_block": 1,
-        "attention": "mid",
         "modulation": "film",
     },
 }

@@ -13,9 +13,9 @@ from distillery.train.settings import Settings
 
 
 @stage(
-    reads=["seeds", "device", "num_threads", "distill_controlnet.condition",
-           "distill_controlnet.training", "distill_controlnet.weighting",
-           "distill_controlnet.losses", "distill_controlnet.online",
+    reads=["seeds", "device", "num_threads", "prepare_teacher.source",
+           "distill_controlnet.condition", "distill_controlnet.training",
+           "distill_controlnet.weighting", "distill_controlnet.losses", "distill_controlnet.online",
            "distill_controlnet.residuals", "distill_controlnet.variants.{variant}"]
 )  # fmt: skip
 def distill_controlnet(
@@ -52,6 +52,7 @@ def distill_controlnet(
             **section.training.model_dump(),
         ),
         seeds=params.seeds,
+        base_model=params.prepare_teacher.source,
         teacher=teacher,
         teacher_cache=base.parent,
         conditions=conditions,

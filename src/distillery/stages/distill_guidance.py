@@ -9,7 +9,7 @@ from distillery.train.settings import Settings
 
 
 @stage(
-    reads=["seeds", "device", "num_threads", "distill_guidance.training",
+    reads=["seeds", "device", "num_threads", "prepare_teacher.source", "distill_guidance.training",
            "distill_guidance.weighting", "distill_guidance.guidance", "distill_guidance.lora",
            "distill_guidance.variants.{variant}"]
 )  # fmt: skip
@@ -37,6 +37,7 @@ def distill_guidance(
         distillation,
         Settings(steps=wanted.steps, learning_rate=wanted.learning_rate, **training),
         seeds=params.seeds,
+        base_model=params.prepare_teacher.source,
         teacher=teacher,
         backbone=backbone,
         teacher_cache=base.parent,

@@ -11,8 +11,8 @@ from distillery.train.unet_student import Distillation, start_student, train_stu
 
 
 @stage(
-    reads=["seeds", "device", "num_threads", "distill_unet.training", "distill_unet.kd",
-           "distill_unet.variants.{variant}"]
+    reads=["seeds", "device", "num_threads", "prepare_teacher.source",
+           "distill_unet.training", "distill_unet.kd", "distill_unet.variants.{variant}"]
 )  # fmt: skip
 def distill_unet(
     params: Params, run: Run, variant: str, teacher: In, init: In, base: In, cond: In, model: Out
@@ -34,6 +34,7 @@ def distill_unet(
         distillation,
         Settings(steps=wanted.steps, learning_rate=wanted.learning_rate, **training),
         seeds=params.seeds,
+        base_model=params.prepare_teacher.source,
         teacher=teacher,
         teacher_cache=base.parent,
         out=model,

@@ -10,8 +10,8 @@ from distillery.train.settings import Settings
 
 
 @stage(
-    reads=["seeds", "device", "num_threads", "finetune_control.training",
-           "finetune_control.weighting", "finetune_control.conditions",
+    reads=["seeds", "device", "num_threads", "prepare_teacher.source", "finetune_control.training",
+           "finetune_control.weighting", "finetune_control.losses", "finetune_control.conditions",
            "finetune_control.kronecker", "finetune_control.norm", "finetune_control.drop",
            "finetune_control.variants.{variant}"]
 )  # fmt: skip
@@ -31,6 +31,7 @@ def finetune_control(
         drop=Drop(**section.drop.model_dump()),
         weighting=section.weighting.kind,
         gamma=section.weighting.gamma,
+        **section.losses.model_dump(),
     )
     settings = Settings(
         steps=wanted.steps, learning_rate=wanted.learning_rate, **section.training.model_dump()
@@ -39,6 +40,7 @@ def finetune_control(
         tuning,
         settings,
         seeds=params.seeds,
+        base_model=params.prepare_teacher.source,
         teacher=teacher,
         unet_folder=open_backbone(wanted.backbone, backbone, teacher),
         teacher_cache=base.parent,

@@ -45,7 +45,7 @@ class TeacherCache:
     """
 
     def __init__(self, root: Path, views: Sequence[str], num_train_timesteps: int) -> None:
-        folders = _part_folders(root, BASE)
+        self.root, folders = root, _part_folders(root, BASE)
         for view in views:
             _require_same_parts(root, view, [folder.name for folder in folders])
         metas = [CacheMeta.read(root / v / f.name) for f in folders for v in (BASE, *views)]

@@ -39,6 +39,19 @@ class Batch:
             conditions={kind: maps.to(device) for kind, maps in self.conditions.items()},
         )
 
+    def at(self, rows: Tensor) -> "Batch":
+        """The samples with these numbers, int64 [m], in this order."""
+        return dataclasses.replace(
+            self,
+            keys=[self.keys[row] for row in rows.tolist()],
+            latents=self.latents[rows],
+            noise=self.noise[rows],
+            timesteps=self.timesteps[rows],
+            text=self.text[rows],
+            outputs={view: output[rows] for view, output in self.outputs.items()},
+            conditions={kind: maps[rows] for kind, maps in self.conditions.items()},
+        )
+
 
 class Samples(Protocol):
     """A numbered set of (sample, noise level) items that a training reads."""

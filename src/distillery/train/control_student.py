@@ -25,14 +25,15 @@ from distillery.models.control_hints import stack
 from distillery.run import Run
 from distillery.sampling import load_unet
 from distillery.teacher.cache import TeacherCache
-from distillery.teacher.load import alphas_cumprod, load_scheduler
-from distillery.train.batch import Batch
+from distillery.teacher.load import load_controlnet
+from distillery.train.card import Card
 from distillery.train.conditioned import ConditionedSamples
 from distillery.train.control_drop import Drop, apply_mask, single_conditions
+from distillery.train.control_objective import ControlNets, Distances, TuneControl
 from distillery.train.controlnet_preview import ControlPreview
-from distillery.train.controlnet_teacher import controlled_output
+from distillery.train.controlnet_teacher import online_residuals
 from distillery.train.losses import Weighting
-from distillery.train.objectives import Diffusion, Terms
+from distillery.train.schedule import teacher_diffusion
 from distillery.train.seeds import train_seeds
 from distillery.train.settings import Settings
 
@@ -47,7 +48,8 @@ _SHARED_SETTINGS = ("in_channels", "out_channels", "cross_attention_dim")
 class ControlTuning:
     """What is trained, and how; `backbone` is `teacher` or `unet/<variant>`.
 
-    `kronecker` None trains the whole adapter.
+    `kronecker` None trains the whole adapter. `lambda_kd` above 0 also distils the teacher's
+    ControlNets of all `kinds`.
     """
 
     backbone: str
@@ -57,48 +59,8 @@ class ControlTuning:
     drop: Drop
     weighting: Weighting
     gamma: float
-
-
-@dataclass(frozen=True)
-class ControlDenoise:
-    """The diffusion loss of a frozen U-Net with the adapter's residuals, in its native space.
-
-    In training, conditions and captions are dropped. In evaluation mode every sample has its
-    caption and one condition, by turns.
-    """
-
-    diffusion: Diffusion
-    unet: UNet2DConditionModel
-    kinds: tuple[str, ...]
-    empty_text: Tensor
-    drop: Drop
-
-    def __call__(self, model: nn.Module, batch: Batch) -> Terms:
-        shape = (len(batch.latents), len(self.kinds))
-        hint = stack(self.kinds, batch.conditions)
-        if model.training:
-            hint = apply_mask(hint, self.drop.kept_conditions(*shape))
-            batch = self._drop_captions(batch)
-        else:
-            hint = apply_mask(hint, single_conditions(*shape))
-        noisy = self.diffusion.noisy(batch)
-        prediction = self._predict(model, noisy, batch, hint)
-        return {"diffusion": self.diffusion.error(prediction, self.diffusion.target(batch), batch)}
-
-    def _drop_captions(self, batch: Batch) -> Batch:
-        kept = self.drop.kept_captions(len(batch.text)).to(batch.text.device)
-        text = torch.where(kept[:, None, None], batch.text, self.empty_text.to(batch.text))
-        return dataclasses.replace(batch, text=text)
-
-    def _predict(self, model: nn.Module, noisy: Tensor, batch: Batch, hint: Tensor) -> Tensor:
-        down, mid = model(
-            noisy,
-            batch.timesteps,
-            encoder_hidden_states=batch.text.to(noisy.dtype),
-            controlnet_cond=hint,
-            return_dict=False,
-        )
-        return controlled_output(self.unet, noisy, batch, [*down, mid])
+    lambda_diffusion: float
+    lambda_kd: float
 
 
 def open_backbone(wanted: str, folder: Path, teacher: Path) -> Path:
@@ -131,6 +93,7 @@ def train_adapters(
     settings: Settings,
     *,
     seeds: Sequence[int],
+    base_model: str,
     teacher: Path,
     unet_folder: Path,
     teacher_cache: Path,
@@ -144,18 +107,17 @@ def train_adapters(
     The seed draws what is not copied from the U-Net. `conditions` holds the maps of all parts. An
     interrupted call goes on from the checkpoints in the run's work folder.
     """
-    scheduler = load_scheduler(teacher)
-    diffusion = Diffusion.create(
-        alphas_cumprod(scheduler), scheduler.config.prediction_type,
-        space="native", kind=tuning.weighting, gamma=tuning.gamma,
-    )  # fmt: skip
+    diffusion = teacher_diffusion(teacher, tuning.weighting, tuning.gamma)
     cache = TeacherCache(teacher_cache, [], len(diffusion.alpha_bar))
     maps = ConditionMaps(conditions, tuning.kinds, cache.meta.resolution_px)
     train, val = (ConditionedSamples(cache.samples(split), maps) for split in ("train", "val"))
     unet = load_unet(unet_folder, device, _DTYPES[settings.precision])
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    objective = ControlDenoise(diffusion, unet, tuning.kinds, cache.empty_text(), tuning.drop)
+    objective = TuneControl(
+        diffusion, unet, tuning.kinds, cache.empty_text(), tuning.drop,
+        _distances(tuning, teacher, unet),
+    )  # fmt: skip
     num_slots = cache.meta.num_slots
     kind, shown = tuning.kinds[0], val if len(val) else train
     preview = ControlPreview(teacher, unet, shown, kind, num_slots)
@@ -163,9 +125,7 @@ def train_adapters(
     def draw(adapter: nn.Module) -> Image.Image:
         return preview.draw(_with_one(adapter, tuning.kinds, kind))
 
-    items = np.arange(
-        0, min(len(train), NUM_INIT_MAPS * cache.meta.num_slots), cache.meta.num_slots
-    )
+    items = np.arange(0, min(len(train), NUM_INIT_MAPS * num_slots), num_slots)
     maps_seen = stack(tuning.kinds, train.batch(items).conditions)
     train_seeds(
         lambda seed: start_adapter(unet_folder, tuning, maps_seen, seed),
@@ -178,6 +138,7 @@ def train_adapters(
         run=run,
         device=device,
         described=dataclasses.asdict(tuning),
+        card=Card("control", base_model, cache),
         save=save_model,
         draw=draw,
     )
@@ -199,6 +160,14 @@ def start_adapter(
     )
     adapter.extractor.normalise(apply_mask(maps, single_conditions(len(maps), len(tuning.kinds))))
     return adapter
+
+
+def _distances(tuning: ControlTuning, teacher: Path, unet: UNet2DConditionModel) -> Distances:
+    controlnets = None
+    if tuning.lambda_kd:
+        nets = {kind: load_controlnet(teacher, kind, unet) for kind in tuning.kinds}
+        controlnets = ControlNets({kind: online_residuals(n, kind) for kind, n in nets.items()})
+    return Distances(tuning.lambda_diffusion, tuning.lambda_kd, controlnets)
 
 
 def _with_one(adapter: nn.Module, kinds: Sequence[str], kind: str) -> Callable[..., Any]:

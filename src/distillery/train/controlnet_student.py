@@ -19,8 +19,9 @@ from distillery.data.condition_reader import ConditionMaps
 from distillery.export import save_model
 from distillery.run import Run
 from distillery.teacher.cache import TeacherCache
-from distillery.teacher.load import alphas_cumprod, load_controlnet, load_scheduler, load_unet
+from distillery.teacher.load import load_controlnet, load_unet
 from distillery.train.batch import Samples
+from distillery.train.card import Card
 from distillery.train.conditioned import ConditionedSamples
 from distillery.train.controlnet_losses import Axes, Layerwise, Stats
 from distillery.train.controlnet_objective import DistillControlNet, Factors
@@ -35,6 +36,7 @@ from distillery.train.controlnet_teacher import (
 from distillery.train.loop import make_accelerator
 from distillery.train.losses import Weighting
 from distillery.train.objectives import Diffusion
+from distillery.train.schedule import teacher_diffusion
 from distillery.train.seeds import train_seeds
 from distillery.train.settings import Settings
 
@@ -69,6 +71,7 @@ def train_controlnets(
     settings: Settings,
     *,
     seeds: Sequence[int],
+    base_model: str,
     teacher: Path,
     teacher_cache: Path,
     conditions: Path,
@@ -81,7 +84,8 @@ def train_controlnets(
     `hints` are maps of training images, float32 [n, 3, H, W]. An interrupted call goes on from the
     checkpoints in the run's work folder.
     """
-    kind, diffusion = distillation.kind, _diffusion(teacher, distillation)
+    kind = distillation.kind
+    diffusion = teacher_diffusion(teacher, distillation.weighting, distillation.gamma)
     view = None if distillation.online else f"control_{kind}"
     cache = TeacherCache(teacher_cache, [view] if view else [], len(diffusion.alpha_bar))
     maps = ConditionMaps(conditions, [kind], cache.meta.resolution_px)
@@ -109,6 +113,7 @@ def train_controlnets(
         run=run,
         device=device,
         described=dataclasses.asdict(distillation),
+        card=Card("controlnet", base_model, cache),
         save=save_model,
         compare=DistillControlNet(kind, diffusion, asked, distillation.factors).compare,
         draw=ControlPreview(teacher, unet, shown, kind, cache.meta.num_slots).draw,
@@ -118,17 +123,6 @@ def train_controlnets(
 def _records(samples: Samples, num_slots: int, count: int) -> np.ndarray:
     """The first item of each of up to `count` records."""
     return np.arange(0, min(len(samples), count * num_slots), num_slots)
-
-
-def _diffusion(teacher: Path, distillation: ControlDistillation) -> Diffusion:
-    scheduler = load_scheduler(teacher)
-    return Diffusion.create(
-        alphas_cumprod(scheduler),
-        scheduler.config.prediction_type,
-        space="native",
-        kind=distillation.weighting,
-        gamma=distillation.gamma,
-    )
 
 
 def _layerwise(

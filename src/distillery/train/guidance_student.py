@@ -24,7 +24,7 @@ from distillery.models.lora_files import save_lora
 from distillery.run import Run
 from distillery.sampling import load_unet
 from distillery.teacher.cache import TeacherCache
-from distillery.teacher.load import alphas_cumprod, load_scheduler
+from distillery.train.card import Card
 from distillery.train.guidance import (
     DistillGuided,
     OnlinePair,
@@ -33,8 +33,9 @@ from distillery.train.guidance import (
     cached_pair,
 )
 from distillery.train.losses import Weighting
-from distillery.train.objectives import Denoise, Diffusion
+from distillery.train.objectives import Denoise
 from distillery.train.preview import Preview
+from distillery.train.schedule import teacher_diffusion
 from distillery.train.seeds import train_seeds
 from distillery.train.settings import Settings
 
@@ -107,6 +108,7 @@ def train_guidance(
     settings: Settings,
     *,
     seeds: Sequence[int],
+    base_model: str,
     teacher: Path,
     backbone: Path,
     teacher_cache: Path,
@@ -119,7 +121,7 @@ def train_guidance(
     `backbone` is the folder that `wanted.backbone` names; every seed starts from its first U-Net.
     An interrupted call goes on from the checkpoints in the run's work folder.
     """
-    diffusion = _diffusion(teacher, wanted)
+    diffusion = teacher_diffusion(teacher, wanted.weighting, wanted.gamma)
     learns = wanted.objective == "teacher"
     views = VIEWS if learns and not wanted.online else ()
     cache = TeacherCache(teacher_cache, views, len(diffusion.alpha_bar))
@@ -144,6 +146,7 @@ def train_guidance(
         run=run,
         device=device,
         described=dataclasses.asdict(wanted),
+        card=Card("guidance", base_model, cache),
         save=save,
         compare=(lambda model, batch: guided_by(model).outputs(model, batch)) if learns else None,
         draw=_drawing(Preview(teacher, cache), wanted),
@@ -167,17 +170,6 @@ def describe(wanted: GuidanceDistillation) -> dict:
         "rescale": wanted.rescale if learns else None,
         "evaluations_per_step": 1 if learns else 2,
     }
-
-
-def _diffusion(teacher: Path, wanted: GuidanceDistillation) -> Diffusion:
-    scheduler = load_scheduler(teacher)
-    return Diffusion.create(
-        alphas_cumprod(scheduler),
-        scheduler.config.prediction_type,
-        space="native",
-        kind=wanted.weighting,
-        gamma=wanted.gamma,
-    )
 
 
 def _teacher_of(

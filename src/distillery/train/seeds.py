@@ -2,7 +2,7 @@
 
 In: how a model starts, its objective, samples, settings. Out: a folder with the first seed's model
 at its top and the others in `seed-<n>/`, `training.json` (settings and losses) and, where the
-caller draws one, `validation.png`. Not here: models, objectives, the loop itself.
+caller draws one, `validation.png`, and a model card. Not here: models, objectives, the loop itself.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from distillery.artifacts import write_json
 from distillery.run import Run
 from distillery.train.batch import Batch, Samples
+from distillery.train.card import Card
 from distillery.train.loop import Validate, fit
 from distillery.train.objectives import Objective
 from distillery.train.order import batch_items
@@ -42,6 +43,7 @@ def train_seeds(
     run: Run,
     device: torch.device,
     described: Mapping[str, Any],
+    card: Card,
     save: Callable[[nn.Module, Path], object],
     compare: Compare | None = None,
     draw: Callable[[nn.Module], Image.Image] | None = None,
@@ -50,8 +52,8 @@ def train_seeds(
 
     `objective(model)` is made once per seed. On `val`, `compare(model, batch)` gives the student's
     and the teacher's output, whose distance is logged; `draw(model)` a picture. `described` goes
-    into `training.json` beside the settings. An interrupted call goes on from the checkpoints in
-    the run's work folder.
+    into `training.json` and the `card` beside the settings. An interrupted call goes on from the
+    checkpoints in the run's work folder, whose label ends with the variant's name.
     """
     histories = {}
     for place, seed in enumerate(seeds):
@@ -74,6 +76,7 @@ def train_seeds(
             shutil.copyfile(work / PREVIEW, folder / PREVIEW)
     values = {**described, **dataclasses.asdict(settings)}
     write_json(out / TRAINING, {"settings": values, "seeds": histories})
+    card.write(out, run.label.rpartition("/")[2], values, seeds)
 
 
 def _drawing(

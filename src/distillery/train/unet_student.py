@@ -18,8 +18,9 @@ from distillery.models.factorise import build_student, rebalance
 from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.run import Run
 from distillery.teacher.cache import TeacherCache
-from distillery.teacher.load import alphas_cumprod, load_scheduler, load_unet
+from distillery.teacher.load import load_unet
 from distillery.train.batch import Batch
+from distillery.train.card import Card
 from distillery.train.losses import Weighting
 from distillery.train.objectives import (
     Denoise,
@@ -33,6 +34,7 @@ from distillery.train.objectives import (
     predict,
 )
 from distillery.train.preview import Preview
+from distillery.train.schedule import teacher_diffusion
 from distillery.train.seeds import train_seeds
 from distillery.train.settings import Settings
 
@@ -75,6 +77,7 @@ def train_students(
     settings: Settings,
     *,
     seeds: Sequence[int],
+    base_model: str,
     teacher: Path,
     teacher_cache: Path,
     out: Path,
@@ -85,7 +88,9 @@ def train_students(
 
     An interrupted call goes on from the checkpoints in the run's work folder.
     """
-    diffusion = _diffusion(teacher, distillation)
+    diffusion = teacher_diffusion(
+        teacher, distillation.weighting, distillation.gamma, distillation.space
+    )
     views = [] if distillation.online else ["cond"]
     cache = TeacherCache(teacher_cache, views, len(diffusion.alpha_bar))
     ask = _teacher_output(teacher, distillation, device)
@@ -105,20 +110,10 @@ def train_students(
         run=run,
         device=device,
         described=dataclasses.asdict(distillation),
+        card=Card("unet", base_model, cache),
         save=save_model,
         compare=compare,
         draw=Preview(teacher, cache).draw,
-    )
-
-
-def _diffusion(teacher: Path, distillation: Distillation) -> Diffusion:
-    scheduler = load_scheduler(teacher)
-    return Diffusion.create(
-        alphas_cumprod(scheduler),
-        scheduler.config.prediction_type,
-        space=distillation.space,
-        kind=distillation.weighting,
-        gamma=distillation.gamma,
     )
 
 
