@@ -22,7 +22,7 @@ from distillery.shards import shard_name, write_table_shard
 from distillery.teacher.cache_files import BASE, CACHED_SPLITS
 from distillery.teacher.cache_size import CachePlan
 from distillery.teacher.cache_views import open_view
-from distillery.teacher.cache_write import write_base, write_view
+from distillery.teacher.cache_write import MakeLatents, write_base, write_view
 from distillery.teacher.load import Teacher, load_teacher
 
 SPLITS = ["train", "train", "val", "test", "train"]
@@ -63,7 +63,12 @@ def v_teacher(tiny_teacher: Path, folder: Path) -> Teacher:
 
 
 def write_cache(
-    root: Path, teacher: Teacher, out: Path, views: tuple[str, ...] = ("cond",), **changed: Any
+    root: Path,
+    teacher: Teacher,
+    out: Path,
+    views: tuple[str, ...] = ("cond",),
+    make_latents: MakeLatents | None = None,
+    **changed: Any,
 ) -> None:
     """Cache both parts of `root` below `out`, resumably from `root/work`."""
     plan = CachePlan(**{**PLAN.__dict__, **changed})
@@ -73,7 +78,8 @@ def write_cache(
         )
         base = out / BASE / str(part)
         base.parent.mkdir(parents=True, exist_ok=True)
-        write_base(read, teacher, base, plan, run(root, f"base/{part}/{plan}"))
+        recipe = f"base/{part}/{plan}/{make_latents}"
+        write_base(read, teacher, base, plan, run(root, recipe), make_latents)
         for view in views:
             folder = out / view / str(part)
             folder.parent.mkdir(parents=True, exist_ok=True)

@@ -57,14 +57,15 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def save_tiny_teacher(folder: Path) -> None:
-    """Write a complete teacher with random weights: pipeline, ControlNet, CLIP; 64 px, a few MB."""
+    """Write a complete teacher with random weights: pipeline, ControlNets, CLIP; some MB."""
     from transformers import CLIPConfig, CLIPModel
 
     from tiny_models import tiny_controlnet, tiny_pipeline
 
     pipeline = tiny_pipeline()
     pipeline.save_pretrained(folder)
-    tiny_controlnet(pipeline.unet).save_pretrained(folder / "controlnet_canny")
+    for kind in ("canny", "sketch", "segmentation"):
+        tiny_controlnet(pipeline.unet).save_pretrained(folder / f"controlnet_{kind}")
     text = pipeline.text_encoder.config.to_dict() | {"projection_dim": 16}
     vision = {
         "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,

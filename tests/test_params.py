@@ -86,6 +86,21 @@ def test_contradictory_pair_names_its_key(tmp_path: Path) -> None:
         load_params(path)
 
 
+def test_generated_latents_have_no_maps(tmp_path: Path) -> None:
+    drawn = "generated: {num_inference_steps: 25, guidance_scale: 7.5}"
+    path, _ = _edited(tmp_path, "generated: null ", f"{drawn} ")
+    with pytest.raises(DistilleryError, match="maps that finetune_control trains on"):
+        load_params(path)
+
+
+def test_distilled_controlnets_must_be_there(tmp_path: Path) -> None:
+    sd21 = (ROOT / "presets" / "sd21.yaml").read_text()
+    path = tmp_path / "params.yaml"
+    path.write_text(sd21.replace("lambda_kd: 0.0}\n  conditions", "lambda_kd: 1.0}\n  conditions"))
+    with pytest.raises(DistilleryError, match="lambda_kd: needs a ControlNet for sketch"):
+        load_params(path)
+
+
 def test_params_are_frozen() -> None:
     params = load_params(DEFAULT)
     with pytest.raises(ValueError, match="frozen"):

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from diffusers import ControlNetModel, UNet2DConditionModel
 
+from distillery.model_card import snippet
 from distillery.models.control_adapter import ControlAdapter
+from distillery.models.guidance_embedding import add_scale_embedding
 from distillery.models.lora import add_lora
 from distillery.models.lora_files import save_lora
 from distillery.models.lowrank import LowRankUNet2DConditionModel
@@ -72,10 +74,38 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     small = build_student(ControlNetModel.from_unet(unet), PRESETS["distilled"], seed=0)
     small.save_pretrained(root / "models/controlnet/distilled")
+    add_scale_embedding(tiny_unet()).save_pretrained(root / "models/guidance/told")
     for name, base in (("lora_distill", unet), ("lora_distill_elr", student)):
         lora = add_lora(base, r=2, alpha=2.0, targets="attention", seed=0)
         save_lora(lora, root / "models/guidance" / name)
     return root
+
+
+def test_the_snippets_of_model_cards_run(project: Path):
+    """Every kind of code that a card has, in one process: importing takes longer than running."""
+    lora = {"backbone": "teacher", "update": "lora", "objective": "teacher",
+            "scale_low": 3.0, "scale_high": 3.0}  # fmt: skip
+    on_elr = {"backbone": "unet/elr", "kinds": ["canny", "sketch", "segmentation"]}
+    whole = {"backbone": "unet/elr", "guidance": "lora_distill_elr", "controlnet": "distilled"}
+    cards = {
+        "unet/elr": {},
+        "control/elr": on_elr,
+        "controlnet/distilled": {},
+        "guidance/lora_distill": lora,
+        "guidance/lora_distill_elr": {**lora, "backbone": "unet/elr"},
+        "guidance/told": {**lora, "update": "full", "scale_high": 5.0},
+        "whole/student": {**whole, "lora": {**lora, "backbone": "unet/elr"}},
+    }
+    parts = []
+    for number, (name, settings) in enumerate(cards.items()):
+        code = snippet(name.partition("/")[0], name, settings)
+        parts.append(code.replace("image.png", f"card-{number}.png"))
+    code = re.sub(
+        r'pipeline\(("a red \w+")', r"pipeline(\1, num_inference_steps=2", "\n".join(parts)
+    )
+    run(code, project)
+    for number in range(len(cards)):
+        assert (project / f"card-{number}.png").stat().st_size > 0
 
 
 def test_other_families_run_in_a_fresh_process(project: Path):

@@ -35,7 +35,14 @@ def evaluate(
         str | None, typer.Option(help="Folder or hub id of the network for FID, KID, CLIP score.")
     ] = None,
     conditions: Annotated[
-        Path | None, typer.Option(help="Folder of edge maps of the same names.")
+        Path | None, typer.Option(help="Folder of condition maps of the same names.")
+    ] = None,
+    condition_kind: Annotated[
+        str, typer.Option(help="What these maps are: canny, sketch or segmentation.")
+    ] = "canny",
+    segmenter: Annotated[
+        str | None,
+        typer.Option(help="For mIoU: scenes, or a local folder of what drew the segmentations."),
     ] = None,
     lpips: Annotated[
         str | None, typer.Option(help="Folder of AlexNet, VGG-16 or a CLIP model for LPIPS.")
@@ -49,12 +56,14 @@ def evaluate(
     skipped, with the reason.
 
     Example: distillery evaluate --images student --reference teacher --out metrics.json
+    Example: distillery evaluate ... --conditions M --condition-kind segmentation --segmenter F
     """
     from distillery.commands import evaluate as command
 
     found = command.evaluate(
         images, reference, out, metrics=metrics, prompts=prompts, conditions=conditions,
-        extractor=extractor, lpips=lpips, device=device,
+        condition_kind=condition_kind, segmenter=segmenter, extractor=extractor, lpips=lpips,
+        device=device,
     )  # fmt: skip
     typer.echo(json.dumps(found, indent=1) if as_json else command.as_text(found))
 

@@ -18,6 +18,7 @@ def require_parts(params: Any) -> None:
     _require_maps(params)
     _require_views(params)
     _require_controlnets(params)
+    _require_maps_of_latents(params)
     _require_whole(params)
 
 
@@ -74,6 +75,18 @@ def _require_controlnets(params: Any) -> None:
             f"finetune_control.losses.lambda_kd: needs a ControlNet for {lost[0]}; name it in "
             "prepare_teacher.controlnets, or set 0"
         )
+
+
+def _require_maps_of_latents(params: Any) -> None:
+    """Condition maps are those of the images."""
+    if params.cache_teacher.generated is None:
+        return
+    for section in ("finetune_control", "distill_controlnet"):
+        if getattr(params, section).variants:
+            raise ValueError(
+                f"cache_teacher.generated: the maps that {section} trains on are those of the "
+                f"images, not of generated latents; set null, or {section}.variants: {{}}"
+            )
 
 
 def _require_whole(params: Any) -> None:

@@ -28,6 +28,15 @@ class PrepareTeacher(Frozen):
     """how it is trained"""
 
 
+class Generated(Frozen):
+    """How the teacher draws what is learnt from; by DDIM, one sample a caption."""
+
+    num_inference_steps: Positive
+    """sampling steps"""
+    guidance_scale: Annotated[float, Field(ge=0)]
+    """classifier-free guidance; up to 1: none"""
+
+
 class CacheTeacher(Frozen):
     """The teacher's cached outputs."""
 
@@ -35,6 +44,8 @@ class CacheTeacher(Frozen):
     """the outputs with and without caption; base is always there"""
     control_kinds: list[Kind]
     """kinds of maps for which the outputs under the teacher's ControlNet are cached too"""
+    generated: Generated | None
+    """null: latents of the images; else what the teacher draws from their captions"""
     num_slots: Positive
     """timesteps per image, one from each of so many strata"""
     shard_size_samples: Positive

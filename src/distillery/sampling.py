@@ -81,11 +81,15 @@ class Sampler:
         rows = [initial_noise(self.noise_seed, p.key, self.latent_shape()) for p in prompts]
         return torch.stack(rows)
 
-    @torch.no_grad()
     def images(self, prompts: Sequence[Prompt]) -> np.ndarray:
-        """uint8 RGB [n, H, W, 3] by DDIM (Song et al. 2021), eta 0, in one batch.
+        """uint8 RGB [n, H, W, 3], decoded from `latents`."""
+        return decode_latents(self.teacher, self.latents(prompts))
 
-        The same as StableDiffusionPipeline with these latents, without importing it (5 CPU-s).
+    @torch.no_grad()
+    def latents(self, prompts: Sequence[Prompt]) -> Tensor:
+        """[n, C, h, w] by DDIM (Song et al. 2021), eta 0, in one batch.
+
+        The same as StableDiffusionPipeline with this noise, without importing it (5 CPU-s).
         Timesteps are spaced so that sampling starts at the last one ("trailing"; Lin et al. 2024),
         which zero terminal SNR needs.
         """
@@ -105,7 +109,7 @@ class Sampler:
                 without, with_text = output.chunk(2)
                 output = without + self.guidance_scale * (with_text - without)
             latents = scheduler.step(output, step, latents).prev_sample
-        return decode_latents(self.teacher, latents)
+        return latents
 
     @property
     def _is_guided(self) -> bool:

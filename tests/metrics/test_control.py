@@ -5,14 +5,11 @@ from distillery.data.condition_maps import canny_map, segmentation_map
 from distillery.data.scene_palette import CLASS_IDS
 from distillery.data.scenes import draw_scene
 from distillery.errors import DistilleryError
-from distillery.metrics.conditioned import (
-    NAMES,
-    learned_segmenter,
-    measure_control,
-    scenes_segmenter,
-)
+from distillery.metrics.conditioned import learned_segmenter, measure_control, scenes_segmenter
 from distillery.metrics.control import (
     EDGE_METRICS,
+    KINDS,
+    NAMES,
     VOID_COLOUR,
     edge_metrics,
     label_colours,
@@ -152,23 +149,24 @@ def test_every_kind_is_judged_on_its_own_images(measure: Measure):
         return np.stack([draw.get(kind, lambda s: canny_map(s.image))(scenes[i]) for i in index])
 
     captions = ["a red circle"] * 6
-    found, skipped = measure_control(measure, images, captions, kinds, maps, scenes_segmenter())
+    places = {kind: [i for i, own in enumerate(kinds) if own == kind] for kind in KINDS}
+    found, skipped = measure_control(measure, images, captions, places, maps, scenes_segmenter())
     assert skipped == {}
     assert set(found) == {name for names in NAMES.values() for name in names}
     for kind, names in NAMES.items():
         for name in names:
             estimate, settings = found[name]
-            places = [i for i, value in enumerate(estimate.per_image) if value is not None]
-            assert places == [i for i, own in enumerate(kinds) if own == kind]
+            measured = [i for i, value in enumerate(estimate.per_image) if value is not None]
+            assert measured == places[kind]
             assert estimate.n == 2
             assert settings["condition"] == kind
     assert found["edge_f1"][0].value == 1
-    found, skipped = measure_control(measure, images, captions, kinds, maps, None)
+    found, skipped = measure_control(measure, images, captions, places, maps, None)
     assert "no segmenter" in skipped["miou"]
     assert "miou" not in found
-    found, skipped = measure_control(measure, images, captions, ["canny"] * 6, maps, None)
+    found, skipped = measure_control(measure, images, captions, {"canny": range(6)}, maps, None)
     assert set(found) == set(EDGE_METRICS)
-    assert "no image was made under a sketch map" in skipped["sketch_clip_score"]
+    assert "no image is judged on a sketch map" in skipped["sketch_clip_score"]
 
 
 def test_sketches_are_scored_as_images(measure: Measure):
@@ -177,10 +175,10 @@ def test_sketches_are_scored_as_images(measure: Measure):
     images = np.stack([draw_scene(4, i).image for i in range(3)])
     drawn = np.stack([sketch_map(image) for image in images])
     found, _ = measure_control(
-        measure, images, ["a", "b", "c"], ["sketch"] * 3, lambda kind, index: drawn, None
+        measure, images, ["a", "b", "c"], {"sketch": [0, 1, 2]}, lambda kind, index: drawn, None
     )
     np.testing.assert_allclose(found["sketch_similarity"][0].per_image, 1, atol=1e-12)
     expected = measure.text(drawn, ["a", "b", "c"])["clip_score"][0]
     assert found["sketch_clip_score"][0].per_image == pytest.approx(expected.per_image)
     with pytest.raises(DistilleryError, match="condition 'depth'"):
-        measure_control(measure, images, ["a"] * 3, ["depth"] * 3, lambda *a: drawn, None)
+        measure_control(measure, images, ["a"] * 3, {"depth": [0]}, lambda *a: drawn, None)

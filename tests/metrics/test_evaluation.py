@@ -166,8 +166,20 @@ def test_the_maps_of_the_condition_are_judged(run_folder: Path, measure: Measure
     assert perfect["edge_nmse"][0].value == 0
     assert found["edge_nmse"][0].value > 0.5
     assert "sketch_clip_score" in skipped
-    without = control_judge(measure, _records(run_folder, 4), Path("none"), 64, "builtin", "cpu")
-    assert without(records.real) == ({}, {})
+
+
+def test_images_without_a_map_are_judged_on_every_map(run_folder: Path, measure: Measure):
+    """So that control can be seen against none."""
+    records = _records(run_folder)
+    assert not any(records.kinds)
+    judge = control_judge(measure, records, run_folder / "maps", 64, "builtin", "cpu")
+    found, skipped = judge(load_images(run_folder / "student" / "seed-0", records.keys))
+    estimate, settings = found["edge_f1"]
+    assert estimate.n == 24
+    assert settings["condition"] == "canny, not given to the model"
+    assert "no image is judged on a sketch map" in skipped["sketch_clip_score"]
+    none = control_judge(measure, records, Path("none"), 64, "builtin", "cpu")
+    assert none(records.real)[0] == {}
 
 
 def test_metrics_do_not_depend_on_order_or_shards(run_folder: Path, measure: Measure):

@@ -6,10 +6,14 @@ import pytest
 from PIL import Image
 
 from distillery.commands.evaluate import as_text, evaluate
-from distillery.data.condition_maps import canny_map
+from distillery.data.condition_maps import canny_map, segmentation_map, sketch_map
+from distillery.data.scenes import draw_scene
 from distillery.errors import DistilleryError
-from distillery.metrics.control import EDGE_METRICS
-from distillery.metrics.folders import evaluate_folders, read_prompts
+from distillery.metrics.control import EDGE_METRICS, NAMES
+from distillery.metrics.folder_files import read_prompts
+from distillery.metrics.folders import evaluate_folders
+
+OF_MAPS = {name for names in NAMES.values() for name in names}
 
 
 @pytest.fixture
@@ -41,7 +45,7 @@ def test_psnr_and_ssim_are_means_of_per_image_values(folders):
     assert psnr["ci_low"] <= psnr["value"] <= psnr["ci_high"]
     assert psnr["n"] == 8
     assert set(found["metrics"]) == {"psnr", "ssim"}
-    assert set(found["skipped"]) == {"fid", "kid", "clip_score", "lpips", *EDGE_METRICS}
+    assert set(found["skipped"]) == {"fid", "kid", "clip_score", "lpips", *OF_MAPS}
     assert found["per_image"]["values"]["psnr"]["0"] == pytest.approx(expected, rel=1e-4)
 
 
@@ -66,7 +70,7 @@ def test_with_a_network_the_other_metrics_appear(folders, tiny_teacher: Path, tm
     clip = str(tiny_teacher / "clip")
     found = evaluate_folders(*folders, extractor=clip, prompts=prompts, num_blocks=4)
     assert set(found["metrics"]) == {"psnr", "ssim", "fid", "kid", "clip_score"}
-    assert set(found["skipped"]) == {"lpips", *EDGE_METRICS}
+    assert set(found["skipped"]) == {"lpips", *OF_MAPS}
     assert found["metrics"]["fid"]["settings"]["extractor"] == clip
 
 
@@ -83,13 +87,68 @@ def test_edge_maps_and_an_lpips_network_add_their_metrics(folders, tiny_teacher:
     assert found["metrics"]["edge_f1"]["settings"]["left_out_empty_maps"] == 1
     assert found["per_image"]["values"]["edge_f1"]["0"][3] is None
     assert found["metrics"]["lpips"]["value"] > 0
-    assert set(found["skipped"]) == {"fid", "kid", "clip_score"}
+    assert set(found["skipped"]) == {"fid", "kid", "clip_score", *OF_MAPS} - set(EDGE_METRICS)
+    assert "--conditions holds canny maps" in found["skipped"]["miou"]
     (maps / "5.png").unlink()
     with pytest.raises(DistilleryError, match="a/5: not in"):
         evaluate_folders(a, b, conditions=maps)
     for name in ("lpips", "edge_f1"):
         with pytest.raises(DistilleryError, match=f"--metrics {name}: no"):
             evaluate_folders(a, b, metrics=[name])
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> dict[str, Path]:
+    """Folders of eight scenes, their sketches and segmentations, the last one larger."""
+    folders = {name: tmp_path / name for name in ("scenes", "sketch", "segmentation")}
+    for folder in folders.values():
+        folder.mkdir()
+    for i in range(8):
+        scene = draw_scene(11, i)
+        made = {
+            "scenes": scene.image,
+            "sketch": sketch_map(scene.image),
+            "segmentation": segmentation_map(scene.segmentation),
+        }
+        for name, image in made.items():
+            size = (96, 96) if i == 7 else (64, 64)
+            whole = Image.fromarray(image).resize(size, Image.Resampling.NEAREST)
+            whole.save(folders[name] / f"{i}.png")
+    return folders
+
+
+def test_segmentations_are_judged_by_the_segmenter_that_is_named(drawn: dict[str, Path]):
+    scenes, kind = drawn["scenes"], {"condition_kind": "segmentation"}
+    maps = {**kind, "conditions": drawn["segmentation"]}
+    found = evaluate_folders(scenes, scenes, **maps, segmenter="scenes")
+    miou = found["metrics"]["miou"]
+    assert miou["value"] > 0.8
+    assert (miou["n"], miou["settings"]["segmenter"]) == (8, "reader of scenes")
+    assert "--conditions holds segmentation maps" in found["skipped"]["edge_f1"]
+    without = evaluate_folders(scenes, scenes, **maps)
+    assert "--segmenter scenes" in without["skipped"]["miou"]
+    with pytest.raises(DistilleryError, match="--metrics miou: no segmenter"):
+        evaluate_folders(scenes, scenes, **maps, metrics=["miou"])
+    with pytest.raises(DistilleryError, match="no such folder: no"):
+        evaluate_folders(scenes, scenes, **maps, segmenter="no such folder")
+    with pytest.raises(DistilleryError, match="--condition-kind depth: one of canny"):
+        evaluate_folders(scenes, scenes, condition_kind="depth")
+
+
+def test_sketches_need_a_network_and_captions_for_a_score(
+    drawn: dict[str, Path], tiny_teacher: Path, tmp_path: Path
+):
+    scenes, maps = drawn["scenes"], {"conditions": drawn["sketch"], "condition_kind": "sketch"}
+    network = {"extractor": str(tiny_teacher / "clip"), "num_blocks": 4}
+    found = evaluate_folders(scenes, scenes, **maps, **network)
+    assert found["metrics"]["sketch_similarity"]["value"] > 0.9
+    assert found["skipped"]["sketch_clip_score"] == "no prompts are given"
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps({f"{i}.png": "a red circle" for i in range(8)}))
+    found = evaluate_folders(scenes, scenes, **maps, **network, prompts=prompts)
+    assert found["metrics"]["sketch_clip_score"]["n"] == 8
+    found = evaluate_folders(scenes, scenes, **maps)
+    assert "no feature extractor" in found["skipped"]["sketch_similarity"]
 
 
 def test_the_command_writes_the_file_and_a_table(folders, tmp_path: Path):

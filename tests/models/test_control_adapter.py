@@ -193,7 +193,9 @@ def test_saved_adapters_load_with_one_shared_a(backbone: str, tmp_path: Path):
     adapter = trained(ControlAdapter.from_unet(BACKBONES[backbone](), kronecker=KRONECKER)).eval()
     adapter.save_pretrained(tmp_path)
     loaded = ControlAdapter.from_pretrained(tmp_path)
-    assert torch.equal(
+    weights = adapter.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in loaded.state_dict().items())
+    torch.testing.assert_close(  # mapped weights lie elsewhere in memory: other kernels, last bits
         adapter(*inputs()).mid_block_res_sample, loaded(*inputs()).mid_block_res_sample
     )
     assert loaded.config.kronecker == KRONECKER

@@ -47,8 +47,7 @@ PROMPTS = (
 def metric(value: float, spread: float, seeds: list[int]) -> dict:
     one = Estimate(value, spread, value - 2 * spread, value + 2 * spread, 256)
     per_seed = [replace(one, value=one.value + 0.1 * spread * i) for i in range(len(seeds))]
-    extractor = {"extractor": "teacher_clip", "resize": "none", "notes": ["few images"]}
-    return to_metric(per_seed, seeds, extractor)
+    return to_metric(per_seed, seeds, {})
 
 
 # edge F1, mIoU, sketch CLIP, KID, FID, adapter's size, trained parameters, ms
@@ -76,6 +75,11 @@ GUIDED = {
     "guidance/lora_distill": (0.71, 0.023, 0.08, 5.4, 0.81, 0.10, 210_000, 18e6),
 }
 KINDS = ("canny", "sketch", "segmentation")
+TOWER = {
+    "extractor": "teacher_clip", "resize": "none", "notes": ["few images"], "shape_probe": 0.93,
+}  # fmt: skip
+OF_TOWER = ("fid", "kid", "clip_score", "sketch_clip_score", "lpips")
+WHOLE = {"student": {"backbone": "unet/elr", "guidance": "lora_distill", "controlnet": "loha"}}
 
 
 def metrics_of(model: tuple, seeds: list[int]) -> dict:
@@ -139,6 +143,12 @@ def all_metrics(seeds: list[int], families: bool = True) -> dict[str, dict]:
         found |= {n: controlled_of(n, m, seeds) for n, m in CONTROLLED.items()}
         found |= {n: guided_of(m, seeds) for n, m in GUIDED.items()}
         found["teacher/unguided"]["metrics"]["lpips"] = metric(0.3, 0.01, seeds)
+        for name, value in {"edge_f1": 0.12, "miou": 0.21, "sketch_clip_score": 0.4}.items():
+            found["teacher/guided"]["metrics"][name] = metric(value, 0.01, seeds)
+    for values in found.values():
+        for name, one in values["metrics"].items():
+            if name.startswith(OF_TOWER):
+                one["settings"] |= TOWER
     return found
 
 
@@ -292,12 +302,23 @@ def _write_data(curated: Path, selection: Path) -> None:
     write_json(selection / "funnel.json", funnel)
 
 
+def _described(variant: str) -> dict:
+    """What the family's training writes of a variant that its card needs."""
+    backbone = "unet/elr" if variant.endswith("elr") else "teacher"
+    if variant.startswith("guidance/"):
+        objective = "noise" if "finetune" in variant else "teacher"
+        update = "lora" if "lora" in variant else "full"
+        return {"backbone": backbone, "update": update, "objective": objective,
+                "scale_low": 3.0, "scale_high": 3.0}  # fmt: skip
+    return {"backbone": backbone, "kinds": list(KINDS)} if "control/" in variant else {}
+
+
 def _write_models(models: Path, init: Path, variants: list[str]) -> None:
     for variant in variants:
         if variant.startswith(("teacher/", "whole/")):
             continue
         objective = "noise" if variant.endswith("no_kd") else "teacher"
-        settings = {"steps": 300, "learning_rate": 0.002}
+        settings = {"steps": 300, "learning_rate": 0.002, **_described(variant)}
         losses = [{"step": s, "loss": 1 / (1 + s)} for s in range(1, 300, 5)]
         if variant.startswith("controlnet/"):
             names = [f"kd_{i}" for i in range(6)] + ["kd_mid"]

@@ -72,7 +72,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = tmp_path_factory.mktemp("browser")
     build_report(
         make_run(root), root / "reports", title="Test", source="scenes", seeds=[0],
-        num_gallery_samples=9, facts=[("data", "scenes")], times={},
+        num_gallery_samples=9, facts=[("data", "scenes")], times={}, whole={},
     )  # fmt: skip
     return (root / "reports" / "index.html").read_text()
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_run import CONTROLLED, GUIDED, MODELS, committed, make_run, per_image
+from fake_run import CONTROLLED, GUIDED, MODELS, OF_TOWER, committed, make_run, per_image
 
 from distillery.errors import DistilleryError
 from distillery.report.claims import judge_all, read_claims
@@ -163,6 +163,46 @@ def test_full_size_measurements_decide_and_predictions_do_not(root: Path):
     assert claims["control-parameters"]["ours"] == pytest.approx(0.574498, rel=1e-4)
     assert claims["control-parameters"]["verdict"] == "holds"
     assert claims["control-parameters-table2"]["verdict"] == "not measured"
+
+
+def _with_probe(chosen: Results, accuracy: float | None) -> Results:
+    metrics = json.loads(json.dumps(dict(chosen.metrics)))
+    for values in metrics.values():
+        for metric in values["metrics"].values():
+            if "shape_probe" in metric["settings"]:
+                metric["settings"]["shape_probe"] = accuracy
+    return replace(chosen, metrics=metrics)
+
+
+def test_scores_of_a_clip_that_does_not_see_shapes_decide_nothing(root: Path):
+    """Below 0.9, and where nobody measured it; from 0.9 on they decide as ever."""
+    chosen = judged_on(read_committed(root / "results"))
+    before = _judge(root)
+    assert _judge(root, _with_probe(chosen, 0.9)) == before
+    for accuracy, reason in ((0.89, "finds 0.890 of the shapes"), (None, "is recorded")):
+        claims = _judge(root, _with_probe(chosen, accuracy))
+        for claim in claims.values():
+            is_score = claim.get("metric", "").startswith(OF_TOWER)
+            if is_score and before[claim["id"]]["ours"] is not None:
+                assert claim["verdict"] == "not measured"
+                assert claim["ours"] is None
+                assert reason in claim["reason"]
+                assert claim["this_run"] == before[claim["id"]]["this_run"]
+            else:
+                assert claim == before[claim["id"]]
+
+
+def test_claims_about_control_stand_beside_the_uncontrolled_teacher(root: Path):
+    claims = _judge(root)
+    beside = claims["control-kept-edge-f1"]["uncontrolled"]
+    assert (beside["value"], beside["n"]) == (pytest.approx(0.121, abs=1e-3), 256)
+    assert beside["ci_low"] < beside["value"] < beside["ci_high"]
+    for name, claim in claims.items():
+        is_control = str(claim.get("compares", "")).startswith(("['control", "['whole"))
+        known = claim.get("metric") in ("edge_f1", "miou", "sketch_clip_score", "clip_score")
+        if is_control and known and claim["ours"] is not None:
+            assert "uncontrolled" in claim, name
+    assert "uncontrolled" not in claims["elr-distillation-clip"]
 
 
 def test_claims_that_nothing_could_decide_say_why(root: Path):

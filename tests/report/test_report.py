@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from fake_run import CONTROLLED, GUIDED, MODELS, make_run, png
+from fake_run import CONTROLLED, GUIDED, MODELS, WHOLE, make_run, png
 
 from distillery.report.build import Folders, build_report
 from distillery.report.evidence import read_run
@@ -25,6 +25,7 @@ def _build(folders: Folders, reports: Path) -> str:
     build_report(
         folders, reports, title="Test", source="scenes", seeds=[0], num_gallery_samples=9,
         facts=[("data", "scenes"), ("teacher", "scenes")], times={"ingest": "1.0 s"},
+        whole=WHOLE,
     )  # fmt: skip
     return (reports / "index.html").read_text()
 
@@ -157,12 +158,32 @@ def test_layer_terms_are_drawn_per_output(folders: Folders, reports: Path):
     assert layer_terms({"controlnet/loha": training}, None) is None
 
 
+def test_the_page_says_how_far_the_clip_scores_can_be_trusted(reports: Path):
+    page = (reports / "index.html").read_text()
+    assert "Scores of teacher_clip: linear probe for shapes 0.930, 0.9 needed to decide." in page
+    card = (reports / "cards" / "unet" / "elr.md").read_text()
+    assert "linear probe for shapes 0.930" in card
+
+
+def test_control_stands_beside_the_uncontrolled_teacher(reports: Path):
+    page = (reports / "index.html").read_text()
+    for name in ("control", "controlnet", "whole"):
+        section = page.split(f'<section id="{name}"')[1].split("</section>")[0]
+        assert '<th scope="row">Teacher, uncontrolled</th>' in section, name
+    unet = page.split('<section id="unet"')[1].split("</section>")[0]
+    assert "uncontrolled" not in unet
+    assert "Edge F1" not in unet
+    assert "teacher, uncontrolled: 0.12" in page
+
+
 def test_model_cards_carry_data_training_and_metrics(reports: Path, tmp_path: Path):
     card = (reports / "cards" / "controlnet" / "loha.md").read_text()
     assert card.startswith("---\nlibrary_name: diffusers\nbase_model: scenes\n")
     said = ("2 of 7 images", "- near duplicate: 1", "- steps: 300", "270k", "One training seed")
     for text in (*said, "| Edge F1 | 0.620 (0.600 to 0.640) | 0.740 | 256 | 1 |"):
         assert text in card, text
+    whole = (reports / "cards" / "whole" / "student.md").read_text()
+    assert 'load_guidance_unet("models/guidance/lora_distill"' in whole
     for path in (reports / "cards").rglob("*.md"):
         snippet = re.search(r"```python\n(.*?)```", path.read_text(), re.DOTALL)[1]
         compile(snippet, path.name, "exec")

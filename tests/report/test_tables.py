@@ -63,6 +63,15 @@ def test_control_tables_count_unet_and_adapter(results):
     assert _cells("elr_table3", results)["elr", "time", "sd15-cuda"]["ours"] == 0.3
 
 
+def test_control_is_shown_against_the_teacher_without_any(results):
+    for table in ("elr_table2", "elr_table3"):
+        assert _cells(table, results)["teacher_uncontrolled", "edge_f1", "scenes"]["ours"] == 0.12
+    row = _cells("controlnet", results)["teacher_uncontrolled", "edge_f1", "scenes"]
+    assert (row["ours"], row["paper"]) == (0.12, "")
+    assert ("teacher", "edge_f1", "scenes") not in _cells("elr_table1", results)
+    assert tables.row_label("teacher/guided", "elr_table2") == "Teacher, uncontrolled"
+
+
 def test_the_controlnet_table_has_both_references_and_the_printed_spread(results):
     cells = _cells("controlnet", results)
     row = cells["loha", "ssim_teacher", "scenes"]

@@ -22,6 +22,8 @@ from distillery.data.condition_reader import ConditionMaps
 from distillery.data.loader import Record, iter_records
 from distillery.errors import DamagedError, DistilleryError
 from distillery.run import Run
+from distillery.samples import Prompt
+from distillery.sampling import Sampler
 from distillery.shards import read_tensor_shard, write_tensor_shard
 from distillery.teacher.cache import TeacherCache
 from distillery.teacher.cache_files import CACHED_SPLITS
@@ -88,6 +90,27 @@ def test_a_batch_is_what_the_teacher_is_asked(cache_root: Path, teacher: Teacher
     ]
     assert torch.equal(batch.noise[0], noise(7, "0004", 1, (16, 8, 8)))
     torch.testing.assert_close(batch.text, encode_prompts(teacher, ["ccc", "aaa"]))
+
+
+def test_latents_may_be_what_the_teacher_draws_from_the_captions(
+    root: Path, teacher: Teacher, cache_root: Path, tmp_path: Path
+) -> None:
+    sampler = Sampler(
+        teacher, num_inference_steps=2, guidance_scale=3.0, resolution_px=64, noise_seed=7
+    )
+    write_cache(
+        root, teacher, tmp_path / "cache", views=(),
+        make_latents=lambda records: sampler.latents([Prompt(r.key, r.caption) for r in records]),
+    )  # fmt: skip
+    drawn, encoded = (
+        TeacherCache(path, [], 1000).samples("train").batch([0, 4])
+        for path in (tmp_path / "cache", cache_root)
+    )
+    wanted = sampler.latents([Prompt(k, "abcdefgh"[int(k) // 2] * 3) for k in drawn.keys])
+    assert drawn.keys == encoded.keys
+    torch.testing.assert_close(drawn.latents, wanted)
+    torch.testing.assert_close(drawn.text, encoded.text)
+    assert not torch.allclose(drawn.latents, encoded.latents)
 
 
 def test_captions_are_embedded_once(cache_root: Path) -> None:

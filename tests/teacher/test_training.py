@@ -39,7 +39,7 @@ def recipe() -> dict:
     parts = copy.deepcopy(yaml.safe_load(text)["prepare_teacher"]["recipe"])
     parts["tokenizer"]["num_captions"] = 300
     parts["vae"] |= {"num_pca_scenes": 48, "num_scenes": 16, "batch_size": 2, "num_steps": 2}
-    parts["clip"] |= {"num_scenes": 16, "batch_size": 4, "image_layers": 1}
+    parts["clip"] |= {"num_scenes": 16, "batch_size": 4, "image_layers": 1, "num_probe_scenes": 40}
     parts["clip"]["phases"] = [{"num_groups": n, "num_steps": 1, "lr": 0.001} for n in (0, 2)]
     parts["unet"] |= {"num_scenes": 32, "batch_size": 4, "num_steps": 2, "channels": [16, 32]}
     phases = {key: [{"num_steps": 2, "lr": 0.001}] for key in KINDS}

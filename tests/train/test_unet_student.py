@@ -121,7 +121,7 @@ def test_the_card_says_what_was_trained_on_what(root: Path, tmp_path: Path) -> N
     _train(root, tmp_path / "model", "card", seeds=(3, 5), init="random")
     card = (tmp_path / "model" / "README.md").read_text()
     for said in (
-        "base_model: scenes", "`reports/cards/unet/card.md`", 'load_unet(Path("models/unet/card"))',
+        "base_model: scenes", "`reports/cards/unet/test.md`", 'load_unet(Path("models/unet/test"))',
         "9 training images and 3 for validation at 64 px, each at 2 noise levels",
         "- learning_rate: 0.001", "- objective: teacher", "- seeds: 3 at the top, 5 in `seed-5/`",
     ):  # fmt: skip

@@ -1,5 +1,8 @@
 # Images and metrics of the teacher; the families' rules are made after these.
 
+NAME = r"[a-z0-9_]+"
+TO_CONTROL = f" --conditions {PATHS.conditions}"
+
 
 rule generate_teacher:
     input:
@@ -35,6 +38,7 @@ rule evaluate_teacher:
     input:
         samples=rules.generate_teacher.output.samples,
         reference=expand(rules.generate_teacher.output.samples, variant="guided"),
+        conditions=CONDITIONS,
         curated=CURATED,
         selection=rules.deduplicate.output.selection,
         teacher=rules.prepare_teacher.output.teacher,
@@ -58,7 +62,7 @@ rule evaluate_teacher:
         file=params_file,
         values=values("evaluate"),
         variant=lambda wildcards: f"teacher/{wildcards.variant}",
-        options="",
+        options=TO_CONTROL,  # no map was given: what control is compared with
     message:
         "evaluate {params.variant}"
     shell:
@@ -66,10 +70,6 @@ rule evaluate_teacher:
         " --variant {params.variant} --samples {input.samples} --reference {input.reference}"
         f"{{params.options}} --curated {PATHS.curated} --selection {{input.selection}}"
         " --teacher {input.teacher} --model {input.model} --metrics {output.metrics}"
-
-
-NAME = r"[a-z0-9_]+"
-TO_CONTROL = f" --conditions {PATHS.conditions}"
 
 
 use rule generate_teacher as generate_teacher_control with:

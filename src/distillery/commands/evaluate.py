@@ -1,6 +1,6 @@
 """How good images are: two folders in, the metrics contract and a table out.
 
-In: folders of images, prompts, edge maps, names of networks. Out: a JSON file, and the same as
+In: folders of images, prompts, condition maps, names of networks. Out: a JSON file, and the same as
 text. Not here: the metrics (`metrics.folders`), the evaluation of the pipeline's models
 (`stages.evaluate`).
 """
@@ -21,6 +21,8 @@ def evaluate(
     metrics: str | None = None,
     prompts: Path | None = None,
     conditions: Path | None = None,
+    condition_kind: str = "canny",
+    segmenter: str | None = None,
     extractor: str | None = None,
     lpips: str | None = None,
     device: str = "cpu",
@@ -39,7 +41,8 @@ def evaluate(
     with bar(total, "evaluate", unit="image") as progress:
         found = evaluate_folders(
             images, reference, metrics=named, prompts=prompts, conditions=conditions,
-            extractor=extractor, lpips=lpips, device=device, on_image=progress.update,
+            condition_kind=condition_kind, segmenter=segmenter, extractor=extractor, lpips=lpips,
+            device=device, on_image=progress.update,
         )  # fmt: skip
     write_json(out, found)
     return found

@@ -51,6 +51,11 @@ def as_hint(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
+def extracted_kinds(root: Path) -> list[str]:
+    """The kinds that have maps in the folder of all parts, sorted."""
+    return sorted({path.name for path in root.glob("*/*") if path.is_dir()})
+
+
 def _read_kind(root: Path, kind: str) -> dict[str, bytes]:
     folders = sorted(path for path in [root / kind, *root.glob(f"*/{kind}")] if path.is_dir())
     if not folders:

@@ -1,30 +1,28 @@
-"""Metrics of images that were made under condition maps.
+"""Metrics of images against condition maps.
 
-In: generated images, each with the kind of its map ("" for none), and the maps. Out: per kind its
-metrics over the images of that kind, and reasons for what can't be had. Edges are judged on canny
-images, the sketch on sketch images, mIoU on segmentation images. Not here: the values of one image
-(`control`), reading maps from disk.
+In: generated images, which of them are judged on which kind of map, and the maps. Out: per kind its
+metrics over these images, and reasons for what can't be had. Edges are judged on canny maps, the
+sketch on sketch maps, mIoU on segmentation maps. Not here: the values of one image (`control`),
+reading maps from disk.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distillery.data.condition_maps import segmentation_ids
 from distillery.errors import DistilleryError
 from distillery.metrics import control
-from distillery.metrics.measure import Measure, Measured
+from distillery.metrics.control import KINDS, NAMES
 from distillery.metrics.reader import read_segmentation
 from distillery.metrics.text import clip_score
 
-KINDS = ("canny", "sketch", "segmentation")
-NAMES = {
-    "canny": control.EDGE_METRICS,
-    "sketch": ("sketch_clip_score", "sketch_similarity"),
-    "segmentation": ("miou",),
-}
+if TYPE_CHECKING:
+    from distillery.metrics.measure import Measure, Measured
+
 NO_SEGMENTER = (
     "no segmenter: set extract_conditions.segmentation to a local folder of one, so that images "
     "and maps are labelled alike"
@@ -50,6 +48,13 @@ def scenes_segmenter() -> Segmenter:
     return Segmenter("reader of scenes", ious)
 
 
+def open_segmenter(folder: str, device: str) -> Segmenter:
+    """The learned segmenter in a local folder; raises DistilleryError where there is none."""
+    from distillery.data.conditions_learned import load_segmenter
+
+    return learned_segmenter(folder, load_segmenter(Path(folder), device))
+
+
 def learned_segmenter(name: str, segment: Callable[[np.ndarray], np.ndarray]) -> Segmenter:
     """A segmenter that colours classes as the maps do; PASCAL VOC's void colour is left out."""
 
@@ -61,67 +66,85 @@ def learned_segmenter(name: str, segment: Callable[[np.ndarray], np.ndarray]) ->
 
 
 def measure_control(
-    measure: Measure,
+    measure: "Measure",
     images: np.ndarray,
     captions: Sequence[str],
-    kinds: Sequence[str],
+    places: Mapping[str, Sequence[int]],
     maps: Callable[[str, Sequence[int]], np.ndarray],
     segmenter: Segmenter | None,
-) -> tuple[Measured, dict[str, str]]:
+    *,
+    given: bool = True,
+) -> "tuple[Measured, dict[str, str]]":
     """Metrics of the images that have a map, and {name: reason} of what could not be measured.
 
-    `maps(kind, indices)` are the condition maps uint8 [k, H, W, 3] of these images. `per_image`
-    of every estimate has a place for all images, None for those of another kind.
+    `places` says by kind which images are judged on its maps, and `maps(kind, indices)` are those
+    uint8 [k, H, W, 3]. `per_image` of every estimate has a place for all images, None for those
+    that are not judged on this kind. Not `given`: the images were made without the maps.
     """
-    if unknown := set(kinds) - {"", *KINDS}:
+    if unknown := set(places) - set(KINDS):
         raise DistilleryError(f"condition {min(unknown)!r}: not one of {', '.join(KINDS)}")
     found: Measured = {}
     skipped: dict[str, str] = {}
-    judges = {"canny": _edges, "sketch": _sketch, "segmentation": partial(_labels, segmenter)}
-    for kind, judge in judges.items():
-        index = [i for i, own in enumerate(kinds) if own == kind]
-        if not index:
-            skipped |= dict.fromkeys(NAMES[kind], f"no image was made under a {kind} map")
+    for kind in KINDS:
+        index = places.get(kind, [])
+        if not len(index):
+            skipped |= dict.fromkeys(NAMES[kind], f"no image is judged on a {kind} map")
             continue
         if kind == "segmentation" and segmenter is None:
             skipped |= dict.fromkeys(NAMES[kind], NO_SEGMENTER)
             continue
         texts = [captions[i] for i in index]
-        values, settings = judge(measure, images[index], maps(kind, index), texts)
+        values, settings = judge(kind, images[index], maps(kind, index), texts, measure, segmenter)
+        settings["condition"] = kind if given else f"{kind}, not given to the model"
         for name, column in values.items():
-            spread = _spread(column, index, len(images))
-            if any(value is not None for value in spread):
-                found[name] = measure.mean(spread, {**settings, "condition": kind})
-            else:
+            if np.isnan(column).all():
                 skipped[name] = f"every {kind} map is empty"
+            else:
+                found[name] = measure.mean(_spread(column, index, len(images)), settings)
     return found, skipped
 
 
 Judged = tuple[Mapping[str, np.ndarray], dict]
 
 
-def _edges(measure: Measure, images: np.ndarray, maps: np.ndarray, captions: list[str]) -> Judged:
+def judge(
+    kind: str,
+    images: np.ndarray,
+    maps: np.ndarray,
+    captions: Sequence[str] | None,
+    measure: "Measure | None",
+    segmenter: Segmenter | None,
+) -> Judged:
+    """Values by metric, float64 [n] with NaN where an image has none, and settings.
+
+    Images and maps are uint8 [n, H, W, 3] in one order. Edges need neither network, a sketch
+    `measure` (and `captions` for its CLIP score), a segmentation `segmenter`.
+    """
+    if kind == "canny":
+        return _edges(images, maps)
+    if kind == "sketch":
+        return _sketch(measure, images, maps, captions)
+    settings = {"segmenter": segmenter.name, "classes": "present in either map, per image"}
+    return {"miou": segmenter.ious(images, maps)}, {**settings, "void": "left out"}
+
+
+def _edges(images: np.ndarray, maps: np.ndarray) -> Judged:
     wanted = maps[..., 0].astype(np.float64) / 255
-    empty = int((wanted.reshape(len(wanted), -1).max(axis=1) == 0).sum())
     values = control.edge_metrics(images, wanted)
+    empty = int(np.isnan(values["edge_f1"]).sum())
     return values, {**control.EDGE_SETTINGS, "left_out_empty_maps": empty}
 
 
-def _sketch(measure: Measure, images: np.ndarray, maps: np.ndarray, captions: list[str]) -> Judged:
-    drawn = measure.clip.image_features(control.sketches(images))
-    values = {
-        "sketch_clip_score": clip_score(drawn, measure.text_features(captions)),
-        "sketch_similarity": control.cosine(drawn, measure.clip.image_features(maps)),
-    }
-    settings = {"sketch": "builtin", "prompt_prefix": measure.prompt_prefix, "weight": 2.5}
-    return values, {**measure.clip.settings(), **settings}
-
-
-def _labels(
-    segmenter: Segmenter, measure: Measure, images: np.ndarray, maps: np.ndarray, captions: list
+def _sketch(
+    measure: "Measure", images: np.ndarray, maps: np.ndarray, captions: Sequence[str] | None
 ) -> Judged:
-    settings = {"segmenter": segmenter.name, "classes": "present in either map, per image"}
-    return {"miou": segmenter.ious(images, maps)}, {**settings, "void": "left out"}
+    drawn = measure.clip.image_features(control.sketches(images))
+    values = {"sketch_similarity": control.cosine(drawn, measure.clip.image_features(maps))}
+    settings = {**measure.clip.settings(), "sketch": "builtin"}
+    if captions is None:
+        return values, settings
+    values["sketch_clip_score"] = clip_score(drawn, measure.text_features(captions))
+    return values, {**settings, "prompt_prefix": measure.prompt_prefix, "weight": 2.5}
 
 
 def _spread(values: np.ndarray, index: Sequence[int], n: int) -> list[float | None]:

@@ -17,6 +17,12 @@ EDGE_TOLERANCE_PX = 1
 VOID_ID = 255
 VOID_COLOUR = 224 << 16 | 224 << 8 | 192  # PASCAL VOC's, as `label_colours` numbers it
 EDGE_METRICS = ("edge_nmse", "edge_nmse_symmetric", "edge_f1", "edge_precision", "edge_recall")
+NAMES = {
+    "canny": EDGE_METRICS,
+    "sketch": ("sketch_clip_score", "sketch_similarity"),
+    "segmentation": ("miou",),
+}
+KINDS = tuple(NAMES)
 EDGE_SETTINGS = {
     "detector": f"OpenCV Canny({CANNY_LOW}, {CANNY_HIGH})",
     "tolerance_px": EDGE_TOLERANCE_PX,

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distillery.data.condition_reader import ConditionMaps
+from distillery.data.condition_reader import ConditionMaps, extracted_kinds
 from distillery.data.conditions import BUILTIN
 from distillery.data.loader import iter_records, load_image
 from distillery.errors import DistilleryError
-from distillery.metrics.conditioned import learned_segmenter, measure_control, scenes_segmenter
+from distillery.metrics.conditioned import measure_control, open_segmenter, scenes_segmenter
 from distillery.metrics.measure import Measure, Measured, renamed
 from distillery.metrics.reader import METRICS
 from distillery.metrics.references import Comparison
@@ -141,24 +141,26 @@ def control_judge(
 ) -> Judge:
     """Edges, sketch and mIoU of the images that were made under a condition map.
 
-    `conditions` is the folder of all parts; `segmentation` is `scenes` (the reader), `builtin` (no
-    classes, so no mIoU) or the folder of a learned segmenter.
+    Images of a model that takes none are judged on every map there is: what control is compared
+    with. `conditions` is the folder of all parts; `segmentation` is `scenes` (the reader),
+    `builtin` (no classes, so no mIoU) or the folder of a learned segmenter.
     """
-    if not any(records.kinds):
-        return lambda images: ({}, {})
-    maps = ConditionMaps(conditions, sorted(set(records.kinds) - {""}), resolution_px)
+    given = any(records.kinds)
+    own = sorted(set(records.kinds) - {""}) if given else extracted_kinds(conditions)
+    everything = list(range(len(records.keys)))
+    places = {
+        kind: [i for i in everything if not given or records.kinds[i] == kind] for kind in own
+    }
+    maps = ConditionMaps(conditions, own, resolution_px)
     segmenter = scenes_segmenter() if segmentation == "scenes" else None
-    if segmenter is None and segmentation != BUILTIN and "segmentation" in records.kinds:
-        from distillery.data.conditions_learned import load_segmenter
-
-        learned = load_segmenter(Path(segmentation), str(device))
-        segmenter = learned_segmenter(segmentation, learned)
+    if segmenter is None and segmentation != BUILTIN and "segmentation" in own:
+        segmenter = open_segmenter(segmentation, str(device))
 
     def read(kind: str, index: Sequence[int]) -> np.ndarray:
         return maps.images(kind, [records.keys[i] for i in index])
 
     return lambda images: measure_control(
-        measure, images, records.captions, records.kinds, read, segmenter
+        measure, images, records.captions, places, read, segmenter, given=given
     )
 
 

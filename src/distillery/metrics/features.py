@@ -20,10 +20,10 @@ from transformers.utils import logging as transformers_logging
 
 from distillery.artifacts import hash_files, hash_json
 from distillery.errors import DistilleryError
+from distillery.metrics.shape_probe import RECORD, TEACHER_CLIP, read_accuracy
 from distillery.samples import batches
 
 transformers_logging.disable_progress_bar()  # weights load faster than its bar is read
-TEACHER_CLIP = "teacher_clip"
 BATCH_SIZE = 64  # fixed, so that features do not depend on a setting of speed
 _FILES = ("*.json", "*.safetensors", "*.txt")
 
@@ -81,20 +81,26 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Extractor:
-    """A frozen network with its preprocessing; `tokenizer` only where it is a CLIP model."""
+    """A frozen network with its preprocessing; `tokenizer` only where it is a CLIP model.
+
+    `shape_probe` is the recorded accuracy of the teacher's own, None without a record.
+    """
 
     name: str
     fingerprint: str
     model: nn.Module
     preprocess: Preprocess
     tokenizer: Any = None
+    shape_probe: float | None = None
 
     def settings(self) -> dict[str, Any]:
         """What stands beside every number made with it."""
+        probe = {"shape_probe": self.shape_probe} if self.name == TEACHER_CLIP else {}
         return {
             "extractor": self.name,
             "extractor_fingerprint": self.fingerprint[:16],
             "resize": self.preprocess.describe(),
+            **probe,
         }
 
     @torch.no_grad()
@@ -138,13 +144,15 @@ def load_extractor(name: str, teacher: Path | None, device: torch.device | str) 
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise DistilleryError(f"{folder}: no usable vision model: {reason}") from None
-    weights = {n: h for n, h in hash_files(folder).items() if n.endswith((".safetensors", ".json"))}
+    kept = {n: h for n, h in hash_files(folder).items() if n.endswith((".safetensors", ".json"))}
+    kept.pop(RECORD, None)
     return Extractor(
         name,
-        hash_json(weights),
+        hash_json(kept),
         model.to(device).requires_grad_(False).eval(),
         Preprocess.from_folder(folder),
         tokenizer,
+        read_accuracy(folder),
     )
 
 

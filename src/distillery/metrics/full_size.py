@@ -23,7 +23,7 @@ from distillery.models.control_encoder import encoder_ranks
 from distillery.models.lora import add_lora
 from distillery.models.student_controlnet import PRESETS, StudentControlNet
 from distillery.train.control_drop import Drop
-from distillery.train.control_student import ControlDenoise
+from distillery.train.control_objective import TuneControl
 from distillery.train.controlnet_losses import Layerwise
 from distillery.train.controlnet_objective import DistillControlNet, Factors
 from distillery.train.controlnet_teacher import ControlTeacher, num_residuals, online_residuals
@@ -118,7 +118,7 @@ def _control(*, low_rank: bool, kronecker: bool) -> Callable[[Parts], Iteration]
             conditions=UNI_CONTROLNET_KINDS,
             kronecker=PAPER_KRONECKER if kronecker else None,
         )
-        objective = ControlDenoise(
+        objective = TuneControl(
             diffusion(), unet.requires_grad_(False), UNI_CONTROLNET_KINDS, _empty_text(parts), DROP
         )
         frozen = {"unet": unet, **_companions(parts)}

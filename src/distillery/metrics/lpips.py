@@ -7,8 +7,8 @@ are read. Not here: intervals.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from distillery.artifacts import hash_files, hash_json
 from distillery.errors import DistilleryError
 from distillery.metrics.features import Extractor, load_extractor, locate_network
 from distillery.metrics.fidelity import check_pairs
+from distillery.metrics.shape_probe import TEACHER_CLIP
 from distillery.samples import batches
 
 BATCH_SIZE = 64
@@ -46,6 +47,7 @@ class Lpips:
     `layers` maps pixels float32 [n, 3, H, W] in [-1, 1] to features [n, C, ...] per layer, and
     `prepare` maps uint8 images [n, H, W, 3] to what `layers` takes; `weights` has one row [C] per
     layer, or is None: all channels count alike and layers are averaged instead of summed.
+    `extractor` are the settings of the CLIP model whose tower it is.
     """
 
     name: str
@@ -54,10 +56,12 @@ class Lpips:
     prepare: Callable[[np.ndarray], Tensor]
     resize: str
     weights: tuple[Tensor, ...] | None = None
+    extractor: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """What stands beside every number made with it."""
         return {
+            **self.extractor,
             "backbone": self.name,
             "backbone_fingerprint": self.fingerprint[:16],
             "resize": self.resize,
@@ -117,13 +121,14 @@ def clip_lpips(extractor: Extractor) -> Lpips:
         states = tower(pixel_values=pixels, output_hidden_states=True).hidden_states
         return [state.transpose(1, 2) for state in states]
 
-    owner = "teacher" if extractor.name == "teacher_clip" else f"model {extractor.name}"
+    owner = "teacher" if extractor.name == TEACHER_CLIP else f"model {extractor.name}"
     return Lpips(
         CLIP_BACKBONE.format(owner),
         extractor.fingerprint,
         layers,
         extractor.preprocess,
         extractor.preprocess.describe(),
+        extractor=extractor.settings(),
     )
 
 

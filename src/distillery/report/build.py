@@ -61,14 +61,18 @@ def build_report(
     num_gallery_samples: int,
     facts: Sequence[tuple[str, Any]],
     times: Mapping[str, str],
+    whole: Mapping[str, Mapping[str, str]],
 ) -> None:
-    """Write the report to the folder `reports`. `source` names the data (`scenes`)."""
-    whole = read_run(folders.metrics, source, tuple(seeds))
-    run = own_size(whole)
-    full_size = read_full_size(whole, folders.results)
+    """Write the report to the folder `reports`.
+
+    `source` names the data (`scenes`), `whole` the parts of the whole students by variant.
+    """
+    measured = read_run(folders.metrics, source, tuple(seeds))
+    run = own_size(measured)
+    full_size = read_full_size(measured, folders.results)
     committed = judged_on(read_committed(folders.results))
     on_gpu = [size for size in full_size if not size.setting.endswith("-cpu")]
-    claims = judge_all(whole, committed, on_gpu)
+    claims = judge_all(measured, committed, on_gpu)
     rows = _tables(run, committed, full_size)
     histories = _histories(folders.models)
     gallery = read_gallery(
@@ -78,7 +82,9 @@ def build_report(
     write_json(reports / "claims.json", claims)
     for name, table in rows.items():
         tables.write_csv(reports / "tables" / f"{name}.csv", table)
-    num_cards = cards.write_cards(reports / "cards", run, folders.models, folders.selection, facts)
+    num_cards = cards.write_cards(
+        reports / "cards", run, folders.models, folders.selection, facts, whole
+    )
     context = {
         "title": title,
         "source": source,

@@ -1,8 +1,8 @@
 """A model card per trained model, as Markdown.
 
 In: a run's metrics, training histories, data funnel and settings. Out: `<family>/<variant>.md`,
-each ready to become a model folder's README.md (Hugging Face's front matter; diffusers' headings).
-What was not measured is said to be missing.
+with what the README.md of the model's folder says and all that was measured, ready to take its
+place. What was not measured is said to be missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from distillery import model_card
 from distillery.artifacts import read_json
 from distillery.report import story
 from distillery.report.evidence import Results
@@ -33,8 +34,12 @@ def write_cards(
     models: Path,
     selection: Path,
     facts: Sequence[tuple[str, Any]],
+    whole: Mapping[str, Mapping[str, str]],
 ) -> int:
-    """Write the cards of every evaluated student; returns how many there are."""
+    """Write the cards of every evaluated student; returns how many there are.
+
+    `whole` are the parts of the whole students, by variant.
+    """
     environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         undefined=StrictUndefined,
@@ -48,7 +53,10 @@ def write_cards(
     for family, variant in found:
         path = folder / f"{variant}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
-        card = _card(family, variant, run, models, funnel, dict(facts))
+        settings = _settings(models, variant)
+        if family.name == "whole":
+            settings = _parts(models, whole.get(variant.partition("/")[2], {}))
+        card = _card(family, variant, run, settings, funnel, dict(facts))
         path.write_text(template.render(card), encoding="utf-8")
     return len(found)
 
@@ -57,20 +65,23 @@ def _card(
     family: Family,
     variant: str,
     run: Results,
-    models: Path,
+    settings: Mapping[str, Any],
     funnel: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    training = models / variant / "training.json"
-    settings = read_json(training)["settings"] if training.is_file() else {}
+    source = facts.get("teacher", "teacher")
     return {
         "title": label(variant),
         "variant": variant,
         "family": family,
-        "base": facts.get("teacher", "teacher"),
+        "front_matter": model_card.front_matter(family.name, source),
+        "snippet": model_card.snippet(family.name, variant, settings) if settings else "",
+        "limits": model_card.LIMITS,
+        "licence": model_card.licence(source),
         "facts": facts,
         "funnel": funnel,
-        "settings": dict(_flat(settings)),
+        "settings": {} if family.name == "whole" else model_card.flat(settings),
+        "probe": story.probe_line(run),
         "rows": _rows(family, variant, run),
         "sizes": _sizes(variant, run),
         "skipped": run.metrics[variant]["skipped"],
@@ -79,15 +90,16 @@ def _card(
     }
 
 
-def _flat(settings: Mapping[str, Any], start: str = "") -> list[tuple[str, Any]]:
-    """Nested settings as dotted names."""
-    found = []
-    for name, value in sorted(settings.items()):
-        if isinstance(value, Mapping):
-            found += _flat(value, f"{start}{name}.")
-        else:
-            found.append((f"{start}{name}", value))
-    return found
+def _settings(models: Path, variant: str) -> dict[str, Any]:
+    """Those of `training.json`; nothing where the model is not there."""
+    training = models / variant / "training.json"
+    return read_json(training)["settings"] if training.is_file() else {}
+
+
+def _parts(models: Path, parts: Mapping[str, str]) -> dict[str, Any]:
+    """What the snippet of a whole student needs; nothing where a part is not there."""
+    lora = _settings(models, f"guidance/{parts.get('guidance')}")
+    return {**parts, "lora": lora} if lora else {}
 
 
 def _rows(family: Family, variant: str, run: Results) -> list[dict[str, str]]:

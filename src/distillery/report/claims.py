@@ -3,7 +3,8 @@
 In: `claims.yaml`, this run's results, the committed ones, profiles at full size. Out: the list for
 `claims.json`. Statistical claims are judged on committed results with at least three training
 seeds, exact ones on counts and on committed measurements at full size; a predicted value never
-decides. Nothing here knows how a claim should come out.
+decides, nor a score of a teacher's CLIP whose linear probe is too low or not recorded. Nothing here
+knows how a claim should come out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +13,10 @@ from typing import Any
 
 import yaml
 
+from distillery.metrics.shape_probe import why_shut
 from distillery.report.differences import difference
 from distillery.report.evidence import COMMITTED, THIS_RUN, Metric, Results
-from distillery.report.families import label
+from distillery.report.families import UNCONTROLLED, WITH_CONTROL, label
 
 VERDICTS = ("holds", "fails", "tie", "not measured")
 CLAIMS_FILE = Path(__file__).with_name("claims.yaml")
@@ -84,6 +86,8 @@ def _compared(rule: Mapping[str, Any], results: Results) -> Claim:
         if results.metric(rule[side], rule["metric"]) is None:
             return nothing(f"{label(rule[side])}: no {rule['metric']} here")
     a, b = (results.metric(rule[side], rule["metric"]) for side in ("model", "than"))
+    if reason := why_shut(a["settings"]) or why_shut(b["settings"]):
+        return nothing(reason)
     found = difference(
         results, rule["model"], rule["than"], rule["metric"], rule.get("factor", 1.0)
     )
@@ -99,7 +103,16 @@ def _compared(rule: Mapping[str, Any], results: Results) -> Claim:
         "basis": basis,
         "verdict": "not measured" if is_predicted else _verdict(found, rule["better"]),
         "reason": "a predicted value never decides" if is_predicted else None,
+        **_uncontrolled(rule, results),
     }
+
+
+def _uncontrolled(rule: Mapping[str, Any], results: Results) -> Claim:
+    """What the teacher reaches without any map, beside a claim about control."""
+    found = results.metric(UNCONTROLLED, rule["metric"])
+    if rule["model"].partition("/")[0] not in WITH_CONTROL or found is None:
+        return {}
+    return {"uncontrolled": {key: found[key] for key in ("value", "ci_low", "ci_high", "n")}}
 
 
 def _verdict(found: Any, better: str) -> str:

@@ -6,6 +6,10 @@ stand here; every number comes from a run.
 """
 
 from dataclasses import dataclass
+from itertools import chain
+
+from distillery.metrics.control import NAMES
+from distillery.model_card import FAMILY_TEXTS
 
 LABELS = {
     "teacher/guided": "Teacher",
@@ -31,6 +35,8 @@ LABELS = {
     "controlnet/original": "ControlNet, no distillation",
     "controlnet/reduced_channel": "Reduced channel",
     "controlnet/reduced_layer": "Reduced layer",
+    "controlnet/reduced_layer_d": "Reduced layer, diffusion loss only",
+    "controlnet/reduced_layer_d_td": "Reduced layer, no layerwise loss",
     "controlnet/modulated": "Modulated",
     "controlnet/loha": "LoHa",
     "controlnet/distilled": "Distilled, ours",
@@ -38,6 +44,7 @@ LABELS = {
     "guidance/full_distill": "Full distillation",
     "guidance/lora_finetune": "LoRA fine-tuning",
     "guidance/lora_distill": "LoRA distillation",
+    "guidance/lora_distill_elr": "LoRA distillation on ELR's U-Net",
     "guidance/teacher_batched": "Guided teacher, one batched call",
     "guidance/teacher_two_calls": "Guided teacher, two calls",
     "whole/teacher": "Guided teacher with ControlNet",
@@ -47,6 +54,11 @@ LABELS = {
 }
 # Not shown where models are compared: the same model with other noise.
 SUFFIX_OFFSET = "_offset"
+# What control adds is seen against the teacher's images of the same prompts without any map.
+UNCONTROLLED = "teacher/guided"
+UNCONTROLLED_LABEL = "Teacher, uncontrolled"
+WITH_CONTROL = ("control", "controlnet", "whole")
+CONTROL_METRICS = tuple(chain.from_iterable(NAMES.values()))
 
 
 @dataclass(frozen=True)
@@ -73,10 +85,7 @@ class Family:
 FAMILIES = (
     Family(
         "whole",
-        "The whole student",
-        "Everything together in one pipeline: the low-rank U-Net, guidance distilled into a LoRA "
-        "on top of it, and a distilled ControlNet, against the guided teacher with its full "
-        "ControlNet.",
+        *FAMILY_TEXTS["whole"],
         (),
         "teacher/control_canny",
         ("whole/student",),
@@ -86,9 +95,7 @@ FAMILIES = (
     ),
     Family(
         "unet",
-        "A low-rank U-Net",
-        "Every large layer of the U-Net becomes a product of two thin ones, started from its SVD "
-        "and distilled from the teacher's cached outputs.",
+        *FAMILY_TEXTS["unet"],
         ("elr_table1",),
         "teacher/guided",
         ("unet/elr",),
@@ -97,9 +104,7 @@ FAMILIES = (
     ),
     Family(
         "control",
-        "A control adapter on a frozen U-Net",
-        "One adapter takes Canny edges, sketches and segmentations. Its low-rank encoder is tuned "
-        "by shared Kronecker products, while the backbone stays frozen.",
+        *FAMILY_TEXTS["control"],
         ("elr_table2", "elr_table3"),
         "control/uni_controlnet",
         ("control/elr", "control/elr_dense"),
@@ -108,9 +113,7 @@ FAMILIES = (
     ),
     Family(
         "controlnet",
-        "Small ControlNets",
-        "Students of the teacher's Canny ControlNet, taught by its images and by each of its "
-        "residuals, beside the unchanged U-Net.",
+        *FAMILY_TEXTS["controlnet"],
         ("controlnet",),
         "teacher/control_canny",
         ("controlnet/distilled", "controlnet/loha", "controlnet/modulated"),
@@ -119,9 +122,7 @@ FAMILIES = (
     ),
     Family(
         "guidance",
-        "Guidance in one evaluation",
-        "Classifier-free guidance asks the U-Net twice per step. The student learns the guided "
-        "answer and is asked once; as a LoRA it needs no second copy of the weights.",
+        *FAMILY_TEXTS["guidance"],
         ("guidance_memory",),
         "teacher/guided",
         ("guidance/lora_distill", "guidance/full_distill"),
@@ -133,9 +134,16 @@ FAMILIES = (
 BY_NAME = {family.name: family for family in FAMILIES}
 
 
-def label(variant: str) -> str:
-    """A person's name for a variant."""
+def label(variant: str, family: str = "") -> str:
+    """A person's name for a variant, among the models of a family."""
+    if variant == UNCONTROLLED and family in WITH_CONTROL:
+        return UNCONTROLLED_LABEL
     return LABELS.get(variant, variant.rpartition("/")[2].replace("_", " "))
+
+
+def shows(family: str, metric: str) -> bool:
+    """Whether a family's tables have a metric: who is given no map need not follow one."""
+    return family in WITH_CONTROL or metric not in CONTROL_METRICS
 
 
 def family_of(variant: str) -> Family | None:

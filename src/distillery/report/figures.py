@@ -106,7 +106,8 @@ def quality_against_cost(
         axis.grid(axis="y")
         axis.margins(y=0.14)
         figure.draw_without_rendering()
-        direct_labels(axis, [(x, m["value"], label(v), v == main) for v, x, m in points])
+        family = (main or "").partition("/")[0]
+        direct_labels(axis, [(x, m["value"], label(v, family), v == main) for v, x, m in points])
         title = f"{METRIC_NAMES.get(quality, quality)} against {METRIC_NAMES.get(cost, cost)}"
         return to_svg(figure, title)
 

@@ -7,9 +7,10 @@ CSV files, the layout, costs (`costs`).
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distillery.metrics import shape_probe
 from distillery.report import figures_training, story, tables
 from distillery.report.evidence import Results
-from distillery.report.families import FAMILIES, Family, label
+from distillery.report.families import FAMILIES, UNCONTROLLED, WITH_CONTROL, Family, label, shows
 from distillery.report.gallery import family_strip
 
 OWN_LABELS = {
@@ -44,7 +45,7 @@ OWN_LABELS = {
 REFERENCES = {
     "controlnet": "PSNR, SSIM and LPIPS without further words compare with the real image.",
     "control": "Edges are judged on prompts with a Canny map, regions on those with a segmentation,"
-    " the sketch CLIP score on those with a sketch.",
+    " the sketch CLIP score on those with a sketch; the uncontrolled teacher on every prompt.",
 }
 DEFAULT_REFERENCE = (
     "PSNR, SSIM and LPIPS compare with the teacher's image of the same prompt and noise."
@@ -123,10 +124,13 @@ def _printed(
 
 
 def _further(printed: Mapping[str, Any], all_results: Sequence[Results]) -> list[str]:
-    """The family's students that the paper's tables do not have."""
+    """The family's students that the paper's tables do not have; the teacher without control."""
     everywhere = {row for table in tables.read_papers().values() for row in table["rows"]}
-    found = [v for results in all_results for v in results.variants(printed["family"])]
-    return [v for v in dict.fromkeys(found) if v not in everywhere]
+    family = printed["family"]
+    found = [v for results in all_results for v in results.variants(family)]
+    further = [v for v in dict.fromkeys(found) if v not in everywhere]
+    has_baseline = any(UNCONTROLLED in results.metrics for results in all_results)
+    return [*further, *([UNCONTROLLED] if family in WITH_CONTROL and has_baseline else [])]
 
 
 def _has(pivot: Mapping[str, Mapping[str, tables.Row]], metric: str) -> bool:
@@ -157,16 +161,19 @@ def _measured(family: Family, results: Results) -> dict[str, Any]:
     """Every metric of every model of the family, and of the teacher, in one setting."""
     printed = {"family": family.name, "rows": {family.teacher: {}}}
     variants = [v for v in tables.table_variants(printed, results) if v in results.metrics]
-    names = [n for n in OWN_LABELS if any(results.metric(v, n) for v in variants)]
+    wanted = [name for name in OWN_LABELS if shows(family.name, name)]
+    names = [n for n in wanted if any(results.metric(v, n) for v in variants)]
     ceiling = {n: results.metric("teacher/guided", f"{n}_ceiling") for n in names}
     return {
         "about": _about(results),
+        "probe": story.probe_line(results),
         "columns": [
             {"label": OWN_LABELS[n], "direction": tables.OWN_METRICS.get(n, ("down",))[0]}
             for n in names
         ],
         "rows": [
-            {"id": v, "label": label(v), "cells": [results.metric(v, n) for n in names]}
+            {"id": v, "label": label(v, family.name),
+             "cells": [results.metric(v, n) for n in names]}
             for v in variants
         ]
         + ([{"id": "", "label": "Ceiling: real images through the VAE",
@@ -178,7 +185,9 @@ def _extractor(results: Results) -> dict[str, str]:
     for variant in results.variants():
         if fid := results.metric(variant, "fid"):
             settings = fid["settings"]
-            about = f"{settings['extractor']}, {settings['resize']}, n = {fid['n']}"
+            probe = shape_probe.describe(settings)
+            named = f"{settings['extractor']} ({probe})" if probe else settings["extractor"]
+            about = f"{named}, {settings['resize']}, n = {fid['n']}"
             notes = "; ".join(settings["notes"])
             return {"extractor": about, "fid_notes": f"{notes[:1].upper()}{notes[1:]}."}
     return {"extractor": "not measured", "fid_notes": ""}

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from distillery.metrics.shape_probe import describe, why_shut
 from distillery.report.evidence import Metric, Results
 from distillery.report.families import FAMILIES, family_of
 
@@ -53,9 +54,10 @@ def cost_of_teacher(results: Results, student: str, quantity: str) -> Metric | N
 
 
 def main_quality(results: Results, student: str) -> tuple | None:
-    """The first of `QUALITIES` that both models have."""
+    """The first of `QUALITIES` that both models have, and that may decide."""
     for quality in QUALITIES:
-        if results.metric(student, quality[0]) and results.metric(teacher_of(student), quality[0]):
+        pair = [results.metric(v, quality[0]) for v in (student, teacher_of(student))]
+        if all(metric and not why_shut(metric["settings"]) for metric in pair):
             return quality
     return None
 
@@ -99,6 +101,14 @@ def certainty(results: Results) -> str:
         f"{apart}: {interval(mine)} for the student, {interval(theirs)} for the teacher "
         f"(95%, n = {mine['n']} images, {seeds})."
     )
+
+
+def probe_line(results: Results) -> str:
+    """A sentence about the teacher's CLIP, where CLIP scores come from it; "" elsewhere."""
+    found = (results.metric(variant, "clip_score") for variant in results.variants())
+    settings = next((metric["settings"] for metric in found if metric), {})
+    probe = describe(settings)
+    return f"Scores of {settings['extractor']}: {probe}." if probe else ""
 
 
 def reduction(results: Results, student: str, quantity: str) -> float | None:

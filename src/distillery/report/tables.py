@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from distillery.report.evidence import Results
-from distillery.report.families import label
+from distillery.report.families import UNCONTROLLED, WITH_CONTROL, label, shows
 
 COLUMNS = (
     "row", "metric", "unit", "direction", "paper", "paper_pm", "ours", "std", "ci_low", "ci_high",
@@ -80,7 +80,8 @@ def printed_table(
                 row = _printed_cell(results, variant, metric, about, about.get("saving_over"))
                 rows.append({**row, **_printed_words(printed, variant, metric)})
             for metric, (direction, unit) in OWN_METRICS.items():
-                if metric not in printed["metrics"] and results.metric(variant, metric):
+                wanted = metric not in printed["metrics"] and shows(printed["family"], metric)
+                if wanted and results.metric(variant, metric):
                     row = _row(results, variant, metric, unit, direction)
                     rows.append({**row, **_printed_words(printed, variant, metric)})
     return rows + _full_size_rows(printed, full_size)
@@ -97,9 +98,10 @@ def table_variants(printed: Mapping[str, Any], results: Results) -> list[str]:
     beside = {
         "unet": ("teacher/unguided", "teacher/guided_offset"),
         "guidance": ("teacher/guided", "teacher/unguided"),
-        "control": ("teacher/control_canny", "teacher/control_sketch",
+        "control": (UNCONTROLLED, "teacher/control_canny", "teacher/control_sketch",
                     "teacher/control_segmentation"),
-        "controlnet": ("teacher/control_canny_offset",),
+        "controlnet": (UNCONTROLLED, "teacher/control_canny_offset"),
+        "whole": (UNCONTROLLED,),
     }.get(family, ())  # fmt: skip
     others = [v for v in results.variants() if v in beside or v.startswith(f"{family}/")]
     return list(dict.fromkeys([*printed["rows"], *others]))
@@ -217,10 +219,13 @@ def row_name(variant: str, family: str = "unet") -> str:
     canny = family in ("control", "controlnet")
     if variant == ("teacher/control_canny" if canny else "teacher/guided"):
         return "teacher"
+    if variant == UNCONTROLLED and family in WITH_CONTROL:
+        return "teacher_uncontrolled"
     return variant.removeprefix(f"{family}/").replace("/", "_")
 
 
 def row_label(variant: str, table: str = "elr_table1") -> str:
     """The paper's name for a variant, or ours."""
-    printed = read_papers()[table]["rows"].get(variant)
-    return printed["label"] if printed else label(variant)
+    printed = read_papers()[table]
+    named = printed["rows"].get(variant)
+    return named["label"] if named else label(variant, printed["family"])

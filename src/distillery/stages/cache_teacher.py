@@ -10,18 +10,21 @@ from distillery.device import claim_device
 from distillery.errors import DistilleryError
 from distillery.params import Params
 from distillery.run import Run
+from distillery.samples import Prompt
+from distillery.sampling import Sampler
 from distillery.stage import In, Out, stage
 from distillery.teacher.cache_files import BASE, CACHED_SPLITS
 from distillery.teacher.cache_size import require_room
 from distillery.teacher.cache_views import open_view, read_maps
-from distillery.teacher.cache_write import CachePlan, write_base, write_view
-from distillery.teacher.load import load_teacher
+from distillery.teacher.cache_write import CachePlan, MakeLatents, write_base, write_view
+from distillery.teacher.load import Teacher, load_teacher
 
 
 # Not all of cache_teacher: a further view must not make the others out of date.
 @stage(
     reads=["seed", "device", "num_threads", "data", "cache_teacher.num_slots",
-           "cache_teacher.shard_size_samples", "cache_teacher.batch_size", "cache_teacher.dtype"]
+           "cache_teacher.shard_size_samples", "cache_teacher.batch_size", "cache_teacher.dtype",
+           "cache_teacher.generated"]
 )  # fmt: skip
 def cache_teacher(
     params: Params, run: Run, view: str, part: int, curated: In, selection: In, teacher: In,
@@ -55,13 +58,28 @@ def cache_teacher(
     half = wanted.dtype == "float16" and device.type == "cuda"
     loaded = load_teacher(teacher, device, torch.float16 if half else torch.float32)
     if view == BASE:
-        write_base(records, loaded, cache, plan, run)
+        write_base(records, loaded, cache, plan, run, _make_latents(params, loaded))
     elif base is None:
         raise DistilleryError(f"cache_teacher: view {view} needs --base, the view base of its part")
     else:
         ask = open_view(view, loaded, teacher)
         maps = read_maps(view, conditions, plan.resolution_px)
         write_view(view, base, ask, loaded, cache, plan, run, maps)
+
+
+def _make_latents(params: Params, teacher: Teacher) -> MakeLatents | None:
+    """The guided teacher's own samples, if they are to be learnt from and not the images."""
+    generated = params.cache_teacher.generated
+    if generated is None:
+        return None
+    sampler = Sampler(
+        teacher,
+        num_inference_steps=generated.num_inference_steps,
+        guidance_scale=generated.guidance_scale,
+        resolution_px=params.data.resolution_px,
+        noise_seed=params.seed,
+    )
+    return lambda records: sampler.latents([Prompt(r.key, r.caption) for r in records])
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ def report(
         num_gallery_samples=params.report.num_gallery_samples,
         facts=facts,
         times=read_times(run.work_root),
+        whole={name: parts.model_dump() for name, parts in params.generate.whole.items()},
     )
 
 

@@ -36,6 +36,7 @@ from distillery.train.batch import Batch
 from distillery.train.prediction import add_noise, alpha_sigma
 
 T = TypeVar("T")
+MakeLatents = Callable[[Sequence["Record"]], Tensor]
 
 
 class Record(Protocol):
@@ -72,13 +73,20 @@ def distinct_captions(captions: Iterable[str]) -> list[str]:
 
 
 def write_base(
-    read: Callable[[], Iterable[Record]], teacher: Teacher, out: Path, plan: CachePlan, run: Run
+    read: Callable[[], Iterable[Record]],
+    teacher: Teacher,
+    out: Path,
+    plan: CachePlan,
+    run: Run,
+    make_latents: MakeLatents | None = None,
 ) -> None:
     """Latents of all images and embeddings of all distinct captions, in the order of `read()`.
 
-    `read` is called twice, so that no more than one shard of images is in memory. Raises
-    DistilleryError for a record of another split than train and val, and for no record at all.
+    `make_latents` gives [n, C, h, w] of n records where they are not to be their images'. `read` is
+    called twice, so that no more than one shard of images is in memory. Raises DistilleryError for
+    a record of another split than train and val, and for no record at all.
     """
+    make = make_latents or (lambda records: _encode(records, teacher, plan))
     splits, captions = [], []
     for record in read():
         _require_cached_split(record)
@@ -104,7 +112,7 @@ def write_base(
             _finish_once(
                 out / shard_name(index, "safetensors"),
                 run,
-                lambda path, records=records: _write_latents(path, records, places, teacher, plan),
+                lambda path, records=records: _write_latents(path, records, places, make, plan),
             )
             bar.update(len(records))
     counts = {split: splits.count(split) for split in CACHED_SPLITS}
@@ -167,20 +175,22 @@ def _write_texts(path: Path, captions: Sequence[str], teacher: Teacher, plan: Ca
     write_tensor_shard(path, keys, {"embedding": _numpy(torch.cat(encoded), keys, plan)})
 
 
+def _encode(records: Sequence[Record], teacher: Teacher, plan: CachePlan) -> Tensor:
+    images = [load_image(record.image_bytes, plan.resolution_px) for record in records]
+    return encode_images(teacher, np.stack(images))
+
+
 def _write_latents(
     path: Path,
     records: Sequence[Record],
     places: dict[str, int],
-    teacher: Teacher,
+    make: MakeLatents,
     plan: CachePlan,
 ) -> None:
-    encoded = []
-    for chunk in chunks(records, plan.batch_size):
-        images = [load_image(record.image_bytes, plan.resolution_px) for record in chunk]
-        encoded.append(encode_images(teacher, np.stack(images)))
+    made = [make(chunk) for chunk in chunks(records, plan.batch_size)]
     keys = [record.key for record in records]
     arrays = {
-        "latents": _numpy(torch.cat(encoded), keys, plan),
+        "latents": _numpy(torch.cat(made), keys, plan),
         "text_index": np.array([places[record.caption] for record in records], dtype=np.int64),
         "split": np.array([SPLITS.index(record.split) for record in records], dtype=np.int8),
     }

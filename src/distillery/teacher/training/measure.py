@@ -1,8 +1,9 @@
 """What the scenes teacher can do, measured: the figures of its model card.
 
 In: the teacher's folder. Out: a dictionary of named figures. `python -m
-distillery.teacher.training.measure FOLDER` prints it as JSON. Scenes come from a seed that no
-component was trained on; every sample's noise comes from its own seed.
+distillery.teacher.training.measure FOLDER` prints it as JSON, and records the CLIP model's probe in
+the folder. Scenes come from a seed that no component was trained on; every sample's noise comes
+from its own seed.
 """
 
 from __future__ import annotations
@@ -21,33 +22,18 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 from PIL import Image
-from transformers import CLIPModel
 
 from distillery.data.condition_maps import canny_map
-from distillery.data.scene_palette import CLASS_IDS, SHAPES
-from distillery.data.scenes import Scene, draw_scene
+from distillery.data.scene_palette import CLASS_IDS
+from distillery.data.scenes import Scene
 from distillery.metrics.reader import METRICS, read_segmentation, recall
 from distillery.progress import track
 from distillery.teacher.training.controlnet import CONDITIONS
 from distillery.teacher.training.pool import unit_range
+from distillery.teacher.training.probe import pick_scenes, record_probe
 
-SEED = 2_100_000_000
 BATCH = 32
 EDGE_TOLERANCE_PX = 1
-NUM_PROBE_SCENES = 3000
-PROBE_STEPS = 300
-PROBE_RIDGE = 1e-3
-
-
-def pick_scenes(num_scenes: int, num_objects: int | None) -> list[Scene]:
-    """The first scenes of `SEED` with this number of objects (None: any)."""
-    scenes, index = [], 0
-    while len(scenes) < num_scenes:
-        scene = draw_scene(SEED, index)
-        index += 1
-        if num_objects in (None, len(scene.objects)):
-            scenes.append(scene)
-    return scenes
 
 
 def generate(pipeline, scenes: list[Scene], kind: str | None, guidance: float, num_steps: int):
@@ -116,42 +102,6 @@ def measure_vae(folder: Path, scenes: list[Scene]) -> dict[str, float]:
     }
 
 
-@torch.no_grad()
-def _pooled_features(folder: Path, scenes: list[Scene]) -> torch.Tensor:
-    clip = CLIPModel.from_pretrained(folder / "clip")
-    pixels = torch.from_numpy(unit_range(np.stack([scene.image for scene in scenes])))
-    chunks = [clip.vision_model(pixel_values=x).pooler_output for x in pixels.split(BATCH)]
-    return torch.cat(chunks)
-
-
-def measure_clip(folder: Path, scenes: list[Scene]) -> dict[str, float]:
-    """Accuracy of a linear probe (logistic regression) for the shape on pooled image features.
-
-    Fitted on the first four fifths of one-object scenes, tested on the rest.
-    """
-    features = _pooled_features(folder, scenes)
-    labels = torch.tensor([SHAPES.index(scene.objects[0].shape) for scene in scenes])
-    cut = 4 * len(scenes) // 5
-    features = (features - features[:cut].mean(0)) / features[:cut].std(0)
-    weights = torch.zeros(features.shape[1], len(SHAPES), requires_grad=True)
-    bias = torch.zeros(len(SHAPES), requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [weights, bias], max_iter=PROBE_STEPS, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        logits = features[:cut] @ weights + bias
-        loss = torch.nn.functional.cross_entropy(logits, labels[:cut])
-        loss = loss + PROBE_RIDGE * weights.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    hits = (features[cut:] @ weights + bias).argmax(dim=1) == labels[cut:]
-    return {"shape_probe": float(hits.float().mean()), "num_test": len(hits)}
-
-
 def measure(folder: Path, *, num_samples: int, guidance: float, num_steps: int) -> dict:
     """All figures; `num_samples` images of each kind."""
     singles, doubles = pick_scenes(num_samples, 1), pick_scenes(num_samples, 2)
@@ -159,7 +109,7 @@ def measure(folder: Path, *, num_samples: int, guidance: float, num_steps: int) 
     pipeline.set_progress_bar_config(disable=True)
     report = {"num_samples": num_samples, "guidance": guidance, "num_steps": num_steps}
     report["vae"] = measure_vae(folder, pick_scenes(num_samples, None))
-    report["clip"] = measure_clip(folder, pick_scenes(NUM_PROBE_SCENES, 1))
+    report["clip"] = record_probe(folder / "clip")
     for name, scenes in (("one_object", singles), ("two_objects", doubles)):
         images = generate(pipeline, scenes, None, guidance, num_steps)
         report[name] = mean_recalls(images, scenes)

@@ -21,7 +21,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from distillery.artifacts import hash_json
 from distillery.data.scenes import TEACHER_SEEDS, draw_scene
 from distillery.errors import DistilleryError
-from distillery.teacher.training import clip, controlnet, export, tokens, unet, vae
+from distillery.teacher.training import clip, controlnet, export, probe, tokens, unet, vae
 from distillery.teacher.training.pca import PatchPca
 
 COMPONENTS = ("vae", "clip", "unet", "controlnet_canny", "controlnet_sketch",
@@ -165,6 +165,7 @@ def _train_clip(shop: Workshop, folder: Path) -> None:
         processor=clip.build_processor(IMAGE_PX),
         tokenizer=shop.tokenizer,
     )
+    probe.record_probe(folder, part["num_probe_scenes"])
 
 
 def build_generator(shop: Workshop) -> tuple[UNet2DConditionModel, CLIPTextModel]:
