@@ -28,6 +28,7 @@ LABELS = {
     "unet/standard_no_kd": "Dense from scratch",
     "unet/elr_balanced": "ELR, balanced factors",
     "unet/elr_data_aware": "ELR, data-aware SVD",
+    "unet/elr_planned": "ELR, planned ranks",
     "control/uni_controlnet": "Uni-ControlNet",
     "control/elr_dense": "ELR adapter, dense U-Net",
     "control/elr_no_kd": "ELR adapter, U-Net w/o distillation",
