@@ -118,8 +118,11 @@ class KroneckerModel(BaseTuner):
             if isinstance(m, KroneckerLayer) and adapter_name in m.kronecker_u
         ]
         num_plain = sum(layer.a_owner[adapter_name] is None for layer in layers)
-        # A warning, because that level is shown where nobody has set logging up.
-        logger.warning(
+        # A warning, because that level is shown where nobody has set logging up; models without
+        # weights are only counted, several at a time.
+        is_counted = next(model.parameters()).is_meta
+        logger.log(
+            logging.DEBUG if is_counted else logging.WARNING,
             "Kronecker adapter %r: %d layers adapted%s",
             adapter_name,
             len(layers),
