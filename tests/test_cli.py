@@ -47,7 +47,7 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     return JOBS
 
 
-@pytest.mark.parametrize("command", ["plan", "verify", "adopt", "trust", "evaluate"])
+@pytest.mark.parametrize("command", ["plan", "verify", "adopt", "trust", "generate", "evaluate"])
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture) -> None:
     assert _run(command, "--help") == 0
     assert f"distillery {command}" in capsys.readouterr().out

@@ -24,6 +24,7 @@ from distillery.students import (
     attach,
     load_student,
     load_student_controlnet,
+    open_maps,
 )
 from distillery.teacher.load import load_teacher, load_unet
 
@@ -120,12 +121,13 @@ def test_sampling_follows_the_student(tiny_teacher: Path, models: Path, tmp_path
     write_maps(tmp_path, "sketch", ["a"])
     given = folders(tiny_teacher, models, "controlnet/small")
     student = load_student("controlnet/small", given)
-    attached = attach(sampler, student, tmp_path)
+    attached = attach(sampler, student, open_maps(student, tmp_path, 64))
     assert attached.control.controlnet is student.controlnet
     assert attached.guidance_scale == 3.0
     with pytest.raises(DistilleryError, match="needs --conditions"):
-        attach(sampler, student, None)
+        open_maps(student, None, 64)
     single = load_student("teacher/unguided", folders(tiny_teacher, models, "."))
+    assert open_maps(single, tmp_path, 64) is None
     assert attach(sampler, single, None).guidance_scale == 1.0
 
 

@@ -1,4 +1,4 @@
-"""The `distillery` command: what to run next, what models cost, how good images are.
+"""The `distillery` command: what to run next, what models draw and cost, how good images are.
 
 Stages are run by Snakemake or DVC, not from here. Bad input is one line on standard error and exit
 code 2; `verify` ends with 1 when something is damaged.
@@ -90,6 +90,50 @@ def trust() -> None:
 
     handover.trust()
     typer.echo("Snakemake takes every output as up to date.")
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Argument(help="As in models/: unet/elr, teacher/guided, ...")],
+    out: Annotated[Path, typer.Option(help="Folder for the images and prompts.json.")],
+    prompt: Annotated[list[str] | None, typer.Option(help="What to draw; may be repeated.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="JSON {name: text} or CSV (file_name, text).")
+    ] = None,
+    conditions: Annotated[
+        Path | None, typer.Option(help="Folder of condition maps named like the prompts.")
+    ] = None,
+    condition_kind: Annotated[
+        str | None, typer.Option(help="What they are, for a model that takes several kinds.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise, with the image's name.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Else params.yaml's.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(min=0, help="Else params.yaml's.")] = None,
+    resolution: Annotated[int | None, typer.Option(min=32, help="px; else params.yaml's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Else params.yaml's.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; else params.yaml's.")] = None,
+    params_file: Annotated[Path, typer.Option("--params", metavar="FILE")] = Path("params.yaml"),
+    as_json: AsJson = False,
+) -> None:
+    """Draw prompts with the teacher or any student; run it again to go on.
+
+    Every model draws a name from the same noise, so folders compare image by image.
+
+    Example: distillery generate unet/elr --prompt "a red circle" --out images
+    Example: distillery generate teacher/control_canny --prompts p.csv --conditions edges --out a
+    """
+    from distillery.commands import generate as command
+
+    sampling = {
+        "num_inference_steps": steps, "guidance_scale": guidance_scale,
+        "resolution_px": resolution, "batch_size": batch_size, "device": device,
+    }  # fmt: skip
+    found = command.generate(
+        model, out, params_file=params_file, prompts=prompt or (), prompts_file=prompts,
+        conditions=conditions, kind=condition_kind, seed=seed, overrides=sampling,
+    )  # fmt: skip
+    said = f"{found['images']} images in {out}, {found['drawn']} of them drawn now"
+    typer.echo(json.dumps(found, indent=1) if as_json else said)
 
 
 for _command in (evaluate, params, ranks, profile, compare):

@@ -1,22 +1,22 @@
-"""Images from a U-Net in the teacher's place: one prompt and one noise per test record.
+"""Images from a U-Net in the teacher's place: one prompt and one noise per record.
 
-In: a teacher, a U-Net (its own or a student), perhaps a ControlNet, prompts. Out: shards of PNG
-images. The noise is a
-function of (seed, key), so every model gets the same, and the batch size changes nothing but the
-last bits of floating-point sums. Not here: metrics.
+In: a teacher, a U-Net (its own or a student), perhaps a ControlNet, prompts. Out: images, or shards
+of PNG images. The noise is a function of (seed, key), so every model gets the same, and the batch
+size changes nothing but the last bits of floating-point sums. Not here: metrics.
 """
 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
-from distillery.data.condition_reader import ConditionMaps, as_hint
+from distillery.data.condition_reader import as_hint
 from distillery.errors import DistilleryError
 from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.run import Run
@@ -29,12 +29,21 @@ SHARD_SIZE_SAMPLES = 64
 _CLASSES = (UNet2DConditionModel, LowRankUNet2DConditionModel)
 
 
+class Maps(Protocol):
+    """Condition maps by key; `ConditionMaps` are those of the pipeline's records."""
+
+    kinds: tuple[str, ...]
+
+    def images(self, kind: str, keys: Sequence[str]) -> np.ndarray:
+        """uint8 [n, H, W, 3] of one kind."""
+
+
 @dataclass(frozen=True)
 class Control:
     """A ControlNet with the condition maps of the records; its hint holds the maps of all kinds."""
 
     controlnet: ControlNetModel
-    maps: ConditionMaps
+    maps: Maps
 
     def hint(self, prompts: Sequence[Prompt]) -> Tensor:
         """[n, 3 * number of kinds, H, W] in [0, 1]: each prompt's own map, zeros for the others."""

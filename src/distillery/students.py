@@ -15,7 +15,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from distillery.artifacts import read_json
 from distillery.data.condition_reader import ConditionMaps
 from distillery.errors import DistilleryError
-from distillery.sampling import Control, Sampler, load_unet, seed_folder
+from distillery.sampling import Control, Maps, Sampler, load_unet, seed_folder
 from distillery.teacher.load import load_controlnet
 
 GUIDANCE = "guidance.json"
@@ -114,17 +114,21 @@ def _whole(name: str, folders: Folders, device, dtype) -> Student:
     return replace(student, controlnet=controlnet, kinds=kinds)
 
 
-def attach(sampler: Sampler, student: Student, conditions: Path | None) -> Sampler:
-    """`sampler` with the student in place of the teacher's U-Net; `conditions` holds the maps.
+def open_maps(student: Student, conditions: Path | None, resolution_px: int) -> Maps | None:
+    """The extracted maps that the student wants, from the folder of all parts; None if it does not.
 
-    Raises DistilleryError where the student needs maps and `conditions` is None.
+    Raises DistilleryError where it wants some and `conditions` is None.
     """
-    control = None
-    if student.controlnet is not None:
-        if conditions is None:
-            raise DistilleryError("generate: a ControlNet needs --conditions, the maps' folder")
-        maps = ConditionMaps(conditions, student.kinds, sampler.resolution_px)
-        control = Control(student.controlnet, maps)
+    if student.controlnet is None:
+        return None
+    if conditions is None:
+        raise DistilleryError("generate: a ControlNet needs --conditions, the maps' folder")
+    return ConditionMaps(conditions, student.kinds, resolution_px)
+
+
+def attach(sampler: Sampler, student: Student, maps: Maps | None) -> Sampler:
+    """`sampler` with the student in place of the teacher's U-Net, controlled by `maps` if given."""
+    control = None if maps is None else Control(student.controlnet, maps)
     return replace(
         sampler.with_unet(student.unet),
         control=control,

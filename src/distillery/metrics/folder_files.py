@@ -37,7 +37,7 @@ def read_pairs(
     images: Path, reference: Path, on_image: Callable[[int], object] = lambda count: None
 ) -> tuple[list[str], list[np.ndarray], list[np.ndarray]]:
     """(names, images, reference images), uint8 [H, W, 3] each, sorted by name."""
-    mine, theirs = _list(images), _list(reference)
+    mine, theirs = list_images(images), list_images(reference)
     problems = [f"{images}/{name}: not in {reference}" for name in sorted(set(mine) - set(theirs))]
     problems += [f"{reference}/{name}: not in {images}" for name in sorted(set(theirs) - set(mine))]
     names, pairs = sorted(set(mine) & set(theirs)), []
@@ -56,7 +56,7 @@ def read_pairs(
     return names, [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
-def _list(folder: Path) -> dict[str, Path]:
+def list_images(folder: Path) -> dict[str, Path]:
     """{name without suffix: file}; two files of one name, or none at all, are errors."""
     if not folder.is_dir():
         raise DistilleryError(f"{folder}: no folder; give one with images")
@@ -82,6 +82,14 @@ def _refuse(problems: Sequence[str]) -> None:
 
 def read_prompts(path: Path, names: Sequence[str]) -> list[str]:
     """Captions of the named images from a JSON object or a CSV; a missing one is an error."""
+    captions = load_prompts(path)
+    if lost := [name for name in names if name not in captions]:
+        raise DistilleryError(f"{path}: no prompt for {lost[0]} ({len(lost)} in all)")
+    return [captions[name] for name in names]
+
+
+def load_prompts(path: Path) -> dict[str, str]:
+    """{name without suffix: caption} of a JSON object {name: text} or a CSV file_name,text."""
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix.lower() == ".json":
@@ -92,7 +100,8 @@ def read_prompts(path: Path, names: Sequence[str]) -> list[str]:
         raise DistilleryError(
             f"{path}: no prompts ({error}); give JSON {{name: text}} or CSV file_name,text"
         ) from None
-    captions = {Path(name).stem: caption for name, caption in rows}
-    if lost := [name for name in names if name not in captions]:
-        raise DistilleryError(f"{path}: no prompt for {lost[0]} ({len(lost)} in all)")
-    return [captions[name] for name in names]
+    captions: dict[str, str] = {}
+    for name, caption in rows:
+        if captions.setdefault(Path(name).stem, caption) != caption:
+            raise DistilleryError(f"{path}: {Path(name).stem} has two prompts; keep one")
+    return captions

@@ -9,7 +9,7 @@ from distillery.run import Run
 from distillery.samples import Prompt, pick_prompts, with_conditions
 from distillery.sampling import Sampler, write_samples
 from distillery.stage import In, Out, stage
-from distillery.students import OFFSET, Folders, attach, load_student
+from distillery.students import OFFSET, Folders, attach, load_student, open_maps
 from distillery.teacher.load import load_teacher
 
 
@@ -38,8 +38,9 @@ def generate(
                 teacher, model, seed, params.seeds, backbone, controlnet, settings.guidance_scale
             )
             student = load_student(variant, folders, device, dtype)
+            maps = open_maps(student, conditions, sampler.resolution_px)
             write_samples(
-                samples / f"seed-{seed}", attach(sampler, student, conditions),
+                samples / f"seed-{seed}", attach(sampler, student, maps),
                 with_conditions(prompts, student.kinds), settings.batch_size, run,
                 progress.update,
             )  # fmt: skip

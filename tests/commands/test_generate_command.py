@@ -1,0 +1,149 @@
+"""`distillery generate`: prompts in, images out, by the names the pipeline gives its models."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from distillery import cli
+from distillery.artifacts import write_json
+from distillery.commands import generate as command
+from distillery.models.lowrank import LowRankUNet2DConditionModel
+from distillery.models.ranks import plan_ranks
+from distillery.teacher.load import load_unet
+from project import ROOT
+
+PROMPTS = {"a": "a red circle", "b": "a blue square", "c": "a green star"}
+
+
+@pytest.fixture(scope="module")
+def finished_project(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a finished run leaves it, as far as `generate` looks."""
+    root = tmp_path_factory.mktemp("project")
+    params = yaml.safe_load((ROOT / "tests/presets/tiny.yaml").read_text())
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    shutil.copytree(tiny_teacher, root / params["paths"]["teacher"])
+    unet = load_unet(tiny_teacher)
+    student = LowRankUNet2DConditionModel.from_dense(unet, plan_ranks(unet))
+    student.save_pretrained(root / params["paths"]["models"] / "unet/elr")
+    return root
+
+
+@pytest.fixture
+def project(finished_project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.chdir(finished_project)
+    write_json(tmp_path / "prompts.json", PROMPTS)
+    return finished_project
+
+
+def _generate(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["generate", *map(str, arguments), "--steps", "2"])
+    return raised.value.code
+
+
+def _pixels(folder: Path) -> dict[str, np.ndarray]:
+    return {path.stem: np.array(Image.open(path)) for path in sorted(folder.glob("*.png"))}
+
+
+def test_images_and_prompts_are_what_evaluate_takes(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for model in ("teacher/guided", "unet/elr"):
+        out = tmp_path / model.replace("/", "-")
+        assert _generate(model, "--prompts", tmp_path / "prompts.json", "--out", out) == 0
+        assert list(_pixels(out)) == list(PROMPTS)
+        assert json.loads((out / "prompts.json").read_text()) == PROMPTS
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["evaluate", "--images", str(tmp_path / "unet-elr"), "--reference",
+                  str(tmp_path / "teacher-guided"), "--out", str(tmp_path / "m.json")])  # fmt: skip
+    assert raised.value.code == 0
+    assert json.loads((tmp_path / "m.json").read_text())["metrics"]["psnr"]["n"] == 3
+
+
+def test_noise_follows_the_name_and_an_interrupted_call_goes_on(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "prompts.json"
+    assert _generate("unet/elr", "--prompts", file, "--out", tmp_path / "whole") == 0
+    calls = []
+
+    def stumble(folder: Path, sampler, prompts, batch_size: int) -> None:
+        calls.append([prompt.key for prompt in prompts])
+        original(folder, sampler, prompts[: len(prompts) - 1], batch_size)
+
+    original = command._draw
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_draw", stumble)
+        for _ in range(2):
+            arguments = ("unet/elr", "--prompts", file, "--out", tmp_path / "parts")
+            assert _generate(*arguments, "--batch-size", "1") == 0
+    assert calls == [["a", "b", "c"], ["c"]]
+    assert _generate(*arguments) == 0
+    whole, parts = _pixels(tmp_path / "whole"), _pixels(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    for name, image in whole.items():
+        assert np.abs(image.astype(int) - parts[name]).max() <= 1
+    assert not np.array_equal(whole["a"], whole["b"])
+
+
+def test_images_of_other_settings_are_not_mixed(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    assert _generate("unet/elr", "--prompt", "a red circle", "--out", out) == 0
+    assert _generate("unet/elr", "--prompt", "a red circle", "--out", out, "--seed", "1") == 2
+    assert "holds images of seed 0, not 1; give another --out" in capsys.readouterr().err
+    assert _generate("unet/elr", "--prompt", "a star", "--out", out) == 2
+    assert "of another prompt, 'a red circle'" in capsys.readouterr().err
+    assert (
+        _generate("unet/elr", "--prompt", "a red circle", "--prompt", "a star", "--out", out) == 0
+    )
+    assert list(_pixels(out)) == ["00000", "00001"]
+
+
+def test_a_controlled_model_wants_maps(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    edges, empty = tmp_path / "edges", tmp_path / "empty"
+    for folder, strength in ((edges, 255), (empty, 0)):
+        folder.mkdir()
+        for name in PROMPTS:
+            image = np.zeros((64, 64, 3), np.uint8)
+            image[20:40, 20:40] = strength
+            Image.fromarray(image).save(folder / f"{name}.png")
+    asked = ("teacher/control_canny", "--prompts", tmp_path / "prompts.json")
+    assert _generate(*asked, "--out", tmp_path / "x") == 2
+    assert "needs --conditions, a folder of canny maps" in capsys.readouterr().err
+    for folder in (edges, empty):
+        out = tmp_path / f"out-{folder.name}"
+        assert _generate(*asked, "--conditions", folder, "--out", out) == 0
+    assert json.loads((tmp_path / "out-edges/generate.json").read_text())["kind"] == "canny"
+    (edges / "b.png").unlink()
+    assert _generate(*asked, "--conditions", edges, "--out", tmp_path / "y") == 2
+    assert "no map b.png (1 are missing)" in capsys.readouterr().err
+    (edges / "b.png").write_bytes(b"no image")
+    assert _generate(*asked, "--conditions", edges, "--out", tmp_path / "y") == 2
+    assert "b.png: broken" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("unet/lost", "--prompt", "x"), "unet/lost is not there; run `snakemake --cores 8"),
+        (("guidance/lost", "--prompt", "x"), "params have no distill_guidance.variants.lost"),
+        (("unet/elr",), "no prompts; give --prompt TEXT or --prompts FILE"),
+        (("unet/elr", "--prompt", "x", "--conditions", "."), "takes no condition maps"),
+    ],
+)
+def test_what_is_missing_is_said(
+    project: Path, tmp_path: Path, arguments: tuple, said: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert _generate(*arguments, "--out", tmp_path / "out") == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
