@@ -26,7 +26,10 @@ _ALIASES = {
     "aesthetic": ("aesthetic", "aesthetic_score", "aesthetic_score_laion_v2"),
     "planted": ("planted",),
 }
+# The names above in lower case, of all columns that are read beside the caption.
+METADATA_NAMES = tuple(alias for aliases in _ALIASES.values() for alias in aliases)
 SUCCESS = "success"
+FAILED_TO_DOWNLOAD = "failed_to_download"  # begins img2dataset's status, and ours
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,11 @@ def normalise_caption(text: Any) -> str:
 def find_caption(row: Mapping[str, Any]) -> str:
     """The caption among a row's columns, whatever its spelling (`caption`, `TEXT`, ...)."""
     return normalise_caption(_lookup(row, CAPTION_NAMES))
+
+
+def find_url(row: Mapping[str, Any]) -> Any:
+    """What stands in a row's URL column, unchanged."""
+    return _lookup(row, _ALIASES["url"])
 
 
 def find_metadata(row: Mapping[str, Any]) -> dict[str, Any]:
