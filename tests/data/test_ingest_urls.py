@@ -157,6 +157,8 @@ def test_a_shard_without_images_is_not_finished(web, params, tmp_path, monkeypat
     ingest(params, raw=tmp_path / "raw")
     assert set(range(SHARD_SIZE)) <= set(asked(web))
     assert not set(range(SHARD_SIZE, 2 * SHARD_SIZE)) & set(asked(web))
+    samples = list(read_source("webdataset", tmp_path / "raw"))
+    assert [s.image is None for s in samples] == [True] * SHARD_SIZE + [False] * 14
 
 
 @pytest.mark.parametrize("num_shards", [1, 3])

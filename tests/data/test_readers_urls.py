@@ -76,6 +76,24 @@ def test_bytes_that_are_no_utf8_cost_no_row(tmp_path):
     assert [row.url for row in read(tmp_path)] == ["http://a.test/1", "http://a.test/2"]
 
 
+def test_a_parquet_row_that_is_no_utf8_is_damaged(tmp_path):
+    urls = pa.array([b"http://a.test/1", b"\xff", b"http://a.test/2"]).view(pa.string())
+    pq.write_table(pa.table({"url": urls, "text": ["x"] * 3}), tmp_path / "a.parquet")
+    assert [(row.url, row.is_damaged) for row in read(tmp_path)] == [
+        ("http://a.test/1", False),
+        (None, True),
+        ("http://a.test/2", False),
+    ]
+
+
+def test_hostile_values_cost_no_row(tmp_path):
+    row = '{"url": ["x"], "text": {"a": "\\ud800"}, "punsafe": 1' + "0" * 400 + "}\n"
+    (tmp_path / "a.jsonl").write_text(row + '{"url": "\\ud800", "text": "\\ud800 b"}\n')
+    first, second = read(tmp_path)
+    assert first.metadata == {"url": "['x']"}
+    assert (second.caption, second.metadata) == ("b", {})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -95,6 +95,6 @@ def _lookup(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 def _score(value: Any) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None

@@ -90,14 +90,24 @@ def _read_raw(table: Path) -> Iterator[dict[str, Any] | None]:
     return _read_jsonl(table) if suffix == ".jsonl" else _read_csv(table)
 
 
-def _read_parquet(table: Path) -> Iterator[dict[str, Any]]:
+def _read_parquet(table: Path) -> Iterator[dict[str, Any] | None]:
     try:
         with pq.ParquetFile(table) as file:
             wanted = [n for n in file.schema_arrow.names if n.lower() in _READ_NAMES]
             for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
-                yield from batch.to_pylist()
+                yield from _rows_of(batch)
     except (OSError, pa.ArrowException) as error:
         raise _damaged(table, error) from None
+
+
+def _rows_of(batch: pa.RecordBatch) -> list[dict[str, Any] | None]:
+    """Rows of a batch; None for one whose text is not UTF-8, which Arrow does not check."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            return [None]
+        return [row for i in range(batch.num_rows) for row in _rows_of(batch.slice(i, 1))]
 
 
 def _read_csv(table: Path) -> Iterator[dict[str, Any] | None]:
