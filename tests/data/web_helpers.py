@@ -14,7 +14,7 @@ from distillery.data.download import Downloader
 
 IMAGE = b"\xff\xd8 not quite a JPEG"
 HOST = "img.test"
-_SETTINGS = {"timeout_s": 5.0, "max_bytes": 1000, "num_retries": 0, "max_per_host": 8}
+_SETTINGS = {"timeout_s": 60.0, "max_bytes": 1000, "num_retries": 0, "max_per_host": 8}
 
 
 @dataclass
