@@ -28,6 +28,8 @@ _LIBRARIES = (
     "pyarrow", "safetensors", "torch", "torchmetrics", "transformers",
 )  # fmt: skip
 
+FINISHED = "finished"  # folder of the files that `Run.reuse` finds, in the work folder
+
 
 @dataclass(frozen=True)
 class Run:
@@ -68,7 +70,7 @@ class Run:
         recorded.write_text(hash_file(path))
 
     def _kept(self, name: str) -> tuple[Path, Path]:
-        kept = self.work / "finished" / name
+        kept = self.work / FINISHED / name
         return kept, kept.with_name(kept.name + ".sha256")
 
     def progress(

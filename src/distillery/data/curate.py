@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from distillery.artifacts import write_json
 from distillery.data.filters import SCORES, Candidate, Filter, first_rejection
 from distillery.data.images import ImageFacts, Inspector
-from distillery.data.raw_sample import RawSample
+from distillery.data.raw_sample import FAILED_TO_DOWNLOAD, RawSample
 from distillery.data.readers_tar import read_shard
 from distillery.errors import DistilleryError
 from distillery.shards import image_type, list_shards, read_table_shard, write_table_shard
@@ -125,7 +125,7 @@ def judge(
 ) -> tuple[dict[str, Any] | None, tuple[str, str] | None]:
     """(curated row, None) for a row to keep, else (None, (reason, detail))."""
     if sample.image is None:
-        downloaded = not sample.status.startswith("failed_to_download")
+        downloaded = not sample.status.startswith(FAILED_TO_DOWNLOAD)
         return None, (UNREADABLE if downloaded else NOT_DOWNLOADED, sample.status)
     facts = inspector.inspect(sample.image)
     if not isinstance(facts, ImageFacts):

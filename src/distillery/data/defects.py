@@ -29,7 +29,9 @@ from distillery.data.defect_kinds import (
     is_duplicate,
     plant,
 )
+from distillery.data.raw import Resume
 from distillery.errors import DistilleryError
+from distillery.shards import shard_name
 
 COLUMNS = pa.schema(
     [
@@ -61,25 +63,34 @@ def write_scene_shards(
     shard_size: int,
     defects: Mapping[str, float],
     progress: Callable[[int], None] | None = None,
+    resume: Resume | None = None,
 ) -> dict[str, int]:
     """Write `num_scenes` records to `out` and return how many carry each defect.
 
     `defects` maps a name of `DEFECTS` to the share of records that carry it; a record carries one
     at most. A planted duplicate copies an earlier clean record of any shard, and `planted_of`
     names it. Raises `DistilleryError` for an unknown name, or shares outside [0, 1] in sum.
-    `progress(1)` is called after each record.
+    `progress(n)` is called as n more records are in place; shards that `resume` takes over are not
+    drawn.
     """
     labels = _assign(num_scenes, seed, defects)
     originals = [n for n, label in enumerate(labels) if label is None]
     out.mkdir(parents=True, exist_ok=True)
     for shard, start in enumerate(range(0, num_scenes, shard_size)):
         numbers = range(start, min(start + shard_size, num_scenes))
+        tar = out / shard_name(shard, "tar")
+        if resume and resume.take(tar):
+            if progress:
+                progress(len(numbers))
+            continue
         samples = []
         for number in numbers:
             samples.append(_sample(number, labels[number], originals, seed, size_px))
             if progress:
                 progress(1)
-        _write_shard(out, f"{shard:05d}", samples)
+        _write_shard(out, tar.stem, samples)
+        if resume:
+            resume.keep(tar)
     return {name: labels.count(name) for name in defects}
 
 

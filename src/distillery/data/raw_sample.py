@@ -26,7 +26,10 @@ _ALIASES = {
     "aesthetic": ("aesthetic", "aesthetic_score", "aesthetic_score_laion_v2"),
     "planted": ("planted",),
 }
+# The names above in lower case, of all columns that are read beside the caption.
+METADATA_NAMES = tuple(alias for aliases in _ALIASES.values() for alias in aliases)
 SUCCESS = "success"
+FAILED_TO_DOWNLOAD = "failed_to_download"  # begins img2dataset's status, and ours
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,11 @@ def find_caption(row: Mapping[str, Any]) -> str:
     return normalise_caption(_lookup(row, CAPTION_NAMES))
 
 
+def find_url(row: Mapping[str, Any]) -> Any:
+    """What stands in a row's URL column, unchanged."""
+    return _lookup(row, _ALIASES["url"])
+
+
 def find_metadata(row: Mapping[str, Any]) -> dict[str, Any]:
     """URL, scores (floats; absent or NaN left out) and planted label of a row."""
     found = {name: _lookup(row, aliases) for name, aliases in _ALIASES.items()}
@@ -87,6 +95,6 @@ def _lookup(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 def _score(value: Any) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None

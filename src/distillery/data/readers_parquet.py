@@ -53,7 +53,7 @@ def _image_column(file: Path, schema: pa.Schema) -> str:
     what = f"several image columns ({', '.join(found)})" if found else "no image column"
     urls_only = not found and any(name.lower() == "url" for name in schema.names)
     remedy = (
-        "download the URLs with img2dataset and use ingest.source webdataset"
+        "download them with ingest.source urls"
         if urls_only
         else "name the one with the image bytes 'image'"
     )

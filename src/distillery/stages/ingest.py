@@ -1,11 +1,19 @@
-"""Stage `ingest`: any source in, raw shards in img2dataset's layout out."""
+"""Stage `ingest`: any source in, raw shards in img2dataset's layout out.
+
+An interrupted run goes on after the last shard that it finished.
+"""
 
 from itertools import islice
 from pathlib import Path
 
 from distillery.data.defects import write_scene_shards
+from distillery.data.download import Downloader
+from distillery.data.download_rows import DownloadPool
+from distillery.data.download_stats import has_images, require_downloads
 from distillery.data.raw import write_raw_shards
+from distillery.data.raw_resume import ShardResume
 from distillery.data.readers import read_source
+from distillery.data.readers_urls import count_rows, list_tables, read_urls
 from distillery.data.scenes import check_scene_seed
 from distillery.params import Params
 from distillery.params_data import Ingest
@@ -13,16 +21,27 @@ from distillery.run import Run
 from distillery.stage import Out, stage
 
 
-@stage(reads=["ingest"])
+# Of `ingest.download` only what an image depends on: more patience or fewer threads must not
+# throw away what is downloaded, and an error may have just advised them.
+@stage(
+    reads=[
+        "ingest.source",
+        "ingest.path",
+        "ingest.shard_size_samples",
+        "ingest.max_samples",
+        "ingest.download.max_bytes",
+        "ingest.scenes",
+    ]
+)
 def ingest(params: Params, run: Run, raw: Out) -> None:
     """Rewrite the source's images and captions as raw shards; nothing is decoded or dropped."""
     settings = params.ingest
     if settings.source == "scenes":
         _draw_scenes(settings, run, raw)
-        return
-    samples = islice(read_source(settings.source, Path(settings.path)), settings.max_samples)
-    with run.progress(settings.max_samples, unit="image") as progress:
-        write_raw_shards(samples, raw, settings.shard_size_samples, on_shard=progress.update)
+    elif settings.source == "urls":
+        _download(settings, run, raw)
+    else:
+        _rewrite(settings, run, raw)
 
 
 def _draw_scenes(settings: Ingest, run: Run, raw: Path) -> None:
@@ -38,7 +57,48 @@ def _draw_scenes(settings: Ingest, run: Run, raw: Path) -> None:
             shard_size=settings.shard_size_samples,
             defects=scenes.defects,
             progress=progress.update,
+            resume=ShardResume(run),
         )
+
+
+def _rewrite(settings: Ingest, run: Run, raw: Path) -> None:
+    source = Path(settings.path)
+    samples = islice(read_source(settings.source, source), settings.max_samples)
+    with run.progress(settings.max_samples, unit="image") as progress:
+        write_raw_shards(
+            samples,
+            raw,
+            settings.shard_size_samples,
+            resume=ShardResume(run, source),
+            progress=progress.update,
+        )
+
+
+def _download(settings: Ingest, run: Run, raw: Path) -> None:
+    limits, source = settings.download, Path(settings.path)
+    tables = list_tables(source)
+    num_rows = count_rows(tables)
+    resume = ShardResume(run, source, is_good=has_images)
+    downloader = Downloader(
+        timeout_s=limits.timeout_s,
+        max_bytes=limits.max_bytes,
+        num_retries=limits.num_retries,
+        max_per_host=limits.max_per_host,
+    )
+    total = min(num_rows, settings.max_samples or num_rows)
+    with (
+        run.progress(total, unit="image") as progress,
+        DownloadPool(downloader, limits.num_threads) as pool,
+    ):
+        write_raw_shards(
+            islice(read_urls(tables), settings.max_samples),
+            raw,
+            settings.shard_size_samples,
+            load=pool.download,
+            resume=resume,
+            progress=progress.update,
+        )
+    require_downloads(raw, source, limits.max_failed_share, again=resume.drop)
 
 
 if __name__ == "__main__":

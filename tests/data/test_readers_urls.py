@@ -1,0 +1,116 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from distillery.data.readers_urls import UrlRow, count_rows, list_tables, read_urls
+from distillery.errors import DistilleryError
+
+
+def read(path):
+    tables = list_tables(path)
+    rows = list(read_urls(tables))
+    assert count_rows(tables) == len(rows)
+    return rows
+
+
+def test_parquet_columns_in_any_spelling(tmp_path):
+    table = {
+        "URL": ["http://a.test/x y", None],
+        "TEXT": [" two\twords", "b"],
+        "NSFW": ["UNLIKELY"] * 2,
+        "AESTHETIC_SCORE": [6.5, float("nan")],
+        "clip_similarity_vitb32": [0.3, 0.2],
+    }
+    pq.write_table(pa.table(table), tmp_path / "part.parquet")
+    scores = {"url": "http://a.test/x y", "similarity": 0.3, "aesthetic": 6.5}
+    assert read(tmp_path) == [
+        UrlRow("0", "part.parquet", "http://a.test/x y", "two words", scores),
+        UrlRow("1", "part.parquet", None, "b", {"similarity": 0.2}),
+    ]
+
+
+TEXTS = {
+    "a.csv": 'url,caption,punsafe\nhttp://a.test/1,"one, two",0.5\n\nhttp://a.test/2,three,\n',
+    "a.tsv": "url\tcaption\tpunsafe\nhttp://a.test/1\tone, two\t0.5\nhttp://a.test/2\tthree\t\n",
+    "a.jsonl": '{"url": "http://a.test/1", "caption": "one, two", "punsafe": 0.5}\n\n'
+    '{"url": "http://a.test/2", "caption": "three"}\n',
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text_tables(tmp_path, name):
+    (tmp_path / name).write_text("\ufeff" * (name != "a.jsonl") + TEXTS[name], encoding="utf-8")
+    first, second = read(tmp_path / name)
+    assert (first.url, first.caption) == ("http://a.test/1", "one, two")
+    assert first.metadata == {"url": "http://a.test/1", "punsafe": 0.5}
+    assert (second.url, second.caption, second.key) == ("http://a.test/2", "three", "1")
+
+
+def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name, text in TEXTS.items():
+        (tmp_path / "sub" / name).write_text(text)
+    (tmp_path / "notes.txt").write_text("no list")
+    assert [row.source for row in read(tmp_path)] == [n for n in sorted(TEXTS) for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "url,text\nhttp://a.test/1,x,too many\nhttp://a.test/2,x\n"),
+        ("a.csv", "url,text\nfew\nhttp://a.test/2,x\n"),
+        ("a.csv", f"url,text\n{'x' * 2**21},x\nhttp://a.test/2,x\n"),
+        ("a.jsonl", '{"url": "h", "text": "x"}\n{"url": \n{"url": "http://a.test/2", "text": 1}\n'),
+        ("a.jsonl", '{"url": "h", "text": "x"}\n7\n{"url": "http://a.test/2", "text": 1}\n'),
+    ],
+)
+def test_a_damaged_line_is_a_row(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    *_, damaged, good = read(tmp_path)
+    assert (damaged.is_damaged, damaged.url) == (True, None)
+    assert (good.is_damaged, good.url) == (False, "http://a.test/2")
+
+
+def test_bytes_that_are_no_utf8_cost_no_row(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"url,text\nhttp://a.test/1,caf\xe9\nhttp://a.test/2,x\n")
+    assert [row.url for row in read(tmp_path)] == ["http://a.test/1", "http://a.test/2"]
+
+
+def test_a_parquet_row_that_is_no_utf8_is_damaged(tmp_path):
+    urls = pa.array([b"http://a.test/1", b"\xff", b"http://a.test/2"]).view(pa.string())
+    pq.write_table(pa.table({"url": urls, "text": ["x"] * 3}), tmp_path / "a.parquet")
+    assert [(row.url, row.is_damaged) for row in read(tmp_path)] == [
+        ("http://a.test/1", False),
+        (None, True),
+        ("http://a.test/2", False),
+    ]
+
+
+def test_hostile_values_cost_no_row(tmp_path):
+    row = '{"url": ["x"], "text": {"a": "\\ud800"}, "punsafe": 1' + "0" * 400 + "}\n"
+    (tmp_path / "a.jsonl").write_text(row + '{"url": "\\ud800", "text": "\\ud800 b"}\n')
+    first, second = read(tmp_path)
+    assert first.metadata == {"url": "['x']"}
+    assert (second.caption, second.metadata) == ("b", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "link,text\nx,y\n", r"a\.csv: needs a column url and one of caption, .*has link"),
+        ("a.csv", "", r"a\.csv: needs a column url .*has none"),
+        ("a.jsonl", "", r"a\.jsonl: needs a column url .*has none"),
+        ("a.tsv", "url\tlabel\n", r"has url, label"),
+        ("a.parquet", "text", r"a\.parquet: not readable"),
+        ("a.txt", "http://a.test/1", r"no \.csv, \.jsonl, \.parquet, \.tsv file here or below"),
+    ],
+)
+def test_lists_that_cannot_be_used(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DistilleryError, match=message):
+        list_tables(tmp_path)
+
+
+def test_a_missing_list_is_named(tmp_path):
+    with pytest.raises(DistilleryError, match=r"absent: not found; set ingest\.path"):
+        list_tables(tmp_path / "absent")
