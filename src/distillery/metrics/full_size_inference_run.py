@@ -58,29 +58,32 @@ def profile_group(
         tokens = num_tokens(parts["text_encoder"])
         return Workload.of(parts["unet"], batch_size, tokens, side=side, device=device)
 
-    found = {name: _describe(name, parts, batch_sizes, work) for name in names}
+    built = _build(names, parts)
+    found = {name: _describe(name, built[name], parts, batch_sizes, work) for name in names}
     if not num_repeats:
         return found
     if device.type == "cuda":
         for name in names:
             _add_peaks(found[name], name, parts, device, batch_sizes, work)
-    loaded = _load(names, found, parts, device)
+    loaded = _load(built, found, device)
     for batch_size in batch_sizes:
         timed = {n: found[n]["batches"][str(batch_size)] for n in loaded}
         _time(loaded, timed, work(batch_size, device), num_repeats, on_step)
-    del loaded
+    del built, loaded
     release(device)
     return found
 
 
 def _describe(
-    name: str, parts: Parts, batch_sizes: Sequence[int], work: Callable[..., Workload]
+    name: str,
+    evaluation: Evaluation,
+    parts: Parts,
+    batch_sizes: Sequence[int],
+    work: Callable[..., Workload],
 ) -> dict[str, Any]:
     """Counts, and what each batch size would need."""
-    row, evaluation = INFERENCE_ROWS[name], _build(name, parts)
-    tokens, own_side = num_tokens(parts["text_encoder"]), parts["unet"].config.sample_size
-    full = Workload.of(parts["unet"], 1, tokens, device=META)
-    batches = {}
+    row, batches = INFERENCE_ROWS[name], {}
+    full = Workload.of(parts["unet"], 1, num_tokens(parts["text_encoder"]), device=META)
     for batch_size in batch_sizes:
         run = latency_job(evaluation.run, work(batch_size, META))
         memory = predict_evaluation(run, held=evaluation.parts.values())
@@ -91,17 +94,18 @@ def _describe(
         "paper": {},
         "parameters": count_parameters(evaluation.parts),
         "macs": count_run(evaluation.run, full),
-        "macs_resolution_px": own_side * HINT_SCALE,
+        "macs_resolution_px": full.sample.shape[-1] * HINT_SCALE,
         "batches": batches,
     }
 
 
-def _build(name: str, parts: Parts) -> Evaluation:
-    """A row's modules on meta, none of them shared with other rows."""
-    evaluation = INFERENCE_ROWS[name].build(shared_parts(copy.deepcopy(dict(parts))))
-    for part in evaluation.parts.values():
+def _build(names: Sequence[str], parts: Parts) -> dict[str, Evaluation]:
+    """Rows on meta, frozen; they share the parts that are the same, and nothing with `parts`."""
+    shared = shared_parts(copy.deepcopy(dict(parts)))
+    built = {name: INFERENCE_ROWS[name].build(shared) for name in names}
+    for part in (part for evaluation in built.values() for part in evaluation.parts.values()):
         part.requires_grad_(False).eval()
-    return evaluation
+    return built
 
 
 def _add_peaks(
@@ -114,7 +118,7 @@ def _add_peaks(
 ) -> None:
     """Peak memory of a row that is alone on the device."""
     for batch_size in batch_sizes:
-        entry, evaluation = found["batches"][str(batch_size)], _build(name, parts)
+        entry, evaluation = found["batches"][str(batch_size)], _build([name], parts)[name]
         release(device)
         if (needed := entry["predicted_bytes"]["peak"]) > (free := free_bytes(device)):
             entry |= does_not_fit(needed, free)
@@ -130,13 +134,11 @@ def _add_peaks(
 
 
 def _load(
-    names: Sequence[str], found: dict[str, dict[str, Any]], parts: Parts, device: torch.device
+    built: Mapping[str, Evaluation], found: Mapping[str, dict[str, Any]], device: torch.device
 ) -> dict[str, Evaluation]:
-    """The rows whose weights lie on the device together; what is shared lies there once."""
-    shared = shared_parts(copy.deepcopy(dict(parts)))
+    """The rows whose weights lie on the device together; what they share lies there once."""
     loaded: dict[str, Evaluation] = {}
-    for name in names:
-        evaluation = INFERENCE_ROWS[name].build(shared)
+    for name, evaluation in built.items():
         missing = [p for part in evaluation.parts.values() for p in part.parameters() if p.is_meta]
         needed, free = sum(p.numel() * p.element_size() for p in missing), free_bytes(device)
         if needed > free:
@@ -144,8 +146,6 @@ def _load(
                 entry |= does_not_fit(needed, free)
             continue
         materialise(evaluation.parts.values(), device)
-        for part in evaluation.parts.values():
-            part.requires_grad_(False).eval()
         loaded[name] = evaluation
     return loaded
 
