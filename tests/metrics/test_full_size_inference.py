@@ -17,9 +17,8 @@ def rows(*names: str) -> list[str]:
     return [f"inference/{name}" for name in names]
 
 
-GUIDANCE = rows(
-    "guidance/lora_distill", "guidance/teacher_two_calls", "text_encoder", "vae_decoder"
-)
+GUIDED = rows("guidance/lora_distill", "guidance/teacher_two_calls")
+GUIDANCE = [*GUIDED, *rows("text_encoder", "vae_decoder")]
 WHOLE = rows("whole/student", "whole/teacher", "whole/teacher_two_calls")
 
 

@@ -108,3 +108,15 @@ def test_memory_measured_on_a_gpu_comes_from_the_allocator(tmp_path):
     memory = found["sd21-cuda"].metric("sd21/controlnet/loha", "memory_bytes")
     assert (memory["value"], memory["settings"]["basis"]) == (4.8e9, "measured")
     assert all(decides(results) for results in full_size)
+
+
+def test_files_of_one_setting_are_joined_and_all_dates_shown(tmp_path):
+    for date, seconds in (("2026-01-02", 0.1), ("2026-01-05", 0.2)):
+        loha = row(57_000_000, 39_000_000_000, {"1": entry(seconds, 5e9)})
+        rows = {"inference/controlnet/loha": loha, f"inference/controlnet/at_{date}": loha}
+        write(tmp_path, rows, f"{date}-sd21", "A GPU", 512)
+    found = {r.setting: r for r in read_full_size(read_run(tmp_path, "scenes", (0,)), tmp_path)}
+    gpu = found["sd21-cuda"]
+    assert gpu.date == "2026-01-02, 2026-01-05"
+    assert gpu.metric("sd21/controlnet/loha", "latency_s")["value"] == 0.2  # the newest counts
+    assert gpu.metric("sd21/controlnet/at_2026-01-02", "latency_s")["value"] == 0.1

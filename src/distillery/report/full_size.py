@@ -174,7 +174,10 @@ def _joined(parts: Sequence[Results]) -> list[Results]:
             joined[part.setting] = part
             continue
         metrics = {**_costs(part), **_costs(known)}
-        joined[part.setting] = dataclasses.replace(known, profile={"metrics": metrics})
+        dates = sorted({*(part.date or "").split(", "), *(known.date or "").split(", ")} - {""})
+        joined[part.setting] = dataclasses.replace(
+            known, profile={"metrics": metrics}, date=", ".join(dates) or None
+        )
     return [_with_model_count(results) for results in joined.values()]
 
 
