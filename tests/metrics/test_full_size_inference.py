@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from distillery.metrics import full_size_inference_run
-from distillery.metrics.full_size_inference import INFERENCE_ROWS
 from distillery.metrics.full_size_inference_run import profile_group
 from distillery.metrics.full_size_ratios import add_images, ratios
 from distillery.models.accounting import load_architecture
@@ -39,15 +38,10 @@ def guidance(parts):
 @pytest.fixture(scope="module")
 def sd21():
     parts = load_architecture("sd21")
-    names = [n for n, row in INFERENCE_ROWS.items() if row.group != "guidance"]
+    nets = rows(*(f"controlnet/{n}" for n in ("teacher", "original", "reduced_layer", "distilled")))
     sizes = {"batch_sizes": (1,), "resolution_px": 512, "num_repeats": 0}
-    return {
-        name: row
-        for group in ("controlnet", "whole")
-        for name, row in profile_group(
-            [n for n in names if INFERENCE_ROWS[n].group == group], parts, CPU, **sizes
-        ).items()
-    }
+    found = profile_group(nets, parts, CPU, **sizes)
+    return found | profile_group(WHOLE[:2], parts, CPU, **sizes)
 
 
 def test_rows_are_measured_at_every_batch_size(guidance):
