@@ -1,7 +1,10 @@
 """How much faster a step of ControlNet distillation is from the teacher cache, in the same run.
 
     PYTHONPATH=src python benchmarks/controlnet_step.py --teacher data/scenes-sd
+    PYTHONPATH=src python benchmarks/controlnet_step.py --arch sd21 --resolution-px 128 \\
+        --batch-size 1 --num-images 1 --steps 3 --students distilled reduced_layer
 
+`--arch` takes random weights at Stable Diffusion's real shapes, with VAE and text encoder.
 One student, one batch size, one device; forward and backward pass, no optimiser, which is the same
 for all. On the CPU processor time is measured, so that other work on the machine counts little.
 reference  as diffusers' examples/controlnet/train_controlnet.py: image decoded, VAE and text
@@ -21,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from cache_vs_online import NUM_SLOTS, make_records
+from teachers import add_options, open_controlnet, open_teacher
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
@@ -34,9 +38,8 @@ from distillery.run import Run
 from distillery.shards import write_table_shard
 from distillery.teacher.cache import TeacherCache
 from distillery.teacher.cache_size import CachePlan
-from distillery.teacher.cache_views import open_view
 from distillery.teacher.cache_write import write_base, write_view
-from distillery.teacher.load import Teacher, alphas_cumprod, load_controlnet, load_teacher
+from distillery.teacher.load import Teacher, alphas_cumprod
 from distillery.train.conditioned import ConditionedSamples
 from distillery.train.controlnet_losses import Layerwise
 from distillery.train.controlnet_objective import DistillControlNet, Factors
@@ -50,7 +53,7 @@ Step = Callable[[np.ndarray], Tensor]
 
 
 def write_data(
-    root: Path, folder: Path, records: list[Record], teacher: Teacher, plan: CachePlan
+    root: Path, records: list[Record], teacher: Teacher, theirs: nn.Module, plan: CachePlan
 ) -> ConditionMaps:
     """Canny maps, and the views base and control_canny of one part, below `root`."""
     images = [load_image(record.image_bytes, plan.resolution_px) for record in records]
@@ -65,7 +68,7 @@ def write_data(
     for part in (base, view):
         part.parent.mkdir(parents=True)
     write_base(lambda: records, teacher, base, plan, Run("base", "base", root / "work"))
-    ask = open_view(VIEW, teacher, folder)
+    ask = ControlTeacher(teacher.unet, online_residuals(theirs, KIND), view=None).output
     write_view(VIEW, base, ask, teacher, view, plan, Run(VIEW, VIEW, root / "work"), maps)
     return maps
 
@@ -173,7 +176,7 @@ def now(device: torch.device) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--teacher", type=Path, default=Path("data/scenes-sd"))
+    add_options(parser)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--resolution-px", type=int, default=64)
     parser.add_argument("--num-images", type=int, default=64)
@@ -182,13 +185,13 @@ def main() -> None:
     parser.add_argument("--students", nargs="+", default=["original", "reduced_layer", "distilled"])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    teacher = load_teacher(args.teacher, args.device, torch.float32)
-    controlnet = load_controlnet(args.teacher, KIND, teacher.unet)
+    teacher = open_teacher(args)
+    controlnet = open_controlnet(args, KIND, teacher.unet)
     records = make_records(args.num_images, args.resolution_px)
     plan = CachePlan("float32", NUM_SLOTS, 0, args.resolution_px, 256, args.batch_size)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        maps = write_data(root, args.teacher, records, teacher, plan)
+        maps = write_data(root, records, teacher, controlnet, plan)
         num_timesteps = len(teacher.scheduler.alphas_cumprod)
         cache = TeacherCache(root / "cache", [VIEW], num_timesteps)
         samples = ConditionedSamples(cache.samples("train"), maps)

@@ -1,7 +1,10 @@
 """Time of a guidance distillation step: everything cached, all but the teacher, nothing cached.
 
     PYTHONPATH=src python benchmarks/guidance_training.py --teacher data/scenes-sd
+    PYTHONPATH=src python benchmarks/guidance_training.py --arch sd15 --resolution-px 128 \\
+        --batch-size 1 --num-images 1 --rounds 3 --targets attention
 
+`--arch` takes random weights at Stable Diffusion's real shapes, with VAE and text encoder.
 One student (a LoRA on the teacher's own U-Net), one batch size, one device; forward and backward
 pass, no optimiser, which is the same for all. Three sources of the guided target:
 cache    latents, text embeddings and both outputs of the teacher read from the cache
@@ -21,6 +24,7 @@ import numpy as np
 import torch
 from cache_vs_online import NUM_SLOTS, make_records
 from guidance_inference import ratio_interval, time_ways
+from teachers import add_options, open_teacher
 
 from distillery.data.loader import Record, load_image
 from distillery.models.lora import add_lora
@@ -34,7 +38,6 @@ from distillery.teacher.load import (
     alphas_cumprod,
     encode_images,
     encode_prompts,
-    load_teacher,
 )
 from distillery.train.batch import Batch
 from distillery.train.guidance import DistillGuided, OnlinePair, Scales, TeacherPair, cached_pair
@@ -57,7 +60,7 @@ def make_steps(
     records: list[Record], samples: CachedSamples, teacher: Teacher, args: argparse.Namespace
 ) -> dict[str, Callable[[], None]]:
     """The three kinds of step; each ends with the student's gradients."""
-    student = add_lora(teacher.unet, r=16, alpha=16, targets="all", seed=0).train()
+    student = add_lora(teacher.unet, r=16, alpha=16, targets=args.targets, seed=0).train()
     if args.gradient_checkpointing:
         student.enable_gradient_checkpointing()
     diffusion = Diffusion.create(
@@ -99,7 +102,8 @@ def make_steps(
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--teacher", type=Path, default=Path("data/scenes-sd"))
+    add_options(parser)
+    parser.add_argument("--targets", choices=["attention", "all"], default="all")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true", help="autocast")
     parser.add_argument("--gradient-checkpointing", action="store_true")
@@ -110,7 +114,7 @@ def main() -> None:
     parser.add_argument("--num-threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.num_threads)
-    teacher = load_teacher(args.teacher, args.device, torch.float32)
+    teacher = open_teacher(args)
     records = make_records(args.num_images, args.resolution_px)
     plan = CachePlan("float32", NUM_SLOTS, 0, args.resolution_px, 256, args.batch_size)
     with tempfile.TemporaryDirectory() as folder:

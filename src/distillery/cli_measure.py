@@ -119,32 +119,41 @@ def ranks(
 
 def profile(
     preset: Preset = "sd15",
-    rows: Annotated[str, typer.Option(help="all, or names separated by commas.")] = "all",
+    rows: Annotated[
+        str, typer.Option(help="all, training, inference, or names separated by commas.")
+    ] = "all",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    batch: Annotated[int, typer.Option(help="Images per step.")] = 1,
+    batch: Annotated[int, typer.Option(help="Images per training step.")] = 1,
+    batch_sizes: Annotated[str, typer.Option(help="Images per evaluation, in turn.")] = "1,8",
     resolution: Annotated[
         int | None, typer.Option(help="Pixels; the preset's own if none.")
     ] = None,
-    repeats: Annotated[int, typer.Option(help="Timed steps; 0 predicts memory only.")] = 3,
+    repeats: Annotated[int, typer.Option(help="Timed rounds; 0 counts and predicts only.")] = 3,
     json_path: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Where to write the figures.")
     ] = None,
 ) -> None:
-    """Time real training steps at full size with random weights; predict their memory.
+    """Time real training steps and evaluations at full size, of random weights; predict memory.
 
-    A row that does not fit the device says so, with its analytic breakdown.
+    Training rows are the papers' tables. Inference rows are a step of sampling: guided teacher and
+    student, ControlNets, the whole student. What does not fit the device says so, with the analytic
+    numbers.
 
     Example: distillery profile --preset sd15 --rows uni_controlnet,elr --device cuda --json f.json
+    Example: distillery profile --preset sd21 --rows inference --batch-sizes 1,8 --resolution 256
     Example: distillery profile --preset sd21 --repeats 0
     """
     from distillery.commands import profile as command
+    from distillery.commands.profile_text import as_text
 
     found = command.profile(
-        preset, rows, device=device, batch_size=batch, resolution_px=resolution, num_repeats=repeats
-    )
+        preset, rows, device=device, batch_size=batch,
+        batch_sizes=command.batch_sizes_in(batch_sizes), resolution_px=resolution,
+        num_repeats=repeats,
+    )  # fmt: skip
     if json_path:
         artifacts.write_json(json_path, found)
-    typer.echo(command.as_text(found))
+    typer.echo(as_text(found))
 
 
 def compare(

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from distillery.commands import profile
+from distillery.commands.profile_text import as_text
 from distillery.errors import DistilleryError
 from distillery.metrics import full_size_run
 from distillery.metrics.full_size import ROWS
+from distillery.metrics.full_size_device import materialise
 from distillery.models.accounting import load_architecture
 
 CPU = torch.device("cpu")
@@ -69,7 +71,7 @@ def test_shared_parameters_stay_shared_when_materialised():
     with torch.device("meta"):
         layers = torch.nn.ModuleList([torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)])
     layers[1].weight = layers[0].weight
-    full_size_run.materialise([layers], CPU)
+    materialise([layers], CPU)
     assert layers[1].weight is layers[0].weight
     assert not any(p.is_meta for p in layers.parameters())
 
@@ -79,8 +81,38 @@ def test_the_command_writes_circumstances_and_ratios():
     assert set(found["ratios"]) == {"lora_distill/full_distill"}
     assert {"date", "device", "versions", "settings"} <= set(found)
     assert json.loads(json.dumps(found)) == found
-    assert "lora_distill" in profile.as_text(found)
+    assert "lora_distill" in as_text(found)
     assert profile.default_path(found).name == f"{found['date']}-profile-scenes-cpu.json"
+
+
+def test_inference_rows_are_in_the_same_file():
+    rows = "elr,inference/controlnet/teacher,inference/controlnet/loha"
+    found = profile.profile("scenes", rows, batch_sizes=(1, 2), resolution_px=32, num_repeats=1)
+    assert list(found["rows"]) == rows.split(",")
+    loha = found["rows"]["inference/controlnet/loha"]
+    assert set(loha["batches"]) == {"1", "2"}
+    assert {"seconds_batch1", "seconds_batch2", "macs"} <= set(
+        found["ratios"]["inference/controlnet/loha/teacher"]
+    )
+    assert found["settings"]["clock"] == "processor time of all threads"
+    assert json.loads(json.dumps(found)) == found
+    text = as_text(found)
+    assert "inference/controlnet/loha" in text
+    assert "s/it" in text
+
+
+def test_a_kind_of_rows_can_be_named():
+    kinds = {kind: profile.choose_rows(kind) for kind in ("training", "inference", "all")}
+    assert kinds["training"] + kinds["inference"] == kinds["all"]
+    assert "elr" in kinds["training"]
+    assert all(name.startswith("inference/") for name in kinds["inference"])
+
+
+@pytest.mark.parametrize("text", ["0", "1,", "two", "1 8"])
+def test_bad_batch_sizes_are_refused(text):
+    with pytest.raises(DistilleryError, match="--batch-sizes"):
+        profile.batch_sizes_in(text)
+    assert profile.batch_sizes_in("1, 8") == [1, 8]
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ import torch
 from diffusers import ControlNetModel
 
 from distillery.artifacts import write_json
-from distillery.metrics.cost import Workload, median_seconds, time_in_turn, training_job
+from distillery.metrics.cost import median_seconds, time_in_turn, training_job
 from distillery.metrics.profiled import Profiled, open_models
 from distillery.metrics.profiling import load_shared, num_rounds, profile_file, profile_models
+from distillery.metrics.workload import Workload
 from distillery.models.control_adapter import ControlAdapter
 from distillery.models.lora import add_lora
 from distillery.models.lora_files import save_lora
@@ -67,6 +68,21 @@ def test_guidance_costs_two_evaluations_and_control_its_own(profile: dict):
         assert found[f"guidance/{both}/macs"] == 2 * found["teacher/macs"]
     assert found["control/elr/macs"] > found["unet/elr/macs"]
     assert "guidance/teacher_batched/train_step_s" not in found
+
+
+def test_what_is_evaluated_is_counted_apart_from_what_is_trained(profile: dict):
+    """A LoRA is fused when it is timed, a ControlNet timed without its U-Net."""
+    found = profile["metrics"]
+    lora = {name: found[f"guidance/lora/{name}"] for name in ("parameters_evaluated", "latency_s")}
+    unet = found["teacher/parameters_unet"]["value"]
+    assert lora["parameters_evaluated"]["value"] == unet
+    assert lora["parameters_evaluated"]["settings"]["of"] == lora["latency_s"]["settings"]["per"]
+    assert "LoRA beside its base" in found["guidance/lora/parameters_unet"]["settings"]["of"]
+    assert "trains" in found["guidance/lora/train_step_s"]["settings"]["per"]
+    small = found["controlnet/small/parameters_evaluated"]["value"]
+    assert small == found["controlnet/small/parameters_adapter"]["value"]
+    if not torch.cuda.is_available():
+        assert found["guidance/lora/memory_bytes"]["value"] == 4 * unet
 
 
 def test_counts_are_exact_and_say_so(profile: dict, tiny_teacher: Path):

@@ -23,6 +23,7 @@ TOTALS = {
     "controlnet_reduced_layer": 92.7e6,
     "controlnet_modulated": 101.57e6,
     "controlnet_loha": 57.33e6,
+    "controlnet_distilled": 59.49e6,
     "elr_kronecker_factors": 3.45e6,
 }
 

@@ -8,76 +8,26 @@ without CUDA it is not measured.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from distillery.metrics.intervals import Estimate
+from distillery.metrics.workload import Workload
 
-HINT_SCALE = 8  # pixels of a condition map per latent pixel, as in all ControlNets
 NO_MEMORY = "no CUDA device; process memory does not stand for a device's"
 Timed = dict[str, tuple[Estimate, dict[str, Any]]]
 
 
-@dataclass(frozen=True)
-class Workload:
-    """One batch of random latents, timesteps and text for an architecture."""
+@dataclass
+class Seconds:
+    """Of every repeat of a job: wall time, and processor time of all threads."""
 
-    sample: Tensor
-    timestep: Tensor
-    encoder_hidden_states: Tensor
-
-    @classmethod
-    def of(cls, unet: UNet2DConditionModel, batch_size: int, num_tokens: int) -> "Workload":
-        """Inputs of the model's own size, on its device."""
-        config, device, side = unet.config, unet.device, unet.config.sample_size
-        if device.type == "meta":
-            make = torch.empty
-        else:
-            generator = torch.Generator().manual_seed(0)
-
-            def make(*shape: int) -> Tensor:
-                return torch.randn(*shape, generator=generator)
-
-        return cls(
-            make(batch_size, config.in_channels, side, side).to(device, unet.dtype),
-            torch.full((batch_size,), 500, device=device),
-            make(batch_size, num_tokens, config.cross_attention_dim).to(device, unet.dtype),
-        )
-
-    def run(self, unet: UNet2DConditionModel, **control: Any) -> Tensor:
-        """One evaluation; `control` are a ControlNet's residuals."""
-        return unet(
-            self.sample,
-            self.timestep,
-            encoder_hidden_states=self.encoder_hidden_states,
-            **control,
-        ).sample
-
-    def control(self, controlnet: ControlNetModel) -> dict[str, Any]:
-        """A ControlNet's residuals for a random map, as the U-Net's arguments."""
-        config, sample = controlnet.config, self.sample
-        pixels = sample.shape[-1] * HINT_SCALE
-        hint = torch.full(
-            (len(sample), config.conditioning_channels, pixels, pixels), 0.5,
-            device=sample.device, dtype=sample.dtype,
-        )  # fmt: skip
-        down, mid = controlnet(
-            sample,
-            self.timestep,
-            encoder_hidden_states=self.encoder_hidden_states,
-            controlnet_cond=hint,
-            return_dict=False,
-        )
-        return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
-
-    def twice(self) -> "Workload":
-        """Both halves of classifier-free guidance in one batch."""
-        return Workload(*(torch.cat([part, part]) for part in vars(self).values()))
+    wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
 
 
 def median_seconds(samples: list[float], batch_size: int) -> tuple[Estimate, dict[str, Any]]:
@@ -97,23 +47,34 @@ def time_in_turn(
     batch_size: int,
     on_repeat: Callable[[int], object],
 ) -> Timed:
-    """Seconds of every job, after one unmeasured round; {name: (median, settings)}."""
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    """Wall seconds of every job, after one unmeasured round; {name: (median, settings)}."""
+    found = run_in_turn(jobs, num_repeats, on_repeat)
+    return {name: median_seconds(taken.wall, batch_size) for name, taken in found.items()}
+
+
+def run_in_turn(
+    jobs: Mapping[str, Callable[[], object]],
+    num_repeats: int,
+    on_repeat: Callable[[int], object],
+) -> dict[str, Seconds]:
+    """Run all jobs once, unmeasured, then `num_repeats` times one after the other."""
+    seconds = {name: Seconds() for name in jobs}
     for repeat in range(num_repeats + 1):
         for name, job in jobs.items():
-            taken = _seconds(job)
+            wall, processor = _seconds(job)
             if repeat:
-                seconds[name].append(taken)
+                seconds[name].wall.append(wall)
+                seconds[name].processor.append(processor)
             on_repeat(1)
-    return {name: median_seconds(taken, batch_size) for name, taken in seconds.items()}
+    return seconds
 
 
-def _seconds(job: Callable[[], object]) -> float:
+def _seconds(job: Callable[[], object]) -> tuple[float, float]:
     _wait()
-    started = time.perf_counter()
+    started, started_processor = time.perf_counter(), time.process_time()
     job()
     _wait()
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - started_processor
 
 
 def _wait() -> None:

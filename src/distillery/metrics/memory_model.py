@@ -1,4 +1,4 @@
-"""Device memory of one training iteration, predicted without running it.
+"""Device memory of one training iteration, or one evaluation, predicted without running it.
 
 In: a function that computes the loss, the parameters it trains, the tensors that lie in memory;
 all may be on the meta device, where nothing is computed or allocated. Out: a `Memory`, in bytes, of
@@ -138,6 +138,21 @@ def predict_step(
         activations=0 if in_update else activations,
         saved=saved,
     )
+
+
+@torch.no_grad()
+def predict_evaluation(run: Callable[[], object], *, held: Iterable[nn.Module]) -> Memory:
+    """Peak memory of one evaluation without gradients; the modules in `held` lie in memory.
+
+    What `run` was given before does not count. `saved` and everything that trains is 0.
+    """
+    tensors = _tensors(held)
+    with fused_attention(), Allocations(tensors) as during:
+        run()
+    return Memory(
+        weights=_num_bytes(tensors), gradients=0, optimiser=0, teacher=0,
+        activations=during.peak_bytes, saved=0,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager

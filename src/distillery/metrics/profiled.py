@@ -7,34 +7,45 @@ everything: the student evaluates once, the guided teacher both halves in one ba
 counting and timing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import nn
 
 from distillery.artifacts import read_json
-from distillery.metrics.cost import Workload
+from distillery.metrics.workload import (
+    Run,
+    batched,
+    controlnet_alone,
+    two_calls,
+    unet_alone,
+    with_control,
+)
 from distillery.sampling import load_unet
 from distillery.students import TRAINING, Folders, load_student, open_controlnet, unet_folder
 from distillery.teacher.load import load_controlnet
 
 TEACHER = "teacher"
-Run = Callable[[Workload], Tensor]
 
 
 @dataclass(frozen=True)
 class Profiled:
-    """`parts` as in `counts.count_parameters`; `run` evaluates a batch, `trained` may be empty."""
+    """`parts` as in `counts.count_parameters`, as they train; `run` evaluates a batch.
+
+    `trained` may be empty. `evaluated`: what `run` goes through, and `train`: what a training step
+    runs, where those differ: a fused LoRA, a ControlNet without its U-Net.
+    """
 
     unet: UNet2DConditionModel
     parts: Mapping[str, nn.Module]
     run: Run
     trained: list[nn.Parameter] = field(default_factory=list)
     per: str = "U-Net evaluation"
-    train: Run | None = None  # what a training step runs, where it is not `run`
+    evaluated: Mapping[str, nn.Module] | None = None
+    train: Run | None = None
 
 
 def open_models(
@@ -42,15 +53,15 @@ def open_models(
 ) -> dict[str, Profiled]:
     """Every model below `models` by `<family>/<variant>`, the teacher as `teacher`."""
     unet = load_unet(teacher / "unet", device)
-    found = {TEACHER: Profiled(unet, {"unet": unet}, _evaluate(unet))}
+    found = {TEACHER: Profiled(unet, {"unet": unet}, unet_alone(unet))}
     for name, folder in student_folders(models).items():
         found[name] = _OPEN[name.partition("/")[0]](folder, models, unet)
     kinds = sorted(p.name.removeprefix("controlnet_") for p in teacher.glob("controlnet_*"))
     if any(name.startswith("controlnet/") for name in found):
         found |= {f"{TEACHER}/control_{k}": _teacher_control(teacher, k, unet) for k in kinds}
     if any(name.startswith("guidance/") for name in found):
-        found["guidance/teacher_batched"] = Profiled(unet, {"unet": unet}, _guided(unet))
-        found["guidance/teacher_two_calls"] = Profiled(unet, {"unet": unet}, _two_calls(unet))
+        for name, guide in (("teacher_batched", batched), ("teacher_two_calls", two_calls)):
+            found[f"guidance/{name}"] = Profiled(unet, {"unet": unet}, guide(unet_alone(unet)))
     for name, parts in whole.items():
         found[f"whole/{name}"] = _whole(teacher, models, parts, unet)
         found["whole/teacher"] = _whole_teacher(teacher, kinds[0], unet)
@@ -63,26 +74,9 @@ def student_folders(models: Path) -> dict[str, Path]:
     return {f"{folder.parent.name}/{folder.name}": folder for folder in sorted(folders)}
 
 
-def _evaluate(unet: UNet2DConditionModel) -> Run:
-    return lambda work: work.run(unet)
-
-
-def _guided(unet: UNet2DConditionModel) -> Run:
-    """Classifier-free guidance with both halves in one batch."""
-    return lambda work: work.twice().run(unet)
-
-
-def _two_calls(unet: UNet2DConditionModel) -> Run:
-    def run(work: Workload) -> Tensor:
-        work.run(unet)
-        return work.run(unet)
-
-    return run
-
-
 def _unet(folder: Path, models: Path, teacher: UNet2DConditionModel) -> Profiled:
     unet = load_unet(folder, teacher.device).requires_grad_(True)
-    return Profiled(unet, {"unet": unet}, _evaluate(unet), list(unet.parameters()))
+    return Profiled(unet, {"unet": unet}, unet_alone(unet), list(unet.parameters()))
 
 
 def _control(folder: Path, models: Path, teacher: UNet2DConditionModel) -> Profiled:
@@ -90,7 +84,7 @@ def _control(folder: Path, models: Path, teacher: UNet2DConditionModel) -> Profi
     unet = _backbone(folder, models, teacher)
     trained = [p for p in adapter.parameters() if p.requires_grad]
     parts = {"unet": unet, "adapter": adapter}
-    run = _with_control(unet, adapter)
+    run = with_control(unet, adapter)
     return Profiled(unet, parts, run, trained, "evaluation of U-Net and adapter")
 
 
@@ -107,12 +101,11 @@ def _alone(
     unet: UNet2DConditionModel, controlnet: ControlNetModel, trained: list[nn.Parameter]
 ) -> Profiled:
     """A ControlNet's own evaluation; the U-Net counts among the parts."""
-
-    def run(work: Workload) -> Tensor:
-        return work.control(controlnet)["mid_block_additional_residual"]
-
     parts = {"unet": unet, "controlnet": controlnet}
-    return Profiled(unet, parts, run, trained, "ControlNet evaluation")
+    return Profiled(
+        unet, parts, controlnet_alone(controlnet), trained, "ControlNet evaluation",
+        {"controlnet": controlnet},
+    )  # fmt: skip
 
 
 def _guidance(folder: Path, models: Path, teacher: UNet2DConditionModel) -> Profiled:
@@ -125,8 +118,8 @@ def _guidance(folder: Path, models: Path, teacher: UNet2DConditionModel) -> Prof
     for parameter in trained:
         parameter.requires_grad_(True)
     return Profiled(
-        unet, {"unet": unet}, _evaluate(fused), trained, "U-Net evaluation, LoRA fused",
-        _evaluate(unet),
+        unet, {"unet": unet}, unet_alone(fused), trained, "U-Net evaluation, LoRA fused",
+        {"unet": fused}, unet_alone(unet),
     )  # fmt: skip
 
 
@@ -139,19 +132,15 @@ def _whole(
     )  # fmt: skip
     student = load_student("whole/student", folders, unet.device)
     built = {"unet": student.unet, "controlnet": student.controlnet}
-    run = _with_control(student.unet, student.controlnet)
+    run = with_control(student.unet, student.controlnet)
     return Profiled(student.unet, built, run, per="denoising step of an image")
 
 
 def _whole_teacher(folder: Path, kind: str, unet: UNet2DConditionModel) -> Profiled:
     controlnet = load_controlnet(folder, kind, unet)
-    run = _with_control(unet, controlnet)
+    run = batched(with_control(unet, controlnet))
     parts = {"unet": unet, "controlnet": controlnet}
-    return Profiled(unet, parts, lambda work: run(work.twice()), per="denoising step of an image")
-
-
-def _with_control(unet: UNet2DConditionModel, controlnet: ControlNetModel) -> Run:
-    return lambda work: work.run(unet, **work.control(controlnet))
+    return Profiled(unet, parts, run, per="denoising step of an image")
 
 
 def _backbone(folder: Path, models: Path, teacher: UNet2DConditionModel) -> UNet2DConditionModel:

@@ -7,19 +7,19 @@ artefact with measured times in it.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from torch import Tensor, nn
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
 from transformers import CLIPTextModel
 
 from distillery.artifacts import content_of
 from distillery.metrics import cost
 from distillery.metrics.intervals import exact, metrics_file
 from distillery.metrics.profiled import Profiled
+from distillery.metrics.workload import Workload, controlnet_alone, unet_alone
 from distillery.models.architectures import build_meta
 from distillery.models.counts import count_macs, count_parameters
 from distillery.models.lowrank import LowRankUNet2DConditionModel
@@ -31,6 +31,8 @@ from distillery.teacher.load import load_module
 PAPER_ARCHITECTURE = "sd21"
 PAPER_RATIO = 1 / 3
 ORIGINAL = "original"  # has the teacher's size
+AS_TRAINED = "the model as it trains: a LoRA beside its base, with text encoder and VAE"
+AS_TRAINED_STEP = "training step of the model as it trains"
 COLUMNS = ("total", "unet", "adapter", "requires_grad", "in_optimiser")
 
 
@@ -85,12 +87,20 @@ def num_rounds(models: Mapping[str, Profiled], num_repeats: int) -> int:
 
 
 def _counts(model: Profiled, shared: Mapping[str, nn.Module], tokens: int) -> dict[str, Any]:
+    """Parameters as they train, and of what one evaluation goes through; its MACs."""
     counts = count_parameters({**model.parts, **shared}, model.trained)
-    settings = {"basis": "counted"}
+    settings = {"basis": "counted", "of": AS_TRAINED}
     found = {f"parameters_{column}": (exact(counts[column]), settings) for column in COLUMNS}
     found["bytes_on_disk"] = (exact(counts["bytes_on_disk"]), {**settings, "dtype": "float32"})
-    macs = count_macs(_Evaluation(model.run), cost.Workload.of(model.unet, 1, tokens))
-    return {**found, "macs": (exact(macs), {**settings, "per": f"{model.per}, batch size 1"})}
+    per = {"basis": "counted", "per": f"{model.per}, batch size 1"}
+    evaluated = count_parameters(model.evaluated or model.parts)["total"]
+    found["parameters_evaluated"] = (exact(evaluated), {"basis": "counted", "of": model.per})
+    return {**found, "macs": (exact(count_run(model.run, Workload.of(model.unet, 1, tokens))), per)}
+
+
+def count_run(run: Callable[..., Any], workload: Workload) -> int:
+    """MACs of a function of a workload."""
+    return count_macs(_Evaluation(run), workload)
 
 
 class _Evaluation(nn.Module):
@@ -111,7 +121,7 @@ def _measured(
     num_repeats: int,
     on_repeat: Callable[[int], object],
 ) -> dict[str, Any]:
-    works = {name: cost.Workload.of(m.unet, batch_size, tokens) for name, m in models.items()}
+    works = {name: Workload.of(m.unet, batch_size, tokens) for name, m in models.items()}
     latency = {f"{n}/latency_s": cost.latency_job(m.run, works[n]) for n, m in models.items()}
     steps = {
         f"{n}/train_step_s": cost.training_job(m.train or m.run, works[n], m.trained)
@@ -126,9 +136,15 @@ def _measured(
                 settings = {"basis": "measured", "batch_size": batch_size, "kind": "peak allocated"}
                 found[f"{name.rpartition('/')[0]}/{kind}"] = (exact(peak), settings)
     return {
-        name: (e, {"basis": "measured", "per": models[name.rpartition("/")[0]].per, **settings})
+        name: (e, {"basis": "measured", "per": _per(name, models), **settings})
         for name, (e, settings) in found.items()
     }
+
+
+def _per(name: str, models: Mapping[str, Profiled]) -> str:
+    """What a measured quantity is of."""
+    model, _, quantity = name.rpartition("/")
+    return AS_TRAINED_STEP if quantity.startswith("train_") else models[model].per
 
 
 def _predicted_memory(models: Mapping[str, Profiled]) -> dict[str, Any]:
@@ -140,15 +156,19 @@ def _predicted_memory(models: Mapping[str, Profiled]) -> dict[str, Any]:
     settings = {"basis": "predicted", "note": cost.NO_MEMORY}
     found: dict[str, Any] = {}
     for name, model in models.items():
-        weights = {id(p): p.numel() for part in model.parts.values() for p in part.parameters()}
-        size = 4 * sum(weights.values())
-        kind = {**settings, "kind": "float32 weights, without activations"}
+        kind = {**settings, "kind": f"float32 weights of one {model.per}, without activations"}
+        size = _weight_bytes(model.evaluated or model.parts)
         found[f"{name}/memory_bytes"] = (exact(size), kind)
         if model.trained:
             kind = {**settings, "kind": "weights, gradients and Adam moments, without activations"}
             moved = 12 * sum(parameter.numel() for parameter in model.trained)
+            size = _weight_bytes(model.parts)
             found[f"{name}/train_memory_bytes"] = (exact(size + moved), kind)
     return found
+
+
+def _weight_bytes(parts: Mapping[str, nn.Module]) -> int:
+    return 4 * count_parameters(parts)["total"]
 
 
 def _paper_counts() -> dict[str, Any]:
@@ -163,7 +183,7 @@ def _paper_counts() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for kind, model in (("dense", unet), ("low_rank", student)):
         trained = list(model.parameters()) if model is student else []
-        profiled = Profiled(model, {"unet": model}, partial(_run, model), trained)
+        profiled = Profiled(model, {"unet": model}, unet_alone(model), trained)
         found |= _named(f"{PAPER_ARCHITECTURE}/{kind}", _counts(profiled, parts, tokens))
     return found | _paper_controlnets(unet, tokens)
 
@@ -178,18 +198,10 @@ def _paper_controlnets(unet: UNet2DConditionModel, tokens: int) -> dict[str, Any
     found: dict[str, Any] = {}
     for name, model in models.items():
         trained = [] if model is teacher else list(model.parameters())
-        run = partial(_control, model)
+        run = controlnet_alone(model)
         profiled = Profiled(unet, {"controlnet": model}, run, trained, "ControlNet evaluation")
         found |= _named(f"{PAPER_ARCHITECTURE}/controlnet/{name}", _counts(profiled, {}, tokens))
     return found
-
-
-def _control(controlnet: ControlNetModel, workload: cost.Workload) -> dict[str, Any]:
-    return workload.control(controlnet)
-
-
-def _run(unet: UNet2DConditionModel, workload: cost.Workload) -> Tensor:
-    return workload.run(unet)
 
 
 def _named(model: str, found: Mapping[str, Any]) -> dict[str, Any]:

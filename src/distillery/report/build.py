@@ -15,7 +15,7 @@ from distillery.report import cards, costs, figures, figures_training, sections,
 from distillery.report.claims import VERDICTS, judge_all
 from distillery.report.evidence import Results, judged_on, read_committed, read_run
 from distillery.report.families import FAMILIES, label
-from distillery.report.full_size import own_size, read_full_size
+from distillery.report.full_size import decides, own_size, read_full_size
 from distillery.report.gallery import hero_strip, read_gallery
 from distillery.report.page import render
 from distillery.report.pictures import read_rejected
@@ -71,8 +71,7 @@ def build_report(
     run = own_size(measured)
     full_size = read_full_size(measured, folders.results)
     committed = judged_on(read_committed(folders.results))
-    on_gpu = [size for size in full_size if not size.setting.endswith("-cpu")]
-    claims = judge_all(measured, committed, on_gpu)
+    claims = judge_all(measured, committed, [size for size in full_size if decides(size)])
     rows = _tables(run, committed, full_size)
     histories = _histories(folders.models)
     gallery = read_gallery(

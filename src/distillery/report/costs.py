@@ -16,13 +16,18 @@ PARAMETER_COLUMNS = {
     "parameters_adapter": "adapter",
     "parameters_requires_grad": "requires_grad",
     "parameters_in_optimiser": "in optimiser",
+    "parameters_evaluated": "as evaluated",
     "bytes_on_disk": "size in float32",
     "macs": "MACs",
 }
 SPEED_COLUMNS = {
     "latency_s": "evaluation, ms",
+    "latency_batch8_s": "at batch 8, ms per image",
+    "image_s": "image of 50 steps, ms",
+    "image_batch8_s": "at batch 8, ms",
     "train_step_s": "training step, ms",
     "memory_bytes": "memory, evaluation",
+    "memory_batch8_bytes": "at batch 8",
     "train_memory_bytes": "memory, training",
 }
 
@@ -36,8 +41,9 @@ def cost_tables(run: Results, full_size: Sequence[Results]) -> list[dict[str, An
     tables = [
         _table(
             run, "Parameters, counted", PARAMETER_COLUMNS,
-            "Total: U-Net, adapter, text encoder and VAE. MACs: multiply-accumulates of one "
-            "evaluation at the model's own size.",
+            "Total: U-Net, adapter, text encoder and VAE, as they train: a LoRA beside its base. "
+            "As evaluated: what one evaluation goes through, a LoRA fused, a ControlNet alone. "
+            "MACs: multiply-accumulates of that evaluation at the model's own size.",
         ),
         _table(
             run, "Speed and memory", SPEED_COLUMNS,
@@ -47,6 +53,7 @@ def cost_tables(run: Results, full_size: Sequence[Results]) -> list[dict[str, An
     ]  # fmt: skip
     for results in full_size:
         where = f"Measured on {results.machine}, {results.date}." if results.machine else ""
+        where += " Evaluations on a CPU in processor time." * ("-cpu" in results.setting)
         note = where if not results.setting.endswith("analytic") else "Without weights."
         title = f"At full size, {results.setting}"
         tables += [_table(results, f"{title}: parameters", PARAMETER_COLUMNS, note),

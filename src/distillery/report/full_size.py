@@ -2,7 +2,8 @@
 
 In: this run's profile, whose models at full size are named `<architecture>/...`, and the files
 that `distillery profile` wrote to `docs/results/profile/`. Out: `Results` per architecture and
-basis, with settings such as `sd15-cuda` and `sd15-analytic`. Measured comes before predicted.
+basis, with settings such as `sd15-cuda` and `sd15-analytic`; what was measured at another size than
+the architecture's own stands apart, as `sd15-cpu-256px`. Measured comes before predicted.
 """
 
 import dataclasses
@@ -17,6 +18,8 @@ from distillery.report.evidence import THIS_RUN, Results
 ARCHITECTURES = ("sd15", "sd21", "sd-turbo")
 ANALYTIC = "analytic"
 FOLDER = "profile"
+OWN_PX = 512  # of all architectures
+INFERENCE = "inference/"
 _REMEDY = "write it again with distillery profile --json"
 
 
@@ -37,6 +40,11 @@ def read_full_size(run: Results, results_folder: Path) -> list[Results]:
     return _joined([*found["measured"], *found[ANALYTIC]])
 
 
+def decides(results: Results) -> bool:
+    """Whether claims about full size may look here: on a GPU or on paper, at the own size."""
+    return results.setting.endswith(("-cuda", f"-{ANALYTIC}"))
+
+
 def _of_run(run: Results) -> list[Results]:
     costs = _costs(run)
     return [
@@ -54,22 +62,27 @@ def _read_file(path: Path) -> list[Results]:
     values = read_json(path, remedy=_REMEDY)
     try:
         device, architecture = values["device"], Path(values["settings"]["preset"]).name
-        settings: dict[str, dict[str, Any]] = {}
+        px = values["settings"].get("resolution_px", OWN_PX)
+        settings: dict[str | None, dict[str, Any]] = {}
         for name, row in values["rows"].items():
             for quantity, metric in _quantities(row).items():
-                setting = _setting(architecture, device, metric["settings"]["basis"])
-                model = f"{architecture}/{_model(name)}"
-                settings.setdefault(setting, {})[f"{model}/{quantity}"] = metric
+                setting = _setting(architecture, device, px, **metric["settings"])
+                key = f"{architecture}/{_model(name)}/{quantity}"
+                settings.setdefault(setting, {})[key] = metric
     except (KeyError, TypeError, AttributeError) as error:
         raise DistilleryError(f"{path}: not a profile ({error!r}); {_REMEDY}") from None
     return [
         _results(setting, metrics, values.get("date"), str(device))
         for setting, metrics in settings.items()
+        if setting
     ]
 
 
 def _model(row: str) -> str:
-    """`controlnet/loha` of the row `controlnet_loha`, `guidance/lora_distill` of `lora_distill`."""
+    """`controlnet/loha` of the rows `controlnet_loha` and `inference/controlnet/loha`,
+    `guidance/lora_distill` of `lora_distill`."""
+    if row.startswith(INFERENCE):
+        return row.removeprefix(INFERENCE)
     for start in ("controlnet", "unet"):
         if row.startswith(f"{start}_"):
             return f"{start}/{row.removeprefix(f'{start}_')}"
@@ -79,13 +92,17 @@ def _model(row: str) -> str:
 
 def _quantities(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row's costs in the form of metrics; what it does not have is left out."""
+    return _of_evaluation(row) if "batches" in row else _of_training(row)
+
+
+def _of_training(row: Mapping[str, Any]) -> dict[str, Any]:
     found = {
         name if name.startswith("bytes") else f"parameters_{name}": _metric(count, "counted")
         for name, count in row.get("parameters", {}).items()
     }
     if seconds := row.get("seconds_per_iteration"):
-        low, high = row.get("seconds_range", (seconds, seconds))
-        found["train_step_s"] = _metric(seconds, "measured", low, high)
+        ends = row.get("seconds_range", (seconds, seconds))
+        found["train_step_s"] = _metric(seconds, "measured", ends)
     if peak := row.get("peak_allocated_bytes"):
         found["train_memory_bytes"] = _metric(peak, "measured")
     elif "predicted_bytes" in row:
@@ -93,17 +110,54 @@ def _quantities(row: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _of_evaluation(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Times are per image; those of other batch sizes than 1 say so: `latency_batch8_s`."""
+    about = {"per": row["per"]}
+    found = {
+        "parameters_evaluated": _metric(row["parameters"]["total"], "counted", **about),
+        "macs": _metric(row["macs"], "counted", **about),
+    }
+    for batch, entry in row["batches"].items():
+        infix, count = "" if batch == "1" else f"_batch{batch}", int(batch)
+        sizes = {**about, "batch_size": count}
+        if seconds := entry.get("seconds_per_image"):
+            ends = [end / count for end in entry["seconds_range"]]
+            num_runs = len(entry["samples_s"])
+            found[f"latency{infix}_s"] = _metric(seconds, "measured", ends, num_runs, **sizes)
+        if image := entry.get("image"):
+            # Put together from measured parts, and not measured as a whole.
+            found[f"image{infix}_s"] = _metric(
+                image["seconds_per_image"], "predicted", image["seconds_range"],
+                how=image["how"], parts="measured",
+            )  # fmt: skip
+        peak = entry.get("peak_allocated_bytes")
+        found[f"memory{infix}_bytes"] = _metric(
+            peak or entry["predicted_bytes"]["peak"], "measured" if peak else "predicted", **sizes
+        )
+    return found
+
+
 def _metric(
-    value: float, basis: str, low: float | None = None, high: float | None = None
+    value: float, basis: str, ends: Sequence[float] = (), n: int = 1, **settings: Any
 ) -> dict[str, Any]:
-    ends = {"ci_low": value if low is None else low, "ci_high": value if high is None else high}
-    return {"value": value, "std": 0.0, **ends, "n": 1, "seeds": [], "settings": {"basis": basis}}
+    low, high = ends or (value, value)
+    return {
+        "value": value, "std": 0.0, "ci_low": low, "ci_high": high, "n": n, "seeds": [],
+        "settings": {"basis": basis, **settings},
+    }  # fmt: skip
 
 
-def _setting(architecture: str, device: str, basis: str) -> str:
-    if basis != "measured":
+def _setting(
+    architecture: str, device: str, px: int, *, basis: str, parts: str = "", **about: Any
+) -> str | None:
+    """None for a prediction at another size than the architecture's own."""
+    is_own, basis = px == OWN_PX, parts or basis
+    if basis == "counted" or (basis == "predicted" and is_own):
         return f"{architecture}-{ANALYTIC}"
-    return f"{architecture}-{'cpu' if 'cpu' in str(device).lower() else 'cuda'}"
+    if basis == "predicted":
+        return None
+    place = f"{architecture}-{'cpu' if 'cpu' in device.lower() else 'cuda'}"
+    return place if is_own else f"{place}-{px}px"
 
 
 def _results(
@@ -120,7 +174,10 @@ def _joined(parts: Sequence[Results]) -> list[Results]:
             joined[part.setting] = part
             continue
         metrics = {**_costs(part), **_costs(known)}
-        joined[part.setting] = dataclasses.replace(known, profile={"metrics": metrics})
+        dates = sorted({*(part.date or "").split(", "), *(known.date or "").split(", ")} - {""})
+        joined[part.setting] = dataclasses.replace(
+            known, profile={"metrics": metrics}, date=", ".join(dates) or None
+        )
     return [_with_model_count(results) for results in joined.values()]
 
 

@@ -49,10 +49,14 @@ OWN_METRICS = {
 }
 PARAMETERS = {
     "parameters_total": "", "parameters_unet": "", "parameters_adapter": "",
-    "parameters_requires_grad": "", "parameters_in_optimiser": "", "bytes_on_disk": "B",
-    "macs": "MAC",
+    "parameters_requires_grad": "", "parameters_in_optimiser": "", "parameters_evaluated": "",
+    "bytes_on_disk": "B", "macs": "MAC",
 }  # fmt: skip
-SPEED = {"latency_s": "s", "train_step_s": "s", "memory_bytes": "B", "train_memory_bytes": "B"}
+# `batch8`: per image at batch size 8. `image`: of 50 steps, with text encoder and VAE.
+SPEED = {
+    "latency_s": "s", "latency_batch8_s": "s", "image_s": "s", "image_batch8_s": "s",
+    "train_step_s": "s", "memory_bytes": "B", "memory_batch8_bytes": "B", "train_memory_bytes": "B",
+}  # fmt: skip
 _NUMBERS = ("ours", "std", "ci_low", "ci_high")
 _MEASURED = (*_NUMBERS, "n", "seeds", "source")
 
