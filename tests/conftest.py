@@ -52,7 +52,7 @@ def finished(
     by_snakemake, by_dvc = (
         copy_repository(tmp_path_factory.mktemp(name), tiny_teacher) for name in ("smk", "dvc")
     )
-    snakemake = by_snakemake.start("snakemake", "--cores", "8", "all")
+    snakemake = by_snakemake.start("snakemake", "--cores", "4", "all")
     dvc = by_dvc.start("dvc", "repro", *DVC_TARGETS)
     assert "Done. Open reports/index.html" in finish(snakemake)
     finish(dvc)
