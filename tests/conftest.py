@@ -1,5 +1,7 @@
 """Fixtures that several folders of tests share."""
 
+import gc
+import os
 from pathlib import Path
 
 import pytest
@@ -7,10 +9,22 @@ import pytest
 from distillery.params import Params, load_params
 from project import DVC_TARGETS, ROOT, Project, copy_repository, finish, save_tiny_teacher
 
+# One thread a process, also in those that tests start: with two workers on two cores, threads that
+# wait for each other burn several times the work. Before anything imports torch, which reads it.
+os.environ["OMP_NUM_THREADS"] = "1"
+gc.disable()  # until all is imported, as in distillery.stages
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What needs the slow `finished` goes first, so that the other worker fills the time."""
     items.sort(key=lambda item: "finished" not in item.fixturenames)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no later search for garbage needs to look at it."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +52,7 @@ def finished(
     by_snakemake, by_dvc = (
         copy_repository(tmp_path_factory.mktemp(name), tiny_teacher) for name in ("smk", "dvc")
     )
-    snakemake = by_snakemake.start("snakemake", "--cores", "8", "all")
+    snakemake = by_snakemake.start("snakemake", "--cores", "4", "all")
     dvc = by_dvc.start("dvc", "repro", *DVC_TARGETS)
     assert "Done. Open reports/index.html" in finish(snakemake)
     finish(dvc)

@@ -38,7 +38,6 @@ PROMPTS = [Prompt(f"{i:09d}", f"a red circle {'x' * i}") for i in range(6)]
 
 @pytest.fixture(scope="module")
 def sampler(tiny_teacher: Path) -> Sampler:
-    torch.set_num_threads(1)
     teacher = load_teacher(tiny_teacher, "cpu", torch.float32)
     return Sampler(teacher, 3, 2.0, resolution_px=64, noise_seed=5)
 

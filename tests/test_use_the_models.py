@@ -1,5 +1,6 @@
 """Runs the code of docs/use-the-models.md on a tiny project folder, as a reader would."""
 
+import json
 import os
 import re
 import subprocess
@@ -23,6 +24,36 @@ KRONECKER = {
     "n": 4, "r": 2, "alpha": 2.0, "share_A": True, "zero": "v", "indivisible": "error",
 }  # fmt: skip
 REPOSITORY = Path(__file__).parents[1]
+SECTIONS = {
+    "Control adapter": "controlled.png",
+    "Student ControlNet": "student-control.png",
+    "Guidance in one evaluation": "guided.png",
+    "The whole student": "whole.png",
+}
+LORA = {"backbone": "teacher", "update": "lora", "objective": "teacher",
+        "scale_low": 3.0, "scale_high": 3.0}  # fmt: skip
+WHOLE = {"backbone": "unet/elr", "guidance": "lora_distill_elr", "controlnet": "distilled"}
+# Every kind of code that a card has, with what it is made from.
+CARDS = {
+    "unet/elr": {},
+    "control/elr": {"backbone": "unet/elr", "kinds": ["canny", "sketch", "segmentation"]},
+    "controlnet/distilled": {},
+    "guidance/lora_distill": LORA,
+    "guidance/lora_distill_elr": {**LORA, "backbone": "unet/elr"},
+    "guidance/told": {**LORA, "update": "full", "scale_high": 5.0},
+    "whole/student": {**WHOLE, "lora": {**LORA, "backbone": "unet/elr"}},
+}
+EACH_APART = """
+import contextlib, io, json, sys
+printed = {}
+for name, code in json.load(sys.stdin).items():
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(compile(code, name, "exec"), {"__name__": "__main__"})
+    printed[name] = said.getvalue()
+with open("printed.json", "w") as file:
+    json.dump(printed, file)
+"""
 
 
 def code_of(section: str) -> str:
@@ -34,30 +65,9 @@ def code_of(section: str) -> str:
     return "\n".join(blocks)
 
 
-def run(code: str, folder: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-P", "-c", code]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_low_rank_section_runs(tmp_path):
-    teacher = tiny_unet()
-    tiny_pipeline().save_pretrained(tmp_path / "models/teacher")
-    student = LowRankUNet2DConditionModel.from_dense(teacher, plan_ranks(teacher))
-    student.save_pretrained(tmp_path / "models/unet/elr")
-
-    printed = run(code_of("Low-rank U-Net"), tmp_path)
-
-    assert (tmp_path / "student.png").stat().st_size > 0
-    assert float(re.search(r"largest difference (\S+)", printed)[1]) < 1e-4
-    assert type(UNet2DConditionModel.from_pretrained(tmp_path / "student-dense/unet")) is (
-        UNet2DConditionModel
-    )
-    made = LowRankUNet2DConditionModel.from_pretrained(tmp_path / "my-student")
-    assert made.config.ranks == plan_ranks(teacher)
-    assert "'total': 788273515" in printed
+def card_image(name: str) -> str:
+    """Where the code of a card saves its image."""
+    return f"card-{name.replace('/', '-')}.png"
 
 
 @pytest.fixture(scope="module")
@@ -81,42 +91,48 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_the_snippets_of_model_cards_run(project: Path):
-    """Every kind of code that a card has, in one process: importing takes longer than running."""
-    lora = {"backbone": "teacher", "update": "lora", "objective": "teacher",
-            "scale_low": 3.0, "scale_high": 3.0}  # fmt: skip
-    on_elr = {"backbone": "unet/elr", "kinds": ["canny", "sketch", "segmentation"]}
-    whole = {"backbone": "unet/elr", "guidance": "lora_distill_elr", "controlnet": "distilled"}
-    cards = {
-        "unet/elr": {},
-        "control/elr": on_elr,
-        "controlnet/distilled": {},
-        "guidance/lora_distill": lora,
-        "guidance/lora_distill_elr": {**lora, "backbone": "unet/elr"},
-        "guidance/told": {**lora, "update": "full", "scale_high": 5.0},
-        "whole/student": {**whole, "lora": {**lora, "backbone": "unet/elr"}},
-    }
-    parts = []
-    for number, (name, settings) in enumerate(cards.items()):
+@pytest.fixture(scope="module")
+def printed(project: Path) -> dict[str, str]:
+    """What the page's sections and the cards print, each run with names of its own.
+
+    In one fresh process for all: importing takes longer than running.
+    """
+    snippets = {name: code_of(name) for name in ("Low-rank U-Net", *SECTIONS)}
+    for name, settings in CARDS.items():
         code = snippet(name.partition("/")[0], name, settings)
-        parts.append(code.replace("image.png", f"card-{number}.png"))
-    code = re.sub(
-        r'pipeline\(("a red \w+")', r"pipeline(\1, num_inference_steps=2", "\n".join(parts)
-    )
-    run(code, project)
-    for number in range(len(cards)):
-        assert (project / f"card-{number}.png").stat().st_size > 0
-
-
-def test_other_families_run_in_a_fresh_process(project: Path):
-    """One process for all: importing takes longer than running."""
-    sections = {
-        "Control adapter": "controlled.png",
-        "Student ControlNet": "student-control.png",
-        "Guidance in one evaluation": "guided.png",
-        "The whole student": "whole.png",
+        snippets[name] = code.replace("image.png", card_image(name))
+    shorter = {
+        name: re.sub(r'pipeline\(("a red \w+")', r"pipeline(\1, num_inference_steps=2", code)
+        for name, code in snippets.items()
     }
-    code = "\n".join(map(code_of, sections))
-    run(re.sub(r'pipeline\(("a red \w+")', r"pipeline(\1, num_inference_steps=2", code), project)
-    for image in sections.values():
-        assert (project / image).stat().st_size > 0
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", EACH_APART], input=json.dumps(shorter), cwd=project,
+        env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads((project / "printed.json").read_text())
+
+
+def test_low_rank_section_runs(project: Path, printed: dict[str, str]):
+    said = printed["Low-rank U-Net"]
+    assert (project / "student.png").stat().st_size > 0
+    assert float(re.search(r"largest difference (\S+)", said)[1]) < 1e-4
+    assert type(UNet2DConditionModel.from_pretrained(project / "student-dense/unet")) is (
+        UNet2DConditionModel
+    )
+    made = LowRankUNet2DConditionModel.from_pretrained(project / "my-student")
+    assert made.config.ranks == plan_ranks(tiny_unet())
+    assert "'total': 788273515" in said
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_other_families_run(project: Path, printed: dict[str, str], section: str):
+    assert section in printed
+    assert (project / SECTIONS[section]).stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_snippets_of_model_cards_run(project: Path, printed: dict[str, str], name: str):
+    assert name in printed
+    assert (project / card_image(name)).stat().st_size > 0

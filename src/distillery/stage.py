@@ -12,6 +12,7 @@ fingerprint covers. This module knows nothing of Snakemake or DVC.
 
 import argparse
 import contextlib
+import gc
 import inspect
 import os
 import sys
@@ -66,6 +67,7 @@ class Stage:
 
     def main(self, argv: Sequence[str] | None = None) -> None:
         """Run as a command; bad input is one line on standard error and exit code 2."""
+        gc.enable()  # stages/__init__.py says why it may be off
         values = vars(self._parser().parse_args(argv))
         params_file = values.pop("params")
         try:

@@ -88,7 +88,9 @@ adapter = pipeline.controlnet
 given = load_file(folder + "/given.safetensors")
 with torch.no_grad():
     output = adapter(*(given[str(i)] for i in range(4))).mid_block_res_sample
-assert torch.equal(output, given["output"])
+size = given["output"].abs().max()  # weights that lie elsewhere in memory may round otherwise
+assert size > 0
+assert (output - given["output"]).abs().max() <= 1e-5 * size
 assert type(adapter).__name__ == "ControlAdapter", type(adapter)
 """
 

@@ -8,7 +8,8 @@ from peft import LoraConfig
 from distillery.errors import DistilleryError
 from distillery.models.decompose import decompose
 from distillery.models.factorise import build_student, factorise_unet, rebalance
-from distillery.models.lowrank import LowRankUNet2DConditionModel, low_rank_layers
+from distillery.models.layers import low_rank_layers
+from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.models.moments import collect_second_moments
 from distillery.models.ranks import plan_ranks
 from tiny_models import UNET_CONFIG, unet_inputs

@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_leaves
 
 from distillery.errors import DistilleryError
 from distillery.models.architectures import build_meta
-from distillery.models.layers import LowRankConv2d, LowRankLinear, layer_shapes
-from distillery.models.lowrank import LowRankUNet2DConditionModel, lora_targets, low_rank_layers
+from distillery.models.layers import LowRankConv2d, LowRankLinear, layer_shapes, low_rank_layers
+from distillery.models.lowrank import LowRankUNet2DConditionModel, lora_targets
 from distillery.models.ranks import plan_ranks
 from tiny_models import UNET_CONFIG, tiny_pipeline, tiny_unet, unet_inputs
 

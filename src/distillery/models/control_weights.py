@@ -11,7 +11,7 @@ from torch import nn
 from distillery.errors import DistilleryError
 from distillery.models.control_encoder import encoder_state, is_encoder
 from distillery.models.control_features import FeatureDenorm, zero_output
-from distillery.models.lowrank import assign_state
+from distillery.models.strict import assign_state
 
 
 @torch.no_grad()

@@ -166,3 +166,8 @@ def low_rank_like(dense: nn.Module, rank: int, name: str = "layer") -> LowRankLa
     if type(rank) is not int or not 1 <= rank <= full_rank:
         raise DistilleryError(f"{name}: rank {rank!r} is not a whole number from 1 to {full_rank}")
     return (LowRankLinear if isinstance(dense, nn.Linear) else LowRankConv2d).like(dense, rank)
+
+
+def low_rank_layers(model: nn.Module) -> dict[str, LowRankLayer]:
+    """The low-rank layers of `model` by name."""
+    return {n: module for n, module in model.named_modules() if isinstance(module, LowRankLayer)}

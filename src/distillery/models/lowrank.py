@@ -13,12 +13,13 @@ from accelerate import init_empty_weights
 
 # A pipeline saved with this class loads it only if its module has the base class by this name.
 from diffusers import ModelMixin, UNet2DConditionModel  # noqa: F401
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from distillery.errors import DistilleryError
-from distillery.models.layers import LowRankLayer, low_rank_like
-from distillery.models.strict import StrictLoading
+from distillery.models.factors import check_dense, fill_factors
+from distillery.models.layers import low_rank_layers, low_rank_like
+from distillery.models.strict import StrictLoading, assign_state
 
 
 class _MatricesOnMeta(TorchFunctionMode):
@@ -81,9 +82,10 @@ class LowRankUNet2DConditionModel(StrictLoading, UNet2DConditionModel):
         `init` and `options` are those of `factorise.factorise_unet`, which also returns the
         error made in each layer. Device and dtype are those of `unet`.
         """
-        from distillery.models.factorise import factorise_unet
-
-        return factorise_unet(unet, ranks, init, **options)[0]
+        check_dense(unet)
+        model = cls.empty(unet.config, ranks)
+        fill_factors(model, unet, init, **options)
+        return model
 
     @torch.no_grad()
     def to_dense(self) -> UNet2DConditionModel:
@@ -111,11 +113,6 @@ LowRankUNet2DConditionModel.__init__.__signature__ = _base.replace(
 )
 
 
-def low_rank_layers(model: nn.Module) -> dict[str, LowRankLayer]:
-    """The low-rank layers of `model` by name."""
-    return {n: module for n, module in model.named_modules() if isinstance(module, LowRankLayer)}
-
-
 def lora_targets(model: nn.Module, names: list[str]) -> list[str]:
     """Full names of the Linear and Conv2d modules under layers whose name ends in one of `names`.
 
@@ -138,12 +135,6 @@ def unet_arguments(config: Mapping) -> dict:
     """The arguments of `UNet2DConditionModel` in a config, without private keys and `ranks`."""
     public = {key: value for key, value in config.items() if key not in ("_class_name", "ranks")}
     return UNet2DConditionModel.extract_init_dict(public)[0]
-
-
-def assign_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """Give a skeleton the tensors of `state`, which must match exactly; each is a copy."""
-    model.load_state_dict({k: v.detach().clone() for k, v in state.items()}, assign=True)
-    return model
 
 
 def _materialise(model: nn.Module, device: torch.device) -> None:

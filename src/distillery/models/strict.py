@@ -2,7 +2,12 @@
 
 In: a diffusers model class. Out: the same with a `from_pretrained` that reads safetensors only and
 refuses a folder whose tensors are not exactly the model's; diffusers only warns of that.
+`assign_state` does the same for tensors that are in memory.
 """
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
 
 from distillery.errors import DistilleryError
 
@@ -31,3 +36,9 @@ class StrictLoading:
 
     def loaded(self) -> None:
         """Called when the weights are in place."""
+
+
+def assign_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """Give a skeleton the tensors of `state`, which must match exactly; each is a copy."""
+    model.load_state_dict({k: v.detach().clone() for k, v in state.items()}, assign=True)
+    return model

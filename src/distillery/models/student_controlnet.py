@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from distillery.errors import DistilleryError
 from distillery.models.hadamard import HadamardConv2d, plan_hadamard_ranks
-from distillery.models.lowrank import assign_state
-from distillery.models.strict import StrictLoading
+from distillery.models.strict import StrictLoading, assign_state
 from distillery.models.student_blocks import (
     StudentDownBlock,
     StudentMidBlock,

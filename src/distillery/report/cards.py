@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from distillery import model_card
 from distillery.artifacts import read_json
 from distillery.report import story
 from distillery.report.evidence import Results
 from distillery.report.families import FAMILIES, Family, label
 from distillery.report.sections import OWN_LABELS
+from distillery.report.templating import environment
 
 SIZES = {
     "parameters_unet": "U-Net parameters",
@@ -25,7 +24,6 @@ SIZES = {
     "bytes_on_disk": "size in float32",
     "macs": "multiply-accumulates per evaluation",
 }
-_HERE = Path(__file__).parent
 
 
 def write_cards(
@@ -40,14 +38,7 @@ def write_cards(
 
     `whole` are the parts of the whole students, by variant.
     """
-    environment = Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    template = environment.get_template("card.md")
+    template = environment(keep_trailing_newline=True).get_template("card.md")
     funnel = read_json(selection / "funnel.json")
     found = [(f, variant) for f in FAMILIES for variant in run.variants(f.name)]
     for family, variant in found:

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from distillery.report import story
 from distillery.report.sections import OWN_LABELS
+from distillery.report.templating import environment
 
 _HERE = Path(__file__).parent
 NAV_NAMES = {"whole": "Whole student", "unet": "U-Net", "control": "Control adapter",
@@ -22,14 +22,8 @@ NAV_NAMES = {"whole": "Whole student", "unet": "U-Net", "control": "Control adap
 
 def render(context: Mapping[str, Any]) -> str:
     """The page as text; a name that the template lacks is an error, not a blank."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    page = environment(autoescape=True)
+    page.filters |= {
         "number": story.number,
         "estimate": story.estimate,
         "interval": story.interval,
@@ -46,7 +40,7 @@ def render(context: Mapping[str, Any]) -> str:
         "script": Markup((_HERE / "script.js").read_text(encoding="utf-8")),
         "gallery_json": Markup(_json_for_html(context["gallery"])),
     }
-    return environment.get_template("index.html").render(**context, **assets)
+    return page.get_template("index.html").render(**context, **assets)
 
 
 def _difference(claim: Mapping[str, Any]) -> dict[str, float]:

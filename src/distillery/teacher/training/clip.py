@@ -17,7 +17,6 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
-    CLIPTextConfig,
     CLIPTokenizer,
     CLIPVisionConfig,
 )
@@ -25,23 +24,18 @@ from transformers import (
 from distillery.data.scenes import Scene
 from distillery.teacher.training.fit import Schedule, fit
 from distillery.teacher.training.pool import draw_pool, unit_range
-from distillery.teacher.training.tokens import tokenize
+from distillery.teacher.training.tokens import text_config, tokenize
 
 
 def build_clip(recipe: Mapping, tokenizer: CLIPTokenizer, *, image_px: int, seed: int) -> CLIPModel:
     """Untrained text and image transformers."""
     torch.manual_seed(seed)
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=recipe["text_width"],
-        intermediate_size=4 * recipe["text_width"],
-        projection_dim=recipe["projection"],
-        num_hidden_layers=recipe["text_layers"],
-        num_attention_heads=recipe["heads"],
-        max_position_embeddings=tokenizer.model_max_length,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+    text = text_config(
+        tokenizer,
+        width=recipe["text_width"],
+        projection=recipe["projection"],
+        num_layers=recipe["text_layers"],
+        num_heads=recipe["heads"],
     )
     vision = CLIPVisionConfig(
         hidden_size=recipe["image_width"],

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
-from transformers import CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTokenizer
 
 WORD_END = "</w>"
 SPECIAL_TOKENS = ["<|startoftext|>", "<|endoftext|>"]
@@ -64,3 +64,21 @@ def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
         truncation=True,
         return_tensors="pt",
     ).input_ids
+
+
+def text_config(
+    tokenizer: CLIPTokenizer, *, width: int, projection: int, num_layers: int, num_heads: int
+) -> CLIPTextConfig:
+    """Of a text tower over the tokenizer's vocabulary and context."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        projection_dim=projection,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from distillery.data.scenes import draw_scene
 from distillery.progress import track
 from distillery.teacher.training.fit import Schedule, fit
 from distillery.teacher.training.pca import PatchPca
 from distillery.teacher.training.pool import unit_range
-from distillery.teacher.training.tokens import tokenize
+from distillery.teacher.training.tokens import text_config, tokenize
 
 ENCODE_CHUNK = 512
 
@@ -72,17 +72,12 @@ def build_unet(recipe: Mapping, *, num_latents: int, sample_size: int) -> UNet2D
 def build_text_encoder(recipe: Mapping, tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """A CLIP text tower over the tokenizer's vocabulary."""
     return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=recipe["text_width"],
-            intermediate_size=4 * recipe["text_width"],
-            projection_dim=recipe["text_width"],
-            num_hidden_layers=recipe["text_layers"],
-            num_attention_heads=recipe["text_heads"],
-            max_position_embeddings=tokenizer.model_max_length,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+        text_config(
+            tokenizer,
+            width=recipe["text_width"],
+            projection=recipe["text_width"],
+            num_layers=recipe["text_layers"],
+            num_heads=recipe["text_heads"],
         )
     )
 
