@@ -82,7 +82,7 @@ def test_students_have_their_counted_sizes_at_sd21(sd21):
     found = ratios(sd21)
     name = "inference/controlnet/{}/teacher"
     assert 1 / found[name.format("distilled")]["parameters"] == pytest.approx(6.12, abs=0.01)
-    assert 1 / found[name.format("distilled")]["macs"] == pytest.approx(5.82, abs=0.01)
+    assert 1 / found[name.format("distilled")]["macs"] == pytest.approx(5.81, abs=0.01)
     assert 1 / found[name.format("reduced_layer")]["macs"] == pytest.approx(3.94, abs=0.01)
     assert found[name.format("original")]["macs"] == 1
 

@@ -75,7 +75,7 @@ def test_distilled_is_six_times_smaller_with_a_sixth_of_the_macs(sd21):
     assert size(sd21) / size(student) == pytest.approx(6.12, abs=0.01)
     macs = [count_macs(model, **batch) for model in (sd21, student)]
     assert macs[0] / 1e9 == pytest.approx(141.9, abs=0.1)
-    assert macs[0] / macs[1] == pytest.approx(5.82, abs=0.01)
+    assert macs[0] / macs[1] == pytest.approx(5.81, abs=0.01)
 
 
 @pytest.mark.parametrize("architecture", ["sd15", "sd21"])
