@@ -20,6 +20,8 @@ from diffusers.models.controlnets.controlnet import ControlNetOutput
 from PIL import Image
 from torch import Tensor
 
+# The U-Net of a saved pipeline may be low-rank; diffusers imports no module that a folder names.
+import distillery.models.lowrank  # noqa: F401
 from distillery.errors import DistilleryError
 from distillery.models.control_encoder import (
     encode,

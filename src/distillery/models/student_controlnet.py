@@ -19,6 +19,8 @@ from diffusers.models.controlnets.controlnet import ControlNetOutput
 from diffusers.utils import apply_lora_scale
 from torch import Tensor, nn
 
+# The U-Net of a saved pipeline may be low-rank; diffusers imports no module that a folder names.
+import distillery.models.lowrank  # noqa: F401
 from distillery.errors import DistilleryError
 from distillery.models.hadamard import HadamardConv2d, plan_hadamard_ranks
 from distillery.models.strict import StrictLoading, assign_state
