@@ -6,6 +6,7 @@ CSS variables, and with real text in the page's own font. Not here: what trainin
 """
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +34,12 @@ STYLE = {
     "grid.color": LINE, "grid.linewidth": 0.6, "axes.axisbelow": True,
 }  # fmt: skip
 WIDTH_IN, HEIGHT_IN = 4.3, 3.5
-LABEL_GAP_PT, LABEL_WIDTH_PT = 12.0, 100.0
+LABEL_GAP_PT, LABEL_PT = 12.0, 9.5
+LABEL_WIDTH_EM = 0.6  # of a character, on average
+LEADER = {
+    "arrowstyle": "-", "color": LINE, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 4,
+    "relpos": (0, 0.5),
+}  # fmt: skip
 METRIC_NAMES = {
     "reader_shape": "shapes drawn as asked (recall)",
     "reader_colour": "colours as asked (recall)",
@@ -138,28 +144,34 @@ def _room(points: Sequence[tuple]) -> tuple[float, float]:
 
 
 def direct_labels(axis: Axes, points: Sequence[tuple[float, float, str, bool]]) -> None:
-    """Labels right of the points, spread within each column of points; the main ones in bold."""
+    """Labels right of the points, spread where they would collide; the main ones in bold.
+
+    A thin line leads to a label that had to move from its point.
+    """
     pixels = axis.transData.transform([point[:2] for point in points])
-    scale = 72 / axis.figure.dpi
-    for column in _columns(pixels[:, 0] * scale):
-        heights = spread([pixels[i][1] * scale for i in column], LABEL_GAP_PT)
+    x_pt, y_pt = (pixels[:, side] * 72 / axis.figure.dpi for side in (0, 1))
+    for column in _columns(x_pt, [point[2] for point in points]):
+        heights = spread([y_pt[i] for i in column], LABEL_GAP_PT)
         for index, height in zip(column, heights, strict=True):
             x, y, text, is_main = points[index]
+            shift = height - y_pt[index]
             axis.annotate(
-                text, (x, y), xytext=(8, height - pixels[index][1] * scale),
-                textcoords="offset points", va="center", fontsize=9.5,
-                color=ACCENT if is_main else INK, weight="bold" if is_main else "normal",
+                text, (x, y), xytext=(8, shift), textcoords="offset points", va="center",
+                fontsize=LABEL_PT, color=ACCENT if is_main else INK,
+                weight="bold" if is_main else "normal",
+                arrowprops=LEADER if abs(shift) > LABEL_GAP_PT / 2 else None,
             )  # fmt: skip
 
 
-def _columns(positions: Sequence[float]) -> list[list[int]]:
+def _columns(x_pt: Sequence[float], texts: Sequence[str]) -> list[list[int]]:
     """Indices of points whose labels would run into each other sideways."""
     columns: list[list[int]] = []
-    for index in sorted(range(len(positions)), key=lambda i: positions[i]):
-        if columns and positions[index] - positions[columns[-1][0]] < LABEL_WIDTH_PT:
-            columns[-1].append(index)
-        else:
-            columns.append([index])
+    right_pt = -math.inf
+    for index in sorted(range(len(x_pt)), key=lambda i: x_pt[i]):
+        if x_pt[index] >= right_pt:
+            columns.append([])
+        columns[-1].append(index)
+        right_pt = max(right_pt, x_pt[index] + LABEL_WIDTH_EM * LABEL_PT * len(texts[index]))
     return columns
 
 
