@@ -6,10 +6,12 @@ import pytest
 from fake_run import CONTROLLED, GUIDED, MODELS, OF_TOWER, committed, make_run, per_image
 
 from distillery.errors import DistilleryError
+from distillery.params import load_params
 from distillery.report.claims import judge_all, read_claims
 from distillery.report.evidence import Results, judged_on, read_committed, read_run
 from distillery.report.full_size import read_full_size
 from distillery.report.tables import read_papers
+from project import ROOT
 
 CONTRACT = {
     "id", "source", "statement", "paper", "ours", "ci", "seeds", "kind", "basis", "scope",
@@ -107,7 +109,13 @@ def test_results_without_the_contract_are_refused(tmp_path: Path):
 
 
 def test_rules_name_models_and_metrics_that_exist():
-    own = {*MODELS, *CONTROLLED, *GUIDED, "unet/elr_data_aware", "controlnet/distilled"}
+    own = {name for name in (*MODELS, *CONTROLLED, *GUIDED) if name.startswith("teacher/")}
+    full = load_params(ROOT / "presets/scenes-full.yaml")
+    own |= {f"unet/{name}" for name in full.distill_unet.variants}
+    own |= {f"control/{name}" for name in full.finetune_control.variants}
+    own |= {f"controlnet/{name}" for name in full.distill_controlnet.variants}
+    own |= {f"guidance/{name}" for name in full.distill_guidance.variants}
+    own |= {f"whole/{name}" for name in full.generate.whole}
     size = {
         m for table in read_papers().values() for ms in table["counted_as"].values() for m in ms
     }

@@ -300,7 +300,7 @@ def test_a_control_view_needs_maps_and_a_controlnet(tiny_teacher: Path, tmp_path
         read_maps("control_canny", None, 64)
     assert read_maps("uncond", None, 64) is None
     teacher = load_teacher(tiny_teacher, "cpu", torch.float32)
-    with pytest.raises(DistilleryError, match="controlnet_sketch: not found"):
-        open_view("control_sketch", teacher, tiny_teacher)
+    with pytest.raises(DistilleryError, match="controlnet_depth: not found"):
+        open_view("control_depth", teacher, tiny_teacher)
     with pytest.raises(DistilleryError, match="one of base, cond, uncond or control_<kind>"):
         open_view("nothing", teacher, tiny_teacher)

@@ -35,7 +35,7 @@ def test_a_local_folder_is_taken_with_its_components_only(folder: Path, tmp_path
     kept = {p.relative_to(tmp_path / "teacher").parts[0] for p in (tmp_path / "teacher").rglob("*")}
     assert kept == {
         "model_index.json", "tokenizer", "text_encoder", "vae", "unet", "scheduler", "clip",
-        "controlnet_canny",
+        "controlnet_canny", "controlnet_sketch", "controlnet_segmentation",
     }  # fmt: skip
     suffixes = {p.suffix for p in (tmp_path / "teacher").rglob("*") if p.is_file()}
     assert suffixes <= {".json", ".txt", ".safetensors"}
