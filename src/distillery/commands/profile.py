@@ -85,10 +85,7 @@ def profile(
     inference = [name for name in names if name in INFERENCE_ROWS]
     num_runs = (len(training) + len(inference) * len(batch_sizes)) * (num_repeats + 1)
     with bar(num_runs, "profile", unit="run") as progress:
-
-        def step(count: int) -> None:
-            progress.update(count)
-
+        step = progress.update
         found = _train(training, parts, place, {**sizes, "batch_size": batch_size}, step)
         found |= _infer(inference, parts, place, {**sizes, "batch_sizes": batch_sizes}, step)
     if preset not in ("sd15", "sd21"):
@@ -97,13 +94,19 @@ def profile(
         "preset": preset,
         "batch_size": batch_size,
         "batch_sizes": list(batch_sizes),
-        "clock": CLOCKS[device],
         **sizes,
+        **_conditions(device),
+    }
+    return {**_circumstances(place), "settings": settings, "rows": found, "ratios": ratios(found)}
+
+
+def _conditions(device: str) -> dict[str, Any]:
+    return {
+        "clock": CLOCKS[device],
         "num_threads": torch.get_num_threads(),
         "dtype": "float32, but where a row says otherwise",
         "weights": "random",
     }
-    return {**_circumstances(place), "settings": settings, "rows": found, "ratios": ratios(found)}
 
 
 def _train(
