@@ -109,7 +109,9 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, help="Of the noise, with the image's name.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Else params.yaml's.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(min=0, help="Else params.yaml's.")] = None,
-    resolution: Annotated[int | None, typer.Option(min=32, help="px; else params.yaml's.")] = None,
+    resolution: Annotated[
+        int | None, typer.Option(min=32, help="px, a multiple of 8; else params.yaml's.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Else params.yaml's.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; else params.yaml's.")] = None,
     params_file: Annotated[Path, typer.Option("--params", metavar="FILE")] = Path("params.yaml"),

@@ -107,6 +107,18 @@ def test_images_of_other_settings_are_not_mixed(
     assert list(_pixels(out)) == ["00000", "00001"]
 
 
+def test_an_image_from_elsewhere_is_not_taken_for_drawn(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    foreign = tmp_path / "out" / "00000.png"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"mine")
+    assert _generate("unet/elr", "--prompt", "a red circle", "--out", foreign.parent) == 2
+    assert "00000.png: was not drawn by this command" in capsys.readouterr().err
+    assert foreign.read_bytes() == b"mine"
+    assert list(foreign.parent.iterdir()) == [foreign]
+
+
 def test_a_controlled_model_wants_maps(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -137,7 +149,10 @@ def test_a_controlled_model_wants_maps(
     [
         (("unet/lost", "--prompt", "x"), "unet/lost is not there; run `snakemake --cores 8"),
         (("guidance/lost", "--prompt", "x"), "params have no distill_guidance.variants.lost"),
-        (("unet/elr",), "no prompts; give --prompt TEXT or --prompts FILE"),
+        (("unet/elr",), "give --prompt TEXT or --prompts FILE"),
+        (("unet/elr", "--prompt", "x", "--prompts", "y.json"), "no prompts, or two kinds"),
+        (("unet/elr", "--prompt", "x", "--device", "tpu"), "--device tpu: use cpu or cuda"),
+        (("unet/elr", "--prompt", "x", "--resolution", "70"), "70: use a multiple of 8"),
         (("unet/elr", "--prompt", "x", "--conditions", "."), "takes no condition maps"),
     ],
 )

@@ -7,10 +7,10 @@ from PIL import Image
 
 from distillery.commands.evaluate import as_text, evaluate
 from distillery.data.condition_maps import canny_map, segmentation_map, sketch_map
+from distillery.data.image_folders import read_prompts
 from distillery.data.scenes import draw_scene
 from distillery.errors import DistilleryError
 from distillery.metrics.control import EDGE_METRICS, NAMES
-from distillery.metrics.folder_files import read_prompts
 from distillery.metrics.folders import evaluate_folders
 
 OF_MAPS = {name for names in NAMES.values() for name in names}

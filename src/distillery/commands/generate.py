@@ -15,9 +15,9 @@ import torch
 
 from distillery.artifacts import content_of, publish, read_json, write_json
 from distillery.data.condition_reader import MapFiles
+from distillery.data.image_folders import list_images, load_prompts
 from distillery.device import claim_device
 from distillery.errors import DistilleryError
-from distillery.metrics.folder_files import list_images, load_prompts
 from distillery.params import Params, load_params
 from distillery.progress import bar
 from distillery.samples import Prompt, batches, encode_png
@@ -54,7 +54,7 @@ def generate(
     params = load_params(params_file)
     wanted = _prompts(prompts, prompts_file)
     folders = find_folders(model, params)
-    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    given = _checked(overrides or {})
     device = claim_device(given.pop("device", params.device))
     batch_size = given.pop("batch_size", params.generate.batch_size)
     student = load_student(model, folders, device, getattr(torch, params.generate.dtype))
@@ -77,6 +77,16 @@ def generate(
         out, attach(sampler, student, maps), [replace(p, condition=kind) for p in todo], batch_size
     )
     return {"images": len(wanted), "drawn": len(todo), "out": str(out)}
+
+
+def _checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given of them; held to what params.yaml allows."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if (device := given.get("device", "cpu")) not in ("cpu", "cuda"):
+        raise DistilleryError(f"--device {device}: use cpu or cuda")
+    if (side := given.get("resolution_px", 8)) % 8:
+        raise DistilleryError(f"--resolution {side}: use a multiple of 8")
+    return given
 
 
 def find_folders(model: str, params: Params) -> Folders:
@@ -129,11 +139,10 @@ def _sampling(params: Params) -> dict[str, Any]:
 
 
 def _prompts(texts: Sequence[str], file: Path | None) -> list[Prompt]:
-    """Prompts with names: those of the file, and numbers for the ones of the command line."""
-    found = {f"{number:05d}": text for number, text in enumerate(texts)}
-    found |= load_prompts(file) if file else {}
-    if not found:
-        raise DistilleryError("no prompts; give --prompt TEXT or --prompts FILE")
+    """Prompts with their names in the file, or numbered those of the command line."""
+    if bool(texts) == bool(file):
+        raise DistilleryError("no prompts, or two kinds; give --prompt TEXT or --prompts FILE")
+    found = load_prompts(file) if file else {f"{n:05d}": text for n, text in enumerate(texts)}
     return [Prompt(name, text) for name, text in found.items()]
 
 
@@ -145,14 +154,18 @@ def _undrawn(out: Path, settings: dict[str, Any], wanted: Sequence[Prompt]) -> l
             raise DistilleryError(
                 f"{out}: holds images of {name} {known.get(name)}, not {value}; give another --out"
             )
-    captions = _captions(out)
+    captions, undrawn = _captions(out), []
     for prompt in wanted:
+        image = out / f"{prompt.key}.png"
+        if not image.is_file():
+            undrawn.append(prompt)
+        elif prompt.key not in captions:
+            raise DistilleryError(f"{image}: was not drawn by this command; give another --out")
         if captions.get(prompt.key, prompt.caption) != prompt.caption:
             raise DistilleryError(
-                f"{out}/{prompt.key}.png: of another prompt, {captions[prompt.key]!r}; give "
-                "another --out"
+                f"{image}: of another prompt, {captions[prompt.key]!r}; give another --out"
             )
-    return [prompt for prompt in wanted if not (out / f"{prompt.key}.png").is_file()]
+    return undrawn
 
 
 def _record(out: Path, settings: dict[str, Any], wanted: Sequence[Prompt]) -> None:

@@ -9,7 +9,7 @@ versions, and no stage reads it as an input of its own.
 import datetime
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,12 @@ def profile(
     inference = [name for name in names if name in INFERENCE_ROWS]
     num_runs = (len(training) + len(inference) * len(batch_sizes)) * (num_repeats + 1)
     with bar(num_runs, "profile", unit="run") as progress:
-        step = progress.update
-        found = _train(training, parts, place, {**sizes, "batch_size": batch_size}, step)
-        found |= _infer(inference, parts, place, {**sizes, "batch_sizes": batch_sizes}, step)
+        shared = {**sizes, "on_step": progress.update}
+        found = {
+            name: full_size_run.profile_row(name, parts, place, batch_size=batch_size, **shared)
+            for name in training
+        }
+        found |= _infer(inference, parts, place, batch_sizes=batch_sizes, **shared)
     if preset not in ("sd15", "sd21"):
         found = {name: {**row, "paper": {}} for name, row in found.items()}
     settings = {
@@ -109,31 +112,14 @@ def _conditions(device: str) -> dict[str, Any]:
     }
 
 
-def _train(
-    names: Sequence[str],
-    parts: Mapping[str, nn.Module],
-    device: torch.device,
-    sizes: Mapping[str, Any],
-    on_step: Callable[[int], object],
-) -> dict[str, Any]:
-    return {
-        name: full_size_run.profile_row(name, parts, device, **sizes, on_step=on_step)
-        for name in names
-    }
-
-
 def _infer(
-    names: Sequence[str],
-    parts: Mapping[str, nn.Module],
-    device: torch.device,
-    sizes: Mapping[str, Any],
-    on_step: Callable[[int], object],
+    names: Sequence[str], parts: Mapping[str, nn.Module], device: torch.device, **options: Any
 ) -> dict[str, Any]:
     """Group by group; then whole images from what was measured."""
     found: dict[str, Any] = {}
     for group in dict.fromkeys(INFERENCE_ROWS[name].group for name in names):
         own = [name for name in names if INFERENCE_ROWS[name].group == group]
-        found |= full_size_inference_run.profile_group(own, parts, device, **sizes, on_step=on_step)
+        found |= full_size_inference_run.profile_group(own, parts, device, **options)
     add_images(found)
     return found
 

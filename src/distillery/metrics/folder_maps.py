@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distillery.data.image_folders import by_size
 from distillery.errors import DistilleryError
 from distillery.metrics.conditioned import Segmenter, judge, open_segmenter, scenes_segmenter
 from distillery.metrics.control import KINDS, NAMES
-from distillery.metrics.folder_files import by_size
 from distillery.metrics.intervals import Estimate, bootstrap_mean
 
 if TYPE_CHECKING:

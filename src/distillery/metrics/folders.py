@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distillery.artifacts import hash_files, hash_json
+from distillery.data.image_folders import by_size, read_pairs, read_prompts
 from distillery.errors import DistilleryError
 from distillery.metrics.control import NAMES
 from distillery.metrics.fidelity import PSNR_SETTINGS, SSIM_SETTINGS, psnr, ssim
-from distillery.metrics.folder_files import by_size, read_pairs, read_prompts
 from distillery.metrics.folder_maps import NO_EXTRACTOR, Maps, judge_pairs
 from distillery.metrics.intervals import Estimate, bootstrap_mean, metrics_file
 

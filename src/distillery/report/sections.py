@@ -45,7 +45,8 @@ OWN_LABELS = {
 REFERENCES = {
     "controlnet": "PSNR, SSIM and LPIPS without further words compare with the real image.",
     "control": "Edges are judged on prompts with a Canny map, regions on those with a segmentation,"
-    " the sketch CLIP score on those with a sketch; the uncontrolled teacher on every prompt.",
+    " the sketch CLIP score on those with a sketch; the uncontrolled teacher on every prompt."
+    " Beyond the paper, the scenes presets teach all adapters by the teacher's ControlNets too.",
 }
 DEFAULT_REFERENCE = (
     "PSNR, SSIM and LPIPS compare with the teacher's image of the same prompt and noise."
