@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from distillery.errors import DistilleryError
 from distillery.models.factors import check_dense, fill_factors
 from distillery.models.layers import low_rank_layers, low_rank_like
-from distillery.models.strict import StrictLoading, assign_state
+from distillery.models.strict import StrictLoading, assign_state, init_arguments
 
 
 class _MatricesOnMeta(TorchFunctionMode):
@@ -133,8 +133,7 @@ def lora_targets(model: nn.Module, names: list[str]) -> list[str]:
 
 def unet_arguments(config: Mapping) -> dict:
     """The arguments of `UNet2DConditionModel` in a config, without private keys and `ranks`."""
-    public = {key: value for key, value in config.items() if key not in ("_class_name", "ranks")}
-    return UNet2DConditionModel.extract_init_dict(public)[0]
+    return init_arguments(UNet2DConditionModel, config, "ranks")
 
 
 def _materialise(model: nn.Module, device: torch.device) -> None:

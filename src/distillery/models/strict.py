@@ -2,10 +2,11 @@
 
 In: a diffusers model class. Out: the same with a `from_pretrained` that reads safetensors only and
 refuses a folder whose tensors are not exactly the model's; diffusers only warns of that.
-`assign_state` does the same for tensors that are in memory.
+`assign_state` does the same for tensors that are in memory, `init_arguments` reads a config.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -36,6 +37,12 @@ class StrictLoading:
 
     def loaded(self) -> None:
         """Called when the weights are in place."""
+
+
+def init_arguments(kind: type, config: Mapping[str, Any], *left_out: str) -> dict[str, Any]:
+    """The constructor's arguments of a diffusers class in a config, without the class's name."""
+    hidden = ("_class_name", *left_out)
+    return kind.extract_init_dict({k: v for k, v in config.items() if k not in hidden})[0]
 
 
 def assign_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:

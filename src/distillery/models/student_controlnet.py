@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import distillery.models.lowrank  # noqa: F401
 from distillery.errors import DistilleryError
 from distillery.models.hadamard import HadamardConv2d, plan_hadamard_ranks
-from distillery.models.strict import StrictLoading, assign_state
+from distillery.models.strict import StrictLoading, assign_state, init_arguments
 from distillery.models.student_blocks import (
     StudentDownBlock,
     StudentMidBlock,
@@ -149,7 +149,7 @@ class StudentControlNet(StrictLoading, ControlNetModel):
         skeleton = cls.empty(controlnet, settings)
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(seed)
-            student = cls(**_init_arguments(skeleton.config))
+            student = cls(**init_arguments(cls, skeleton.config))
         if complete_settings(settings)["init"] == "teacher":
             start_from_teacher(student, controlnet, num_sweeps)
         weight = controlnet.conv_in.weight
@@ -165,7 +165,9 @@ class StudentControlNet(StrictLoading, ControlNetModel):
             merged = self.get_submodule(name).to_dense().state_dict(prefix=f"{name}.")
             state.update(merged)
         with init_empty_weights():
-            dense = type(self)(**{**_init_arguments(self.config), "hadamard_ranks": None})
+            dense = type(self)(
+                **{**init_arguments(type(self), self.config), "hadamard_ranks": None}
+            )
         return assign_state(dense, state).train(self.training)
 
     @apply_lora_scale("cross_attention_kwargs")
@@ -249,9 +251,3 @@ def build_student(
     `ControlNetModel.from_unet(unet)`.
     """
     return StudentControlNet.from_teacher(teacher_controlnet, seed=seed, **settings)
-
-
-def _init_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The constructor's arguments in a config."""
-    public = {key: value for key, value in config.items() if key != "_class_name"}
-    return StudentControlNet.extract_init_dict(public)[0]
