@@ -164,10 +164,9 @@ class StudentControlNet(StrictLoading, ControlNetModel):
                 del state[key]
             merged = self.get_submodule(name).to_dense().state_dict(prefix=f"{name}.")
             state.update(merged)
+        arguments = {**init_arguments(type(self), self.config), "hadamard_ranks": None}
         with init_empty_weights():
-            dense = type(self)(
-                **{**init_arguments(type(self), self.config), "hadamard_ranks": None}
-            )
+            dense = type(self)(**arguments)
         return assign_state(dense, state).train(self.training)
 
     @apply_lora_scale("cross_attention_kwargs")

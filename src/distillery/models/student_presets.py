@@ -17,6 +17,7 @@ from diffusers import ControlNetModel
 from distillery.errors import DistilleryError
 from distillery.models.architectures import build_meta
 from distillery.models.modulation import MODULATIONS
+from distillery.models.strict import init_arguments
 
 INITS = ("teacher", "random")
 ALL_CONVS = ("conv1", "conv2", "downsamplers.0.conv")
@@ -116,8 +117,7 @@ def teacher_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises DistilleryError for a ControlNet with other inputs than latent, time, text and condition
     (SDXL's pooled text, class labels).
     """
-    public = {key: value for key, value in config.items() if key != "_class_name"}
-    arguments = ControlNetModel.extract_init_dict(public)[0]
+    arguments = init_arguments(ControlNetModel, config)
     for key in _UNSUPPORTED:
         if arguments.get(key) is not None:
             raise DistilleryError(
