@@ -70,12 +70,15 @@ def test_the_page_needs_nothing_from_outside(reports: Path):
     assert "default-src 'none'" in page
 
 
-def test_the_report_is_complete_and_small(reports: Path):
+def test_the_report_is_complete_and_small(folders: Folders, reports: Path):
     made = {p.relative_to(reports).as_posix() for p in reports.rglob("*") if p.is_file()}
     tables = {f"tables/{name}.csv" for name in TABLES}
     students = {n for n in (*MODELS, *CONTROLLED, *GUIDED) if not n.startswith("teacher/")}
     cards = {f"cards/{name}.md" for name in students}
-    assert made == {"index.html", "claims.json", *tables, *cards}
+    trained = (path.parent for path in folders.models.glob("*/*/training.json"))
+    curves = {f"plots/training/{folder.parent.name}_{folder.name}.csv" for folder in trained}
+    plots = {"plots/quality.csv", *curves}
+    assert made == {"index.html", "claims.json", "metrics.json", *plots, *tables, *cards}
     assert (reports / "index.html").stat().st_size < 4_000_000
     assert len(json.loads((reports / "claims.json").read_text())) >= 14
 

@@ -15,6 +15,7 @@ from distillery.report import cards, costs, figures, figures_training, sections,
 from distillery.report.claims import VERDICTS, judge_all
 from distillery.report.evidence import Results, judged_on, read_committed, read_run
 from distillery.report.families import FAMILIES, label
+from distillery.report.for_dvc import write_for_dvc
 from distillery.report.full_size import decides, own_size, read_full_size
 from distillery.report.gallery import hero_strip, read_gallery
 from distillery.report.page import render
@@ -81,6 +82,7 @@ def build_report(
     write_json(reports / "claims.json", claims)
     for name, table in rows.items():
         tables.write_csv(reports / "tables" / f"{name}.csv", table)
+    write_for_dvc(reports, run, histories)
     num_cards = cards.write_cards(
         reports / "cards", run, folders.models, folders.selection, facts, whole
     )

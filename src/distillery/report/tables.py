@@ -199,11 +199,11 @@ def _scaled(row: Row, scale: float) -> Row:
     return row | {k: round(row[k] / scale, 6) for k in _NUMBERS if row[k] != ""}
 
 
-def write_csv(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows with the contract's header, Unix line ends."""
+def write_csv(path: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:
+    """Write rows with a header, the contract's if no other is given, and Unix line ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
