@@ -4,6 +4,7 @@ Stages are run by Snakemake or DVC, not from here. Bad input is one line on stan
 code 2; `verify` ends with 1 when something is damaged.
 """
 
+import gc
 import json
 import sys
 from collections.abc import Sequence
@@ -144,6 +145,7 @@ for _command in (evaluate, params, ranks, profile, compare):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script."""
+    gc.set_threshold(50_000)  # most of what is made is imported and stays: search it less often
     try:
         code = app(args=arguments, standalone_mode=False)
     except DistilleryError as error:
@@ -152,6 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_fail(f"{error.format_message()} See `distillery --help`."))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+    finally:
+        gc.freeze()  # and not once more at the end
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -67,6 +67,7 @@ class Stage:
 
     def main(self, argv: Sequence[str] | None = None) -> None:
         """Run as a command; bad input is one line on standard error and exit code 2."""
+        gc.freeze()  # what was imported stays: no search for garbage need look at it, also at exit
         gc.enable()  # stages/__init__.py says why it may be off
         values = vars(self._parser().parse_args(argv))
         params_file = values.pop("params")

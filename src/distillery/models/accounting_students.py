@@ -5,12 +5,15 @@ is trained. Rank rules that look at weights need the teacher's folder; without i
 are named, with the reason, and not counted.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import ModelMixin
 from torch import nn
 
 from distillery.errors import DistilleryError
@@ -126,11 +129,23 @@ def _counted(
 
 
 def evaluation_macs(counted: Mapping[str, nn.Module], parts: Mapping[str, nn.Module]) -> int:
-    """MACs of one call of each counted module, for one image of the pipeline's own size."""
+    """MACs of one call of each counted module, for one image of the pipeline's own size.
+
+    The modules are as their configs describe them: students of one architecture are counted once.
+    """
     side = parts["unet"].config.sample_size
     tokens = parts["text_encoder"].config.max_position_embeddings
-    modules = [module.to("meta") for module in counted.values()]
-    return sum(count_macs(m, **meta_inputs(m, side, tokens)) for m in modules)
+    return sum(
+        _macs(type(module), json.dumps(dict(module.config), sort_keys=True), side, tokens)
+        for module in counted.values()
+    )
+
+
+@cache
+def _macs(kind: type[ModelMixin], config: str, side: int, num_tokens: int) -> int:
+    with torch.device("meta"):
+        module = kind.from_config(json.loads(config))
+    return count_macs(module, **meta_inputs(module, side, num_tokens))
 
 
 def meta_inputs(module: nn.Module, side: int, num_tokens: int) -> dict[str, torch.Tensor]:

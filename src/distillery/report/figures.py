@@ -34,7 +34,8 @@ STYLE = {
     "grid.color": LINE, "grid.linewidth": 0.6, "axes.axisbelow": True,
 }  # fmt: skip
 WIDTH_IN, HEIGHT_IN = 4.3, 3.5
-LABEL_GAP_PT, LABEL_PT = 12.0, 9.5
+MARGINS_IN = 0.5, 0.45, 0.12, 0.28  # left, bottom, right, top of one chart
+LABEL_GAP_PT, LABEL_PT, LABEL_SHIFT_PT = 12.0, 9.5, 8.0
 LABEL_WIDTH_EM = 0.6  # of a character, on average
 LEADER = {
     "arrowstyle": "-", "color": LINE, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 4,
@@ -62,10 +63,22 @@ METRIC_NAMES = {
 SCALES = {"parameters": 1e-6, "latency_s": 1e3, "train_step_s": 1e3,
           "train_memory_bytes": 1e-6}  # fmt: skip
 
+Labelled = tuple[float, float, str, bool]  # x, y, label, whether it is the main one
+
 
 def new_figure(width: float = WIDTH_IN, height: float = HEIGHT_IN, **layout: Any) -> tuple:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(squeeze=False, **layout)
+
+
+def _plain_figure() -> tuple[Figure, Axes]:
+    """One chart with fixed margins: a page has tens of them, and looking for the best is slow."""
+    figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN))
+    left, bottom, right, top = MARGINS_IN
+    figure.subplots_adjust(
+        left / WIDTH_IN, bottom / HEIGHT_IN, 1 - right / WIDTH_IN, 1 - top / HEIGHT_IN
+    )
+    return figure, figure.subplots()
 
 
 def to_svg(figure: Figure, title: str) -> str:
@@ -98,8 +111,7 @@ def quality_against_cost(
     if len(points) < 2:
         return None
     with mpl.rc_context(STYLE):
-        figure, axes = new_figure()
-        axis = axes[0, 0]
+        figure, axis = _plain_figure()
         for variant, x, metric in points:
             colour = ACCENT if variant == main else INK if "teacher" in variant else SECOND
             below, above = metric["value"] - metric["ci_low"], metric["ci_high"] - metric["value"]
@@ -107,13 +119,14 @@ def quality_against_cost(
                 x, metric["value"], [[below], [above]], fmt="o", color=colour, ms=6, lw=1.4,
                 ecolor=colour, capsize=0, zorder=4 if colour == ACCENT else 3,
             )  # fmt: skip
-        axis.set(xlabel=METRIC_NAMES.get(cost, cost), xlim=_room(points))
+        family = (main or "").partition("/")[0]
+        labelled = [(x, m["value"], label(v, family), v == main) for v, x, m in points]
+        axis.set(xlabel=METRIC_NAMES.get(cost, cost), xlim=_room(labelled))
         axis.set_title(METRIC_NAMES.get(quality, quality))
         axis.grid(axis="y")
         axis.margins(y=0.14)
-        figure.draw_without_rendering()
-        family = (main or "").partition("/")[0]
-        direct_labels(axis, [(x, m["value"], label(v, family), v == main) for v, x, m in points])
+        axis.autoscale_view()
+        direct_labels(axis, labelled)
         title = f"{METRIC_NAMES.get(quality, quality)} against {METRIC_NAMES.get(cost, cost)}"
         return to_svg(figure, title)
 
@@ -136,14 +149,24 @@ def _points(
     return found
 
 
-def _room(points: Sequence[tuple]) -> tuple[float, float]:
-    """Limits that leave the right third for labels."""
-    low, high = min(p[1] for p in points), max(p[1] for p in points)
+def _room(points: Sequence[Labelled]) -> tuple[float, float]:
+    """Limits between which every label fits right of its point."""
+    low, high = min(p[0] for p in points), max(p[0] for p in points)
     span = max(high - low, 0.1 * high)
-    return low - 0.12 * span, high + 0.62 * span
+    start = low - 0.12 * span
+    width_pt = (WIDTH_IN - MARGINS_IN[0] - MARGINS_IN[2]) * 72
+    ends = (
+        (x - start) / (1 - (LABEL_SHIFT_PT + _label_width_pt(text)) / width_pt)
+        for x, _, text, _ in points
+    )
+    return start, start + max(*ends, 1.24 * span)
 
 
-def direct_labels(axis: Axes, points: Sequence[tuple[float, float, str, bool]]) -> None:
+def _label_width_pt(text: str) -> float:
+    return LABEL_WIDTH_EM * LABEL_PT * len(text)
+
+
+def direct_labels(axis: Axes, points: Sequence[Labelled]) -> None:
     """Labels right of the points, spread where they would collide; the main ones in bold.
 
     A thin line leads to a label that had to move from its point.
@@ -156,8 +179,8 @@ def direct_labels(axis: Axes, points: Sequence[tuple[float, float, str, bool]]) 
             x, y, text, is_main = points[index]
             shift = height - y_pt[index]
             axis.annotate(
-                text, (x, y), xytext=(8, shift), textcoords="offset points", va="center",
-                fontsize=LABEL_PT, color=ACCENT if is_main else INK,
+                text, (x, y), xytext=(LABEL_SHIFT_PT, shift), textcoords="offset points",
+                va="center", fontsize=LABEL_PT, color=ACCENT if is_main else INK,
                 weight="bold" if is_main else "normal",
                 arrowprops=LEADER if abs(shift) > LABEL_GAP_PT / 2 else None,
             )  # fmt: skip
@@ -171,7 +194,7 @@ def _columns(x_pt: Sequence[float], texts: Sequence[str]) -> list[list[int]]:
         if x_pt[index] >= right_pt:
             columns.append([])
         columns[-1].append(index)
-        right_pt = max(right_pt, x_pt[index] + LABEL_WIDTH_EM * LABEL_PT * len(texts[index]))
+        right_pt = max(right_pt, x_pt[index] + _label_width_pt(texts[index]))
     return columns
 
 
