@@ -2,12 +2,14 @@
 
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from distillery.params import Params, load_params
 from project import DVC_TARGETS, ROOT, Project, copy_repository, finish, save_tiny_teacher
+from warm_python import warm_python
 
 # One thread a process, also in those that tests start: with two workers on two cores, threads that
 # wait for each other burn several times the work. Before anything imports torch, which reads it.
@@ -42,15 +44,23 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a `python` that starts stages quickly."""
+    with warm_python(tmp_path_factory.mktemp("python")) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
 def finished(
-    tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory
+    tiny_teacher: Path, python: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Project, Project]:
     """The tiny preset run from nothing: all of it by Snakemake, up to one student's metrics by DVC.
 
-    Some 200 CPU seconds, most of them for importing torch in 30 processes.
+    50 processes in all.
     """
     by_snakemake, by_dvc = (
-        copy_repository(tmp_path_factory.mktemp(name), tiny_teacher) for name in ("smk", "dvc")
+        copy_repository(tmp_path_factory.mktemp(name), tiny_teacher, python=python)
+        for name in ("smk", "dvc")
     )
     snakemake = by_snakemake.start("snakemake", "--cores", "4", "all")
     dvc = by_dvc.start("dvc", "repro", *DVC_TARGETS)

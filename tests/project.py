@@ -17,15 +17,20 @@ DVC_TARGETS = ("evaluate_unet@elr", "extract_conditions")
 
 @dataclass(frozen=True)
 class Project:
-    """A copy of the repository's working tree with the tiny preset, run as a user runs it."""
+    """A copy of the repository's working tree with the tiny preset, run as a user runs it.
+
+    `python`: the folder of the interpreter that stages find.
+    """
 
     root: Path
+    python: Path = Path(sys.executable).parent
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         """Start `python -m ...` in it; what it prints goes to one pipe."""
         return subprocess.Popen(
-            [sys.executable, "-m", *command], cwd=self.root, text=True, env=_environment(),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [sys.executable, "-m", *command], cwd=self.root, text=True,
+            env=_environment(self.python), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )  # fmt: skip
 
     def run(self, *command: str) -> str:
@@ -44,8 +49,8 @@ class Project:
         path.write_text(path.read_text().replace(old, new))
 
 
-def _environment() -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+def _environment(python: Path) -> dict[str, str]:
+    path = os.pathsep.join(map(str, (python, Path(sys.executable).parent, os.environ["PATH"])))
     return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONPATH": "src"}
 
 
@@ -78,7 +83,7 @@ def save_tiny_teacher(folder: Path) -> None:
     (folder / "clip" / "preprocessor_config.json").write_text(json.dumps(processor))
 
 
-def copy_repository(target: Path, teacher: Path) -> Project:
+def copy_repository(target: Path, teacher: Path, **changed: Path) -> Project:
     """The working tree with the tiny preset and a teacher, committed to a new Git repository."""
     ignored = shutil.ignore_patterns("cache", "tmp", "*.egg-info")
     for name in ("src", "workflow", "profiles", ".dvc", "docs/results", "presets"):
@@ -87,7 +92,7 @@ def copy_repository(target: Path, teacher: Path) -> Project:
         shutil.copy(ROOT / name, target / name)
     shutil.copy(ROOT / "tests/presets/tiny.yaml", target / "params.yaml")
     shutil.copytree(teacher, target / "data/tiny-teacher")
-    project = Project(target)
+    project = Project(target, **changed)
     project.git("init", "--quiet")
     project.git("add", ".")
     project.git("add", "--force", "data/tiny-teacher")

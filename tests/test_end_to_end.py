@@ -61,6 +61,18 @@ def test_report_is_there(finished: tuple[Project, Project]) -> None:
     assert all(claim["verdict"] for claim in claims)
 
 
+def test_dvc_reads_the_reports_numbers(finished: tuple[Project, Project]) -> None:
+    project = finished[0]
+    shown = json.loads(project.run("dvc", "metrics", "show", "--json"))[""]["data"]
+    own = json.loads((project.root / "metrics/unet/elr.json").read_text())["metrics"]
+    found = shown["reports/metrics.json"]["data"]["unet/elr"]
+    assert found == {name: metric["value"] for name, metric in own.items()}
+    page = project.run("dvc", "plots", "show", "--out", "work/plots").splitlines()[-1]
+    drawn = Path(page.removeprefix("file://")).read_text()
+    assert "validation loss" in drawn
+    assert "unet/elr" in drawn
+
+
 def test_nothing_is_left_to_do(finished: tuple[Project, Project]) -> None:
     by_snakemake, by_dvc = finished
     assert "Nothing to be done" in by_snakemake.run("snakemake", "--dry-run", "all")
@@ -102,7 +114,7 @@ def _executed(output: str) -> list[str]:
 @pytest.fixture(scope="module")
 def given(finished: tuple[Project, Project], tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose Snakemake run was adopted by DVC and pushed to a folder."""
-    first = Project(tmp_path_factory.mktemp("sharing") / "first")
+    first = Project(tmp_path_factory.mktemp("sharing") / "first", finished[0].python)
     shutil.copytree(finished[0].root, first.root)
     remote = first.root.parent / "remote"
     first.run("distillery.cli", "adopt")
@@ -117,7 +129,7 @@ def given(finished: tuple[Project, Project], tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="module")
 def taken(given: Project) -> Project:
     """A clone of it, with everything pulled."""
-    second = Project(given.root.parent / "second")
+    second = Project(given.root.parent / "second", given.python)
     given.git("clone", "--quiet", str(given.root), str(second.root))
     second.run("dvc", "pull")  # all at once; repro --pull alone asks the remote stage by stage
     output = second.run("dvc", "repro", "--pull")
@@ -169,7 +181,7 @@ def test_truncated_object_on_the_remote_is_found(given: Project, tmp_path: Path)
     largest = max((p for p in remote.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     largest.chmod(0o644)
     largest.write_bytes(largest.read_bytes()[:1000])
-    third = Project(tmp_path / "third")
+    third = Project(tmp_path / "third", given.python)
     given.git("clone", "--quiet", str(given.root), str(third.root))
     third.run("dvc", "remote", "modify", "--local", "team", "url", str(remote))
     process = third.start("dvc", "pull")

@@ -85,7 +85,8 @@ def read_table_shard(path: Path, columns: Sequence[str] | None = None) -> list[d
     """
     try:
         wanted = None if columns is None else list(columns)
-        table = pq.read_table(path, columns=wanted, page_checksum_verification=True)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read(columns=wanted)
         if lacking := set(wanted or []) - set(table.column_names):
             raise ValueError(f"no column {', '.join(sorted(lacking))}")
         rows = table.to_pylist()

@@ -64,7 +64,7 @@ def test_killed_several_times_equals_uninterrupted(tmp_path: Path) -> None:
     whole, _ = train(tmp_path / "whole")
     out, folder = tmp_path / "final.safetensors", tmp_path / "work"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toy"])
+    context.set_forkserver_preload(["distillery.train.loop", "distillery.train.objectives"])
     draw = random.Random(5)
     for _ in range(4):
         process = context.Process(target=train_to_file, args=(folder, out, 0.02))

@@ -1,0 +1,112 @@
+"""An interpreter for stages that has imported torch and diffusers before it starts.
+
+`python -m distillery.stages.X` spends most of its time on imports when the data are tiny. The
+`python` made here hands that command to a server, which forks: the child runs the command's own
+code, from its own folder, with its own environment and output. Everything else goes to the real
+interpreter. The main job, not the tests, starts every stage from cold.
+
+python tests/warm_python.py SOCKET    serve
+"""
+
+import array
+import contextlib
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+MODULES = (
+    "accelerate", "cv2", "diffusers.models.unets.unet_2d_condition", "jinja2", "matplotlib.figure",
+    "peft", "pyarrow.parquet", "pydantic", "skimage.metrics", "torch", "torchmetrics",
+    "transformers.models.clip.modeling_clip",
+)  # fmt: skip
+CLASSES = {
+    "diffusers": ("AutoencoderKL", "ControlNetModel", "StableDiffusionControlNetPipeline"),
+    "transformers": ("CLIPModel", "CLIPProcessor", "CLIPTokenizer"),
+}
+# Its first line is the real interpreter, without what takes long to start.
+CLIENT = """#!{python} -IS
+import array, json, os, socket, sys
+if sys.argv[1:2] != ["-m"] or not sys.argv[2].startswith("distillery.stages."):
+    os.execv("{python}", ["{python}", *sys.argv[1:]])
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect("{address}")
+    wanted = json.dumps([sys.argv[2:], os.getcwd(), dict(os.environ)]).encode()
+    files = array.array("i", [0, 1, 2])
+    server.sendmsg([b"%10d" % len(wanted)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
+    server.sendall(wanted)
+    sys.exit((server.recv(1) or b"\\1")[0])
+"""
+
+
+@contextlib.contextmanager
+def warm_python(folder: Path) -> Iterator[Path]:
+    """A folder for PATH with a `python` in it, for as long as the context lasts."""
+    address, python = folder / "socket", folder / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(CLIENT.format(python=sys.executable, address=address))
+    python.chmod(0o755)
+    with subprocess.Popen([sys.executable, __file__, str(address)]) as server:
+        while not address.exists():
+            assert server.poll() is None
+            time.sleep(0.05)
+        yield python.parent
+        server.kill()
+
+
+def _serve(address: str) -> None:
+    for name in MODULES:
+        __import__(name)
+    for name, classes in CLASSES.items():
+        for kind in classes:
+            getattr(sys.modules[name], kind)
+    import gc
+
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        while True:
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                connection.sendall(bytes([_answer(connection)]))
+                os._exit(0)
+            connection.close()
+
+
+def _answer(connection: socket.socket) -> int:
+    """Run what the client asks for as the client; returns the exit status."""
+    size, ancillary, _, _ = connection.recvmsg(10, socket.CMSG_SPACE(3 * 4))
+    files = array.array("i", ancillary[0][2])
+    with connection.makefile("rb") as stream:
+        arguments, folder, environment = json.loads(stream.read(int(size)))
+    for own, given in enumerate(files):
+        os.dup2(given, own)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:0] = [os.path.abspath(p) for p in environment["PYTHONPATH"].split(os.pathsep)]
+    sys.argv = ["-m", *arguments[1:]]
+    try:
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])
