@@ -13,9 +13,9 @@ from distillery.errors import DistilleryError
 
 ROOT = Path(__file__).resolve().parent.parent
 JOBS = [
-    {"label": "curate/0", "needed": True, "reason": "params changed"},
-    {"label": "deduplicate", "needed": True, "reason": "after what comes before"},
-    {"label": "ingest", "needed": False, "reason": ""},
+    {"label": "curate/0", "needed": True, "reason": "params changed", "command": "one"},
+    {"label": "deduplicate", "needed": True, "reason": "after what comes before", "command": "two"},
+    {"label": "ingest", "needed": False, "reason": "", "command": "none"},
 ]
 
 
@@ -101,6 +101,11 @@ def test_plan_as_json(jobs: list, capsys: pytest.CaptureFixture) -> None:
     shown = json.loads(capsys.readouterr().out)
     assert [row["stage"] for row in shown["stages"]] == ["curate/0", "deduplicate"]
     assert (shown["total_s"], shown["num_unknown"]) == (75.0, 1)
+
+
+def test_plan_as_a_script(jobs: list, capsys: pytest.CaptureFixture) -> None:
+    assert _run("plan", "--commands") == 0
+    assert capsys.readouterr().out.splitlines() == ["set -e", "one", "two"]
 
 
 def test_plan_with_nothing_to_do() -> None:

@@ -81,7 +81,7 @@ def test_images_hardly_depend_on_the_batch_size(sampler: Sampler):
 
 def test_metrics_hardly_depend_on_the_batch_size(sampler: Sampler, tiny_teacher: Path):
     clip = load_extractor("teacher_clip", tiny_teacher, "cpu")
-    measure = Measure(clip, clip, "", num_bootstrap=200, num_blocks=3)
+    measure = Measure(clip, clip, "a photo of ", num_bootstrap=200, num_blocks=3)
     captions = [prompt.caption for prompt in PROMPTS]
     one = sampler.images(PROMPTS)
     other = np.concatenate([sampler.images(PROMPTS[:4]), sampler.images(PROMPTS[4:])])

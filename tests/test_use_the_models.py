@@ -122,7 +122,7 @@ def test_low_rank_section_runs(project: Path, printed: dict[str, str]):
         UNet2DConditionModel
     )
     made = LowRankUNet2DConditionModel.from_pretrained(project / "my-student")
-    assert made.config.ranks == plan_ranks(tiny_unet())
+    assert made.config.ranks == plan_ranks(tiny_pipeline().unet)
     assert "'total': 788273515" in said
 
 

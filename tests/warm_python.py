@@ -10,6 +10,7 @@ python tests/warm_python.py SOCKET    serve
 
 import array
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -53,11 +54,13 @@ def warm_python(folder: Path) -> Iterator[Path]:
     python.write_text(CLIENT.format(python=sys.executable, address=address))
     python.chmod(0o755)
     with subprocess.Popen([sys.executable, __file__, str(address)]) as server:
-        while not address.exists():
-            assert server.poll() is None
-            time.sleep(0.05)
-        yield python.parent
-        server.kill()
+        try:
+            while not address.exists():
+                assert server.poll() is None
+                time.sleep(0.05)
+            yield python.parent
+        finally:
+            server.kill()
 
 
 def _serve(address: str) -> None:
@@ -66,20 +69,22 @@ def _serve(address: str) -> None:
     for name, classes in CLASSES.items():
         for kind in classes:
             getattr(sys.modules[name], kind)
-    import gc
-
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()
-        while True:
-            connection, _ = listener.accept()
-            if os.fork() == 0:
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                connection.sendall(bytes([_answer(connection)]))
-                os._exit(0)
-            connection.close()
+        listener.settimeout(10)
+        tests = os.getppid()
+        while os.getppid() == tests:
+            with contextlib.suppress(TimeoutError):
+                connection, _ = listener.accept()
+                if os.fork() == 0:
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    connection.setblocking(True)
+                    connection.sendall(bytes([_answer(connection)]))
+                    os._exit(0)
+                connection.close()
 
 
 def _answer(connection: socket.socket) -> int:

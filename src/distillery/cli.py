@@ -36,16 +36,23 @@ def plan(
     targets: Annotated[
         list[str] | None, typer.Argument(help="Rules or paths; all if none.")
     ] = None,
+    commands: Annotated[
+        bool, typer.Option("--commands", help="As a script for a machine without Snakemake.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what would run, why, how long it took last time and how much it writes.
 
     Example: distillery plan
     Example: distillery plan models/unet/elr --json
+    Example: distillery plan --commands > run.sh
     """
     from distillery.commands import plan as command
     from distillery.params import load_params
 
+    if commands:
+        typer.echo(command.script(targets or ["all"]))
+        return
     work = Path(load_params(Path("params.yaml")).paths.work)
     rows = command.plan(work, targets or ["all"])
     typer.echo(json.dumps(command.as_json(rows), indent=1) if as_json else command.as_text(rows))

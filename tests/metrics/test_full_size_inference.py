@@ -130,7 +130,7 @@ def test_one_row_out_of_memory_does_not_stop_the_others(parts, monkeypatch):
         return explode if is_real and "batched" in run.__qualname__ else make(run, work)
 
     monkeypatch.setattr(full_size_inference_run, "latency_job", job)
-    found = profile_group(WHOLE, parts, CPU, **SIZES, num_repeats=1)
+    found = profile_group(WHOLE[:2], parts, CPU, **SIZES, num_repeats=1)
     statuses = {name: [e["status"] for e in row["batches"].values()] for name, row in found.items()}
     assert statuses[WHOLE[0]] == ["measured", "measured"]
     assert statuses[WHOLE[1]] == ["measured", "out of memory"]

@@ -33,6 +33,7 @@ rule cache_teacher_base:
         cache=directory(f"{PATHS.teacher_cache}/base/{{part}}"),
     log:
         f"{LOGS}/cache_teacher/base/{{part}}.log",
+    priority: 1  # other families wait for it
     resources:
         heavy=1,
         gpu=ON_GPU,
@@ -58,6 +59,7 @@ rule cache_teacher:
         cache=directory(f"{PATHS.teacher_cache}/{{view}}/{{part}}"),
     log:
         f"{LOGS}/cache_teacher/{{view}}/{{part}}.log",
+    priority: 1  # other families wait for it
     resources:
         heavy=1,
         gpu=ON_GPU,

@@ -10,6 +10,7 @@ rule init_student:
         init=directory(PATHS.init),
     log:
         f"{LOGS}/init_student.log",
+    priority: 1  # other families wait for it
     resources:
         heavy=1,
         gpu=ON_GPU,
@@ -35,6 +36,7 @@ rule distill_unet:
         model=directory(f"{PATHS.models}/unet/{{variant}}"),
     log:
         f"{LOGS}/distill_unet/{{variant}}.log",
+    priority: 1  # other families wait for it
     resources:
         heavy=1,
         gpu=ON_GPU,

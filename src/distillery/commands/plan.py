@@ -50,6 +50,12 @@ def plan(work_root: Path, targets: Sequence[str] = ("all",)) -> list[Row]:
     ]
 
 
+def script(targets: Sequence[str] = ("all",)) -> str:
+    """The same stages as a shell script that needs neither Snakemake nor DVC."""
+    commands = [job["command"] for job in resolve_jobs(targets) if job["needed"]]
+    return "\n".join(["set -e", *commands])
+
+
 def _row(label: str, reason: str, last: dict[str, Any] | None) -> Row:
     return Row(label, reason, last and last["seconds"], last and last["bytes"])
 
