@@ -41,11 +41,8 @@ def unet_inputs(dtype: torch.dtype = torch.float32, seed: int = 1) -> dict:
     }
 
 
-def tiny_pipeline() -> StableDiffusionPipeline:
-    """64 px images, latents 16 x 8 x 8, prompts spelled letter by letter.
-
-    One layer per block, which takes two thirds of the time of two.
-    """
+def tiny_pipeline(layers_per_block: int = 1) -> StableDiffusionPipeline:
+    """64 px images, latents 16 x 8 x 8, prompts spelled letter by letter."""
     tokenizer = _tokenizer()
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -70,7 +67,7 @@ def tiny_pipeline() -> StableDiffusionPipeline:
         vae=AutoencoderKL(**vae),
         text_encoder=CLIPTextModel(text),
         tokenizer=tokenizer,
-        unet=tiny_unet(layers_per_block=1),
+        unet=tiny_unet(layers_per_block=layers_per_block),
         scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,

@@ -99,7 +99,7 @@ def test_peft_round_trip(unet: UNet2DConditionModel, tmp_path: Path) -> None:
 def test_diffusers_reads_the_kohya_file(unet: UNet2DConditionModel, tmp_path: Path) -> None:
     """Alpha comes from the file's own tensors there, not from a header."""
     save_kohya(with_lora(unet), tmp_path / "kohya.safetensors")
-    pipeline = tiny_pipeline()
+    pipeline = tiny_pipeline(layers_per_block=2)
     pipeline.load_lora_weights(str(tmp_path), weight_name="kohya.safetensors")
     torch.testing.assert_close(output(pipeline.unet), output(unet), rtol=0, atol=1e-6)
 
@@ -121,7 +121,7 @@ def test_equal_loras_give_equal_bytes(tmp_path: Path) -> None:
 
 def test_a_fresh_process_with_diffusers_alone(unet, tmp_path: Path) -> None:
     """`load_lora_weights(folder)`, then guidance_scale=1: one evaluation in each of 3 steps."""
-    tiny_pipeline().save_pretrained(tmp_path / "teacher")
+    tiny_pipeline(layers_per_block=2).save_pretrained(tmp_path / "teacher")
     save_lora(with_lora(unet), tmp_path / "lora")
     inputs = {
         "sample": torch.randn(2, 16, 8, 8),

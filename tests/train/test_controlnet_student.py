@@ -152,7 +152,7 @@ def test_residuals_over_the_budget_are_refused_before_any_is_written(
     _train(root, tmp_path / "model", steps=0, residual_budget_bytes=10**8)
     assert "residuals: about 0.6 MB" in capsys.readouterr().err
     written = sum(path.stat().st_size for path in tmp_path.rglob("residuals/*"))
-    values = 32 * (3 * 8 * 8 + 4 * 4) + 3 * 64 * 4 * 4  # of one item, in 24
+    values = 32 * (2 * 8 * 8 + 4 * 4) + 2 * 64 * 4 * 4  # of one item, in 24
     assert 24 * 4 * values < written < 1.05 * 24 * 4 * values
 
 
