@@ -47,3 +47,9 @@ def test_curves_are_means_over_seeds(folders: Folders, tmp_path: Path) -> None:
     assert _rows(tmp_path / TRAINING / "unet_elr.csv") == [
         {"step": "0", "val_loss": "5.5"}, {"step": "9", "val_loss": "1.5"},
     ]  # fmt: skip
+
+
+def test_a_run_without_validation_has_an_empty_curve(folders: Folders, tmp_path: Path) -> None:
+    run = read_run(folders.metrics, "scenes", (0,))
+    write_for_dvc(tmp_path, run, {"unet/elr": {"seeds": {"0": {"train": []}}}})
+    assert _rows(tmp_path / TRAINING / "unet_elr.csv") == []

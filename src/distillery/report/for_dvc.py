@@ -53,6 +53,6 @@ def _curve(training: Mapping[str, Any]) -> list[dict[str, float]]:
     """Validation loss over steps, the mean over training seeds."""
     losses: dict[int, list[float]] = {}
     for history in training["seeds"].values():
-        for entry in history["val"]:
+        for entry in history.get("val", ()):
             losses.setdefault(entry["step"], []).append(entry["loss"])
     return [{"step": step, "val_loss": fmean(values)} for step, values in sorted(losses.items())]

@@ -187,7 +187,8 @@ def _validate(
         values = validate(state.model)
         state.model.train()
     _require_finite(values, state.step)
-    log.add("val", state.step, values)
+    if values:  # nothing where there is no validation split
+        log.add("val", state.step, values)
 
 
 @contextlib.contextmanager
