@@ -96,6 +96,12 @@ def _kill_after(process: multiprocessing.Process, folder: Path, num_lines: int) 
     assert process.exitcode == -9
 
 
+def test_nothing_is_logged_of_an_empty_validation(tmp_path: Path) -> None:
+    _, history = train(tmp_path, steps=2, validate=lambda model: {})
+    assert "val" not in history
+    assert len(history["train"]) == 2
+
+
 def test_a_loss_that_is_no_number_names_step_and_term(tmp_path: Path) -> None:
     calls = []
 

@@ -92,11 +92,11 @@ def train(folder: Path, samples: ToySamples | None = None, **changed: Any) -> tu
         model,
         changed.pop("objective", objective()),
         chosen,
-        settings(**changed),
+        settings(**{k: v for k, v in changed.items() if k != "validate"}),
         seed=changed.get("seed", 0),
         device=torch.device("cpu"),
         folder=folder,
-        validate=validate,
+        validate=changed.pop("validate", validate),
         progress=lambda total, **options: tqdm(total=total, disable=True),
     )
     return model, history
