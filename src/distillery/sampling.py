@@ -5,11 +5,12 @@ of PNG images. The noise is a function of (seed, key), so every model gets the s
 size changes nothing but the last bits of floating-point sums. Not here: metrics.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from distillery.data.condition_reader import as_hint
 from distillery.errors import DistilleryError
+from distillery.models.encode_once import maps_encoded_once
 from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.run import Run
 from distillery.samples import SCHEMA, Prompt, batches, encode_png
@@ -27,6 +29,8 @@ from distillery.teacher.noise import initial_noise
 
 SHARD_SIZE_SAMPLES = 64
 _CLASSES = (UNet2DConditionModel, LowRankUNet2DConditionModel)
+# From the U-Net's inputs, the timestep and the text to its extra arguments.
+_Residuals = Callable[[Tensor, Tensor, Tensor], dict[str, Any]]
 
 
 class Maps(Protocol):
@@ -55,13 +59,19 @@ class Control:
         ]
         return torch.stack(rows).flatten(1, 2).to(model.device, model.dtype)
 
-    def residuals(self, inputs: Tensor, step: Tensor, text: Tensor, hint: Tensor) -> dict:
-        """The U-Net's extra arguments; `hint` is repeated for both halves of a guided batch."""
-        hint = hint.repeat(len(inputs) // len(hint), 1, 1, 1)
-        down, mid = self.controlnet(
-            inputs, step, encoder_hidden_states=text, controlnet_cond=hint, return_dict=False
-        )
-        return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+    @contextlib.contextmanager
+    def of(self, prompts: Sequence[Prompt], num_rows: int) -> Iterator[_Residuals]:
+        """What gives the U-Net's extra arguments; a guided batch has twice as many rows."""
+        hint = self.hint(prompts).repeat(num_rows // len(prompts), 1, 1, 1)
+
+        def residuals(inputs: Tensor, step: Tensor, text: Tensor) -> dict[str, Any]:
+            down, mid = self.controlnet(
+                inputs, step, encoder_hidden_states=text, controlnet_cond=hint, return_dict=False
+            )
+            return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+
+        with maps_encoded_once(self.controlnet):
+            yield residuals
 
 
 @dataclass(frozen=True)
@@ -108,17 +118,24 @@ class Sampler:
         if self._is_guided:
             empty = encode_prompts(self.teacher, [""])
             text = torch.cat([empty.expand_as(text), text])
-        hint = self.control.hint(prompts) if self.control else None
-        for step in scheduler.timesteps:
-            inputs = torch.cat([latents, latents]) if self._is_guided else latents
-            inputs = scheduler.scale_model_input(inputs, step)
-            control = self.control.residuals(inputs, step, text, hint) if self.control else {}
-            output = unet(inputs, step, encoder_hidden_states=text, **control).sample
-            if self._is_guided:  # Ho & Salimans 2022, eq. 6
-                without, with_text = output.chunk(2)
-                output = without + self.guidance_scale * (with_text - without)
-            latents = scheduler.step(output, step, latents).prev_sample
+        with self._controlled(prompts, len(text)) as residuals:
+            for step in scheduler.timesteps:
+                inputs = torch.cat([latents, latents]) if self._is_guided else latents
+                inputs = scheduler.scale_model_input(inputs, step)
+                control = residuals(inputs, step, text)
+                output = unet(inputs, step, encoder_hidden_states=text, **control).sample
+                if self._is_guided:  # Ho & Salimans 2022, eq. 6
+                    without, with_text = output.chunk(2)
+                    output = without + self.guidance_scale * (with_text - without)
+                latents = scheduler.step(output, step, latents).prev_sample
         return latents
+
+    def _controlled(
+        self, prompts: Sequence[Prompt], num_rows: int
+    ) -> contextlib.AbstractContextManager[_Residuals]:
+        if self.control is None:
+            return contextlib.nullcontext(lambda inputs, step, text: {})
+        return self.control.of(prompts, num_rows)
 
     @property
     def _is_guided(self) -> bool:

@@ -42,11 +42,12 @@ def controlled_output(
     unet: UNet2DConditionModel, noisy: Tensor, batch: Batch, residuals: Sequence[Tensor]
 ) -> Tensor:
     """The U-Net's native output [n, C, h, w] with these residuals, in the U-Net's own dtype."""
-    *down, mid = [residual.to(unet.dtype) for residual in residuals]
+    dtype = unet.dtype  # looked up once: diffusers searches all modules for it
+    *down, mid = [residual.to(dtype) for residual in residuals]
     return unet(
-        noisy.to(unet.dtype),
+        noisy.to(dtype),
         batch.timesteps,
-        encoder_hidden_states=batch.text.to(unet.dtype),
+        encoder_hidden_states=batch.text.to(dtype),
         down_block_additional_residuals=down,
         mid_block_additional_residual=mid,
     ).sample

@@ -108,8 +108,9 @@ def online_output(unet: nn.Module) -> TeacherOutput:
 
     @torch.no_grad()
     def ask(batch: Batch, noisy: Tensor) -> Tensor:
-        text = batch.text.to(unet.dtype)
-        return unet(noisy.to(unet.dtype), batch.timesteps, encoder_hidden_states=text).sample
+        dtype = unet.dtype
+        text = batch.text.to(dtype)
+        return unet(noisy.to(dtype), batch.timesteps, encoder_hidden_states=text).sample
 
     return ask
 

@@ -1,0 +1,40 @@
+"""Encode condition maps once per image, not once per sampling step.
+
+In: a ControlNet or a control adapter. Out: for a while, its map encoder answers the tensor it was
+given last without computing. A sampler gives the same maps at every step, and they are as large as
+the image: for a small student, encoding them costs as much as everything else.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_ENCODERS = ("controlnet_cond_embedding", "extractor")  # a ControlNet's, a control adapter's
+
+
+@contextlib.contextmanager
+def maps_encoded_once(controlnet: nn.Module) -> Iterator[None]:
+    """While open, the same tensor of maps, unchanged, gets the same features, without computing.
+
+    Tensors are told apart by identity and version, so `controlnet` must be given one object at all
+    steps, as diffusers' pipelines do. Features belong to no graph: for sampling, not for training.
+    """
+    encoder = next(getattr(controlnet, name) for name in _ENCODERS if hasattr(controlnet, name))
+    compute = encoder.forward
+    known: tuple[Tensor, int, Any] | None = None
+
+    @torch.no_grad()
+    def forward(maps: Tensor) -> Any:
+        nonlocal known
+        if known is None or known[0] is not maps or known[1] != maps._version:
+            known = (maps, maps._version, compute(maps))
+        return known[2]
+
+    encoder.forward = forward
+    try:
+        yield
+    finally:
+        del encoder.forward

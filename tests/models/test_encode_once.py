@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from distillery.models.control_adapter import ControlAdapter
+from distillery.models.encode_once import maps_encoded_once
+from distillery.models.student_controlnet import PRESETS, build_student
+from tiny_models import tiny_controlnet, tiny_unet
+
+
+def _student(unet):
+    return build_student(tiny_controlnet(unet), PRESETS["distilled"], seed=0)
+
+
+@pytest.mark.parametrize("make", [tiny_controlnet, _student, ControlAdapter.from_unet])
+def test_the_same_maps_are_encoded_once_and_give_the_same(make):
+    torch.manual_seed(0)
+    model = make(tiny_unet()).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)  # residuals start at zero
+    channels = 3 * len(getattr(model.config, "conditions", "1"))
+    sample = torch.randn(2, model.config.in_channels, 8, 8)
+    text = torch.randn(2, 7, model.config.cross_attention_dim)
+    encoder = getattr(model, "extractor", None) or model.controlnet_cond_embedding
+    computed = []
+    first = next(m for m in encoder.modules() if isinstance(m, torch.nn.Conv2d))
+    first.register_forward_hook(lambda *_: computed.append(1))
+
+    def mid(maps):
+        with torch.no_grad():
+            return model(sample, 500, text, maps, return_dict=False)[1]
+
+    maps, others = torch.rand(2, channels, 64, 64), torch.rand(2, channels, 64, 64)
+    expected, expected_others = mid(maps), mid(others)
+    assert not torch.equal(expected, expected_others)
+    computed.clear()
+    with maps_encoded_once(model):
+        assert all(torch.equal(mid(maps), expected) for _ in range(3))
+        assert len(computed) == 1
+        assert torch.equal(mid(others), expected_others)
+        others.copy_(maps)  # the same tensor with other values
+        assert torch.equal(mid(others), expected)
+        assert len(computed) == 3
+    assert torch.equal(mid(maps), expected)
+    assert len(computed) == 4
