@@ -37,6 +37,15 @@ class Project:
         """Run `python -m ...` in it and return what it printed; failure is an error."""
         return finish(self.start(*command))
 
+    def run_script(self, module: str, script: str) -> None:
+        """Run a module of the tests in it, `script` on its standard input; failure is an error."""
+        environment = _environment(self.python)
+        environment["PYTHONPATH"] += f"{os.pathsep}{ROOT / 'tests'}"
+        subprocess.run(
+            [str(self.python / "python"), "-m", module], input=script, cwd=self.root, text=True,
+            env=environment, check=True,
+        )  # fmt: skip
+
     def git(self, *arguments: str) -> None:
         """Run git in it under a name of its own."""
         who = ["-c", "user.name=tester", "-c", "user.email=tester@example.org"]

@@ -107,6 +107,32 @@ def test_bad_override_is_one_readable_line(finished: tuple[Project, Project]) ->
     assert "Traceback" not in output
 
 
+def test_a_variant_that_nobody_described_is_one_readable_line(
+    finished: tuple[Project, Project],
+) -> None:
+    process = finished[0].start("distillery.cli", "plan", "models/guidance/stronger")
+    output, _ = process.communicate()
+    assert process.returncode == 2
+    assert "No rule to produce models/guidance/stronger" in output
+    assert len(output.splitlines()) == 1
+
+
+def test_the_script_of_a_plan_runs_on_another_device(
+    finished: tuple[Project, Project], tmp_path: Path
+) -> None:
+    """The device only pretends (see pretend_device.py); what is CUDA's own stays untested here."""
+    project = Project(tmp_path / "project", finished[0].python)
+    shutil.copytree(finished[0].root, project.root)
+    wanted = ["samples/unet/elr", "samples/control/elr", "metrics/whole/student.json",
+              "metrics/profile.json"]  # fmt: skip
+    for made in ("data/teacher_cache", "models", "samples", "metrics"):
+        shutil.rmtree(project.root / made)
+    project.edit_params("num_prediction_samples: 96", "num_prediction_samples: 4")
+    script = project.run("distillery.cli", "plan", "--commands", *wanted)
+    project.run_script("pretend_device", script)
+    assert all((project.root / target).exists() for target in wanted)
+
+
 def _executed(output: str) -> list[str]:
     return re.findall(r"Running stage '([^']+)'", output)
 

@@ -1,9 +1,9 @@
 """An interpreter for stages that has imported torch and diffusers before it starts.
 
 `python -m distillery.stages.X` spends most of its time on imports when the data are tiny. The
-`python` made here hands that command to a server, which forks: the child runs the command's own
-code, from its own folder, with its own environment and output. Everything else goes to the real
-interpreter. The main job, not the tests, starts every stage from cold.
+`python` made here hands that command, or `-m pretend_device`, to a server, which forks: the child
+runs the command's own code, from its own folder, with its own environment and output. Everything
+else goes to the real interpreter. The main job, not the tests, starts every stage from cold.
 
 python tests/warm_python.py SOCKET    serve
 """
@@ -34,7 +34,7 @@ CLASSES = {
 # Its first line is the real interpreter, without what takes long to start.
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
-if sys.argv[1:2] != ["-m"] or not sys.argv[2].startswith("distillery.stages."):
+if sys.argv[1:2] != ["-m"] or not sys.argv[2].startswith(("distillery.stages.", "pretend_device")):
     os.execv("{python}", ["{python}", *sys.argv[1:]])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect("{address}")

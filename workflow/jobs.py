@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from snakemake.api import SnakemakeApi
+from snakemake.exceptions import RuleException, WorkflowError
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
 
@@ -63,7 +64,11 @@ def main() -> None:
     parser.add_argument("--config-file", action="append", default=[], type=Path)
     parser.add_argument("targets", nargs="*", default=["all"])
     arguments = parser.parse_args()
-    for job in resolve(arguments.targets, arguments.config_file):
+    try:
+        jobs = resolve(arguments.targets, arguments.config_file)
+    except (RuleException, WorkflowError) as error:  # a target that no rule makes, for one
+        sys.exit(str(error))
+    for job in jobs:
         sys.stdout.write(json.dumps(job) + "\n")
 
 

@@ -17,16 +17,21 @@ def test_scenes_lists_every_model():
     assert json.loads(params.as_json(found)) == json.loads(json.dumps(found))
 
 
-def test_a_params_file_lists_its_own_students_with_macs():
-    found = params.count("params.yaml")
-    described = load_params(Path("params.yaml"))
-    names = {student["name"] for student in found["students"]}
-    assert {f"unet/{name}" for name in described.distill_unet.variants} <= names
-    assert {f"control/{name}" for name in described.finetune_control.variants} <= names
-    assert {f"guidance/{name}" for name in described.distill_guidance.variants} <= names
+def test_a_params_file_lists_its_own_students_with_macs(tiny_teacher: Path):
+    preset = "tests/presets/tiny.yaml"
+    found = params.count(preset, tiny_teacher)
+    described = load_params(Path(preset))
     students = {s["name"]: s for s in found["students"]}
-    assert 0 < students["unet/elr"]["macs"] < students["unet/standard_no_kd"]["macs"]
-    assert students["unet/elr"]["counts"]["total"] < 2e6
+    for family, section in (
+        ("unet", described.distill_unet),
+        ("control", described.finetune_control),
+        ("controlnet", described.distill_controlnet),
+        ("guidance", described.distill_guidance),
+    ):
+        assert {f"{family}/{name}" for name in section.variants} <= students.keys()
+    assert all(student["macs"] > 0 for student in found["students"])
+    dense = next(model for model in found["models"] if model["name"] == "stable_diffusion")
+    assert students["unet/elr"]["counts"]["unet"] < dense["counts"]["unet"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every row runs on the shipped teacher; what does not fit says so and is predicted."""
+"""Rows run on a tiny teacher; what does not fit says so and is predicted."""
 
 import json
 
@@ -18,8 +18,8 @@ SIZES = {"batch_size": 1, "resolution_px": 64}
 
 
 @pytest.fixture(scope="module")
-def parts():
-    return load_architecture("scenes")
+def parts(tiny_teacher):
+    return load_architecture(str(tiny_teacher))
 
 
 @pytest.mark.parametrize("name", ["elr", "lora_distill_lean"])
@@ -76,7 +76,7 @@ def test_shared_parameters_stay_shared_when_materialised():
     assert not any(p.is_meta for p in layers.parameters())
 
 
-def test_the_command_writes_circumstances_and_ratios():
+def test_the_command_writes_circumstances_and_ratios():  # for the shipped teacher
     found = profile.profile("scenes", "lora_distill,full_distill", num_repeats=0)
     assert set(found["ratios"]) == {"lora_distill/full_distill"}
     assert {"date", "device", "versions", "settings"} <= set(found)
@@ -85,9 +85,10 @@ def test_the_command_writes_circumstances_and_ratios():
     assert profile.default_path(found).name == f"{found['date']}-profile-scenes-cpu.json"
 
 
-def test_inference_rows_are_in_the_same_file():
+def test_inference_rows_are_in_the_same_file(tiny_teacher):
     rows = "elr,inference/controlnet/teacher,inference/controlnet/loha"
-    found = profile.profile("scenes", rows, batch_sizes=(1, 2), resolution_px=32, num_repeats=1)
+    teacher = str(tiny_teacher)
+    found = profile.profile(teacher, rows, batch_sizes=(1, 2), resolution_px=32, num_repeats=1)
     assert list(found["rows"]) == rows.split(",")
     loha = found["rows"]["inference/controlnet/loha"]
     assert set(loha["batches"]) == {"1", "2"}

@@ -1,4 +1,4 @@
-"""Evaluations on the shipped teacher, counted at full size; what does not fit says so."""
+"""Evaluations on a tiny teacher, counted at full size; what does not fit says so."""
 
 import pytest
 import torch
@@ -22,8 +22,8 @@ WHOLE = rows("whole/student", "whole/teacher", "whole/teacher_two_calls")
 
 
 @pytest.fixture(scope="module")
-def parts():
-    return load_architecture("scenes")
+def parts(tiny_teacher):
+    return load_architecture(str(tiny_teacher))
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,11 @@ def variants(section):
     return list(getattr(PARAMS, section).variants)
 
 
+def either(names):
+    """The wildcard constraint of these names; for any other Snakemake finds no rule."""
+    return "|".join(names)
+
+
 def model_folder(name):
     """Where the U-Net called `teacher` or `unet/<variant>` lies."""
     return PATHS.teacher if name == "teacher" else f"{PATHS.models}/{name}"

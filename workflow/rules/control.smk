@@ -12,6 +12,8 @@ rule finetune_control:
         model=directory(f"{PATHS.models}/control/{{variant}}"),
     log:
         f"{LOGS}/finetune_control/{{variant}}.log",
+    wildcard_constraints:
+        variant=either(variants("finetune_control")),
     resources:
         heavy=1,
         gpu=ON_GPU,
@@ -41,7 +43,7 @@ use rule generate_teacher as generate_control with:
     log:
         f"{LOGS}/generate/control/{{variant}}.log",
     wildcard_constraints:
-        variant=NAME,
+        variant=either(variants("finetune_control")),
     params:
         file=params_file,
         values=values("generate"),
@@ -70,7 +72,7 @@ use rule evaluate_teacher as evaluate_control with:
     log:
         f"{LOGS}/evaluate/control/{{variant}}.log",
     wildcard_constraints:
-        variant=NAME,
+        variant=either(variants("finetune_control")),
     params:
         file=params_file,
         values=values("evaluate"),

@@ -15,6 +15,8 @@ rule distill_controlnet:
         model=directory(f"{PATHS.models}/controlnet/{{variant}}"),
     log:
         f"{LOGS}/distill_controlnet/{{variant}}.log",
+    wildcard_constraints:
+        variant=either(variants("distill_controlnet")),
     resources:
         heavy=1,
         gpu=ON_GPU,
@@ -44,7 +46,7 @@ use rule generate_teacher as generate_controlnet with:
     log:
         f"{LOGS}/generate/controlnet/{{variant}}.log",
     wildcard_constraints:
-        variant=NAME,
+        variant=either(variants("distill_controlnet")),
     params:
         file=params_file,
         values=values("generate"),
@@ -73,7 +75,7 @@ use rule evaluate_teacher as evaluate_controlnet with:
     log:
         f"{LOGS}/evaluate/controlnet/{{variant}}.log",
     wildcard_constraints:
-        variant=NAME,
+        variant=either(variants("distill_controlnet")),
     params:
         file=params_file,
         values=values("evaluate"),

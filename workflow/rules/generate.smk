@@ -1,6 +1,5 @@
 # Images and metrics of the teacher; the families' rules are made after these.
 
-NAME = r"[a-z0-9_]+"
 TO_CONTROL = f" --conditions {PATHS.conditions}"
 
 

@@ -13,6 +13,8 @@ rule distill_guidance:
         model=directory(f"{PATHS.models}/guidance/{{variant}}"),
     log:
         f"{LOGS}/distill_guidance/{{variant}}.log",
+    wildcard_constraints:
+        variant=either(variants("distill_guidance")),
     resources:
         heavy=1,
         gpu=ON_GPU,
@@ -42,7 +44,7 @@ use rule generate_teacher as generate_guidance with:
     log:
         f"{LOGS}/generate/guidance/{{variant}}.log",
     wildcard_constraints:
-        variant=NAME,
+        variant=either(variants("distill_guidance")),
     params:
         file=params_file,
         values=values("generate"),
@@ -70,7 +72,7 @@ use rule evaluate_teacher as evaluate_guidance with:
     log:
         f"{LOGS}/evaluate/guidance/{{variant}}.log",
     wildcard_constraints:
-        variant=NAME,
+        variant=either(variants("distill_guidance")),
     params:
         file=params_file,
         values=values("evaluate"),

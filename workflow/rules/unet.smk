@@ -36,6 +36,8 @@ rule distill_unet:
         model=directory(f"{PATHS.models}/unet/{{variant}}"),
     log:
         f"{LOGS}/distill_unet/{{variant}}.log",
+    wildcard_constraints:
+        variant=either(variants("distill_unet")),
     priority: 1  # other families wait for it
     resources:
         heavy=1,
@@ -64,7 +66,7 @@ use rule generate_teacher as generate_unet with:
     log:
         f"{LOGS}/generate/unet/{{variant}}.log",
     wildcard_constraints:
-        variant=NAME,
+        variant=either(variants("distill_unet")),
     params:
         file=params_file,
         values=values("generate"),
@@ -91,7 +93,7 @@ use rule evaluate_teacher as evaluate_unet with:
     log:
         f"{LOGS}/evaluate/unet/{{variant}}.log",
     wildcard_constraints:
-        variant=NAME,
+        variant=either(variants("distill_unet")),
     params:
         file=params_file,
         values=values("evaluate"),

@@ -16,7 +16,7 @@ use rule generate_teacher as generate_whole with:
     log:
         f"{LOGS}/generate/whole/{{variant}}.log",
     wildcard_constraints:
-        variant=NAME,
+        variant=either(WHOLE),
     params:
         file=params_file,
         values=values("generate"),
@@ -48,7 +48,7 @@ use rule evaluate_teacher as evaluate_whole with:
     log:
         f"{LOGS}/evaluate/whole/{{variant}}.log",
     wildcard_constraints:
-        variant=NAME,
+        variant=either(WHOLE),
     params:
         file=params_file,
         values=values("evaluate"),

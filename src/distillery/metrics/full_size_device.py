@@ -44,7 +44,8 @@ def _random_like(name: str, meta: nn.Parameter, device: torch.device) -> nn.Para
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that a new iteration may take on the device."""
+    """Memory that a new iteration may take on the device, once freed blocks are given back."""
+    release(device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available

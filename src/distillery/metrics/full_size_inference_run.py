@@ -119,7 +119,6 @@ def _add_peaks(
     """Peak memory of a row that is alone on the device."""
     for batch_size in batch_sizes:
         entry, evaluation = found["batches"][str(batch_size)], _build([name], parts)[name]
-        release(device)
         if (needed := entry["predicted_bytes"]["peak"]) > (free := free_bytes(device)):
             entry |= does_not_fit(needed, free)
             continue
