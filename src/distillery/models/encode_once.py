@@ -23,7 +23,7 @@ def maps_encoded_once(controlnet: nn.Module) -> Iterator[None]:
     steps, as diffusers' pipelines do. Features belong to no graph: for sampling, not for training.
     """
     encoder = next(getattr(controlnet, name) for name in _ENCODERS if hasattr(controlnet, name))
-    compute = encoder.forward
+    compute, own = encoder.forward, vars(encoder).get("forward")  # own: a hook's, of offloading
     known: tuple[Tensor, int, Any] | None = None
 
     @torch.no_grad()
@@ -38,3 +38,5 @@ def maps_encoded_once(controlnet: nn.Module) -> Iterator[None]:
         yield
     finally:
         del encoder.forward
+        if own is not None:
+            encoder.forward = own
