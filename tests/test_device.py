@@ -1,6 +1,7 @@
 """A process gets a device of its own, and the launcher that lies is refused."""
 
 import fcntl
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,29 @@ def test_a_locked_device_is_not_claimed_again(
     assert device._try_lock("gpu-b")
     fcntl.flock(device._held[0], fcntl.LOCK_UN)
     assert device._try_lock("gpu-a")
+
+
+@pytest.fixture
+def kernels() -> Iterator[None]:
+    """PyTorch's choice of kernels, put back afterwards."""
+    cudnn, deterministic = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
+    before = (cudnn.deterministic, cudnn.benchmark)
+    yield
+    cudnn.deterministic, cudnn.benchmark = before
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_cuda_device_computes_reproducibly(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen, environment = [], {"LOCAL_RANK": "1"}
+    monkeypatch.setattr("os.environ", environment)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert device.claim_device.__wrapped__("cuda") == torch.device("cuda", 1)
+    assert chosen == [1]
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert environment["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 def test_accelerate_launch_on_the_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

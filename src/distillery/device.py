@@ -34,9 +34,17 @@ def claim_device(device: str) -> torch.device:
         raise DistilleryError("device: cuda: no CUDA device is visible; set device: cpu")
     index = int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else _claim_free()
     torch.cuda.set_device(index)
+    _compute_reproducibly()
+    return torch.device("cuda", index)
+
+
+def _compute_reproducibly() -> None:
+    """CUDA kernels whose results do not change from run to run; PyTorch warns where it has none."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads any
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    return torch.device("cuda", index)
 
 
 def num_processes() -> int:
