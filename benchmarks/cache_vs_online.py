@@ -3,19 +3,17 @@
     PYTHONPATH=src python benchmarks/cache_vs_online.py --teacher data/scenes-sd
 
 One student (the low-rank U-Net), one batch size, one device; forward and backward pass, no
-optimiser, which is the same for all. On the CPU processor time is measured, so that other work on
-the machine counts little. Three sources of what the student learns from:
+optimiser, which is the same for all. Three sources of what the student learns from:
 cache     latents, text embeddings and teacher outputs read from the cache
 teacher   latents and text embeddings from the cache, the teacher's U-Net asked
 all       image decoded, VAE, text encoder and the teacher's U-Net asked
-Prints milliseconds per sample, the ratio to `cache`, and the cache's share spent on reading.
+Prints milliseconds per sample, the ratio to `cache` with its interval over rounds, and the cache's
+share spent on reading.
 """
 
 import argparse
 import io
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from timing import ratio_text, time_ways
 
 from distillery.data.loader import Record, load_image
 from distillery.models.factorise import build_student
@@ -68,8 +67,8 @@ def write_cache(folder: Path, records: list[Record], teacher: Teacher, plan: Cac
 
 def time_sources(
     records: list[Record], samples: CachedSamples, teacher: Teacher, args: argparse.Namespace
-) -> dict[str, float]:
-    """Median seconds per step of each source, and of reading alone."""
+) -> dict[str, np.ndarray]:
+    """Seconds per step of each source, and of reading alone, in every round."""
     device = teacher.unet.device
     ranks = plan_ranks(teacher.unet, "ratio")
     student = build_student(teacher.unet, ranks=ranks).float().requires_grad_(True).train()
@@ -105,21 +104,7 @@ def time_sources(
         "teacher": lambda: learn(read()[1], ask),
         "all": from_everything,
     }
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(args.steps + 1):
-        for name, step in steps.items():
-            started = _now(device)
-            step()
-            if number:  # the first round warms up
-                seconds[name].append(_now(device) - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
+    return time_ways(steps, args.steps, device)
 
 
 def main() -> None:
@@ -144,9 +129,10 @@ def main() -> None:
         samples = TeacherCache(Path(folder), ["cond"], num_steps).samples("train")
         seconds = time_sources(records, samples, teacher, args)
     for name in ("cache", "teacher", "all"):
-        each = seconds[name] / args.batch_size * 1e3
-        print(f"{name:8} {each:8.3f} ms/sample  {seconds[name] / seconds['cache']:5.2f}x")
-    print(f"reading  {seconds['reading'] / seconds['cache']:8.1%} of a step from the cache")
+        each, ratio = np.median(seconds[name]), ratio_text(seconds[name], seconds["cache"])
+        print(f"{name:8} {each / args.batch_size * 1e3:8.3f} ms/sample  {ratio}")
+    reading = np.median(seconds["reading"] / seconds["cache"])
+    print(f"reading  {reading:8.1%} of a step from the cache")
 
 
 if __name__ == "__main__":

@@ -6,18 +6,17 @@
 
 `--arch` takes random weights at Stable Diffusion's real shapes, with VAE and text encoder.
 One student, one batch size, one device; forward and backward pass, no optimiser, which is the same
-for all. On the CPU processor time is measured, so that other work on the machine counts little.
+for all.
 reference  as diffusers' examples/controlnet/train_controlnet.py: image decoded, VAE and text
            encoder asked; beside them the teacher: its ControlNet, and the U-Net under it
 cache      latents, text and the U-Net's output under the teacher read; its ControlNet asked
 residuals  as cache, and the ControlNet's residuals read too
-Prints milliseconds per sample and how many times faster than `reference` each is.
+Prints milliseconds per sample and how many times faster than `reference` each is, with its interval
+over rounds.
 """
 
 import argparse
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 from cache_vs_online import NUM_SLOTS, make_records
 from teachers import add_options, open_controlnet, open_teacher
+from timing import ratio_text, time_ways
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
@@ -148,29 +148,15 @@ def diffusion_of(teacher: Teacher) -> Diffusion:
     )
 
 
-def time_steps(
-    steps: dict[str, Step], mine: nn.Module, num_items: int, batch_size: int, num_rounds: int
-) -> dict[str, float]:
-    """Median seconds of each kind of step; rounds alternate, the first warms up."""
+def training(step: Step, mine: nn.Module, num_items: int, batch_size: int) -> Callable[[], None]:
+    """Forward and backward pass of one kind of step; all kinds draw the same items."""
     draws = np.random.default_rng(1)
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(num_rounds + 1):
-        items = draws.integers(0, num_items, batch_size)
-        for name, step in steps.items():
-            started = now(mine.device)
-            step(items).backward()
-            mine.zero_grad()
-            if number:
-                seconds[name].append(now(mine.device) - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
+    def run() -> None:
+        step(draws.integers(0, num_items, batch_size)).backward()
+        mine.zero_grad()
 
-def now(device: torch.device) -> float:
-    """Processor seconds on the CPU, wall seconds with everything finished on CUDA."""
-    if device.type == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
+    return run
 
 
 def main() -> None:
@@ -209,13 +195,15 @@ def main() -> None:
                 "cache": cached_step(samples, teacher, ask, mine),
                 "residuals": cached_step(samples, teacher, read, mine),
             }
-            seconds = time_steps(steps, mine, len(samples), args.batch_size, args.steps)
-            for kind, each in seconds.items():
-                faster = seconds["reference"] / each
-                print(
-                    f"{student:16} {kind:10} {each / args.batch_size * 1e3:8.3f} ms/sample  "
-                    f"{faster:5.2f}x"
-                )
+            ways = {
+                kind: training(step, mine, len(samples), args.batch_size)
+                for kind, step in steps.items()
+            }
+            seconds = time_ways(ways, args.steps, mine.device)
+            for kind, values in seconds.items():
+                each = np.median(values) / args.batch_size * 1e3
+                faster = ratio_text(seconds["reference"], values)
+                print(f"{student:16} {kind:10} {each:8.3f} ms/sample  {faster}")
 
 
 if __name__ == "__main__":

@@ -14,21 +14,19 @@ On the CPU processor time is measured, so that other work on the machine counts 
 """
 
 import argparse
-import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
+from timing import ratio_text, time_ways
 
 from distillery.models.architectures import ARCHITECTURES
 from distillery.models.lora import add_lora, fuse_lora
 from distillery.train.guidance import guided
 
 SCENES = Path("data/scenes-sd/unet")
-NUM_RESAMPLES = 2000
 TOKENS = 77
 
 
@@ -67,36 +65,6 @@ def make_ways(
     }
 
 
-def time_ways(
-    ways: dict[str, Callable[[], object]], rounds: int, device: torch.device
-) -> dict[str, np.ndarray]:
-    """Seconds [rounds] of each way, in an order drawn anew each round; the first warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    order = random.Random(0)
-    for number in range(rounds + 1):
-        for name in order.sample(list(ways), len(ways)):
-            started = _now(device)
-            ways[name]()
-            if number:
-                seconds[name].append(_now(device) - started)
-    return {name: np.array(values) for name, values in seconds.items()}
-
-
-def ratio_interval(slow: np.ndarray, fast: np.ndarray) -> tuple[float, float, float]:
-    """Median of the rounds' ratios with a 95% bootstrap interval over rounds."""
-    ratios = slow / fast
-    draws = np.random.default_rng(0).choice(ratios, (NUM_RESAMPLES, len(ratios)))
-    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
-    return float(np.median(ratios)), float(low), float(high)
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -117,11 +85,8 @@ def main() -> None:
     for batch_size in args.batch_sizes:
         seconds = time_ways(make_ways(unet, batch_size, latent), args.rounds, device)
         for name, values in seconds.items():
-            ratio, low, high = ratio_interval(values, seconds["student"])
-            print(
-                f"batch {batch_size:2}  {name:9} {np.median(values) / batch_size:9.5f} s/image"
-                f"  {ratio:5.2f}x [{low:.2f}, {high:.2f}]"
-            )
+            each, ratio = np.median(values) / batch_size, ratio_text(values, seconds["student"])
+            print(f"batch {batch_size:2}  {name:9} {each:9.5f} s/image  {ratio}")
 
 
 if __name__ == "__main__":

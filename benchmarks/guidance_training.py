@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from cache_vs_online import NUM_SLOTS, make_records
-from guidance_inference import ratio_interval, time_ways
 from teachers import add_options, open_teacher
+from timing import ratio_text, time_ways
 
 from distillery.data.loader import Record, load_image
 from distillery.models.lora import add_lora
@@ -124,9 +124,8 @@ def main() -> None:
         steps = make_steps(records, samples, teacher, args)
         seconds = time_ways(steps, args.rounds, torch.device(args.device))
     for name, values in seconds.items():
-        ratio, low, high = ratio_interval(values, seconds["cache"])
-        each = np.median(values) / args.batch_size * 1e3
-        print(f"{name:8} {each:8.3f} ms/sample  {ratio:5.2f}x [{low:.2f}, {high:.2f}]")
+        each, ratio = np.median(values) / args.batch_size, ratio_text(values, seconds["cache"])
+        print(f"{name:8} {each * 1e3:8.3f} ms/sample  {ratio}")
 
 
 if __name__ == "__main__":
