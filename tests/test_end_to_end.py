@@ -123,7 +123,7 @@ def test_the_script_of_a_plan_runs_on_another_device(
     """The device only pretends (see pretend_device.py); what is CUDA's own stays untested here."""
     project = Project(tmp_path / "project", finished[0].python)
     shutil.copytree(finished[0].root, project.root)
-    wanted = ["samples/unet/elr", "samples/control/elr", "metrics/whole/student.json",
+    wanted = ["metrics/unet/elr.json", "samples/control/elr", "samples/whole/student",
               "metrics/profile.json"]  # fmt: skip
     for made in ("data/teacher_cache", "models", "samples", "metrics"):
         shutil.rmtree(project.root / made)
