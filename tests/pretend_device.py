@@ -131,9 +131,10 @@ def run_stages(commands: list[list[str]]) -> None:
 
     os.environ["ACCELERATE_TORCH_DEVICE"] = str(DEVICE)
     device.claim_device = lambda name: DEVICE  # before the stages import it by name
-    for module, *arguments in commands:
-        stage = getattr(importlib.import_module(module), module.rpartition(".")[2])
-        stage.main(arguments)
+    for name, *arguments in commands:
+        module = importlib.import_module(name)
+        assert getattr(module, "claim_device", device.claim_device) is device.claim_device
+        getattr(module, name.rpartition(".")[2]).main(arguments)
 
 
 if __name__ == "__main__":

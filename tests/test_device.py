@@ -38,7 +38,9 @@ def kernels() -> Iterator[None]:
     """PyTorch's choice of kernels, put back afterwards."""
     cudnn, deterministic = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
     before = (cudnn.deterministic, cudnn.benchmark)
+    fill = torch.utils.deterministic.fill_uninitialized_memory
     yield
+    torch.utils.deterministic.fill_uninitialized_memory = fill
     cudnn.deterministic, cudnn.benchmark = before
     torch.use_deterministic_algorithms(deterministic)
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from distillery.errors import DistilleryError
 from distillery.models.control_adapter import ControlAdapter
 from distillery.models.encode_once import maps_encoded_once
 from distillery.models.student_controlnet import PRESETS, build_student
@@ -46,3 +47,22 @@ def test_the_same_maps_are_encoded_once_and_give_the_same(make):
     assert torch.equal(mid(maps), expected)
     assert len(computed) == 4
     assert encoder.forward is wrapped
+
+
+def test_inference_mode_encodes_once_too():
+    model = _student(tiny_unet()).eval()
+    computed = []
+    model.controlnet_cond_embedding.conv_in.register_forward_hook(lambda *_: computed.append(1))
+    with torch.inference_mode(), maps_encoded_once(model):
+        maps = torch.rand(1, 3, 64, 64)
+        for _ in range(2):
+            model(torch.zeros(1, 16, 8, 8), 500, torch.zeros(1, 7, 32), maps)
+    assert len(computed) == 1
+
+
+def test_a_model_without_an_encoder_of_maps_is_refused():
+    with (
+        pytest.raises(DistilleryError, match="UNet2DConditionModel has no encoder"),
+        maps_encoded_once(tiny_unet()),
+    ):
+        pass

@@ -2,7 +2,7 @@
 
 In: a ControlNet or a control adapter. Out: for a while, its map encoder answers the tensor it was
 given last without computing. A sampler gives the same maps at every step, and they are as large as
-the image: for a small student, encoding them costs as much as everything else.
+the image: encoding them is much of what a small student computes.
 """
 
 import contextlib
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from distillery.errors import DistilleryError
 
 _ENCODERS = ("controlnet_cond_embedding", "extractor")  # a ControlNet's, a control adapter's
 
@@ -21,16 +23,24 @@ def maps_encoded_once(controlnet: nn.Module) -> Iterator[None]:
 
     Tensors are told apart by identity and version, so `controlnet` must be given one object at all
     steps, as diffusers' pipelines do. Features belong to no graph: for sampling, not for training.
+    Raises DistilleryError for a model without an encoder of maps; give a MultiControlNetModel's own
+    ControlNets one by one.
     """
-    encoder = next(getattr(controlnet, name) for name in _ENCODERS if hasattr(controlnet, name))
+    encoder = next((getattr(controlnet, n) for n in _ENCODERS if hasattr(controlnet, n)), None)
+    if encoder is None:
+        raise DistilleryError(
+            f"{type(controlnet).__name__} has no encoder of condition maps; give a ControlNet or a "
+            "control adapter"
+        )
     compute, own = encoder.forward, vars(encoder).get("forward")  # own: a hook's, of offloading
-    known: tuple[Tensor, int, Any] | None = None
+    known: tuple[Tensor, int | None, Any] | None = None
 
     @torch.no_grad()
     def forward(maps: Tensor) -> Any:
         nonlocal known
-        if known is None or known[0] is not maps or known[1] != maps._version:
-            known = (maps, maps._version, compute(maps))
+        version = None if maps.is_inference() else maps._version  # inference tensors have none
+        if known is None or known[0] is not maps or known[1] != version:
+            known = (maps, version, compute(maps))
         return known[2]
 
     encoder.forward = forward
