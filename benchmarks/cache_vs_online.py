@@ -23,13 +23,15 @@ import torch
 from PIL import Image
 from timing import ratio_text, time_ways
 
+from distillery.core.run import Run
 from distillery.data.loader import Record, load_image
-from distillery.models.factorise import build_student
-from distillery.models.ranks import plan_ranks
-from distillery.run import Run
-from distillery.teacher.cache import CachedSamples, TeacherCache
-from distillery.teacher.cache_size import CachePlan
-from distillery.teacher.cache_write import write_base, write_view
+from distillery.diffusion.batch import Batch
+from distillery.diffusion.objectives import Diffusion, DistillOutput, cached_output, online_output
+from distillery.models.lowrank.factorise import build_student
+from distillery.models.lowrank.ranks import plan_ranks
+from distillery.teacher.cache.read import CachedSamples, TeacherCache
+from distillery.teacher.cache.size import CachePlan
+from distillery.teacher.cache.write import write_base, write_view
 from distillery.teacher.load import (
     Teacher,
     alphas_cumprod,
@@ -37,8 +39,6 @@ from distillery.teacher.load import (
     encode_prompts,
     load_teacher,
 )
-from distillery.train.batch import Batch
-from distillery.train.objectives import Diffusion, DistillOutput, cached_output, online_output
 
 NUM_SLOTS = 4
 

@@ -28,24 +28,24 @@ from timing import ratio_text, time_ways
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from distillery.data.condition_maps import canny_map
-from distillery.data.condition_reader import ConditionMaps
-from distillery.data.conditions import CONDITION_SCHEMA, encode_png
+from distillery.core.progress import bar
+from distillery.core.run import Run
+from distillery.core.shards import write_table_shard
+from distillery.data.conditions.annotate import CONDITION_SCHEMA, encode_png
+from distillery.data.conditions.maps import canny_map
+from distillery.data.conditions.reader import ConditionMaps
 from distillery.data.loader import Record, load_image
-from distillery.models.student_controlnet import PRESETS, build_student
-from distillery.progress import bar
-from distillery.run import Run
-from distillery.shards import write_table_shard
-from distillery.teacher.cache import TeacherCache
-from distillery.teacher.cache_size import CachePlan
-from distillery.teacher.cache_write import write_base, write_view
+from distillery.diffusion.control import ControlTeacher, num_residuals, online_residuals
+from distillery.diffusion.controlnet import DistillControlNet, Factors
+from distillery.diffusion.layerwise import Layerwise
+from distillery.diffusion.objectives import Diffusion
+from distillery.families.controlnet.residuals import cached_residuals, write_residuals
+from distillery.models.controlnet.student import PRESETS, build_student
+from distillery.teacher.cache.conditioned import ConditionedSamples
+from distillery.teacher.cache.read import TeacherCache
+from distillery.teacher.cache.size import CachePlan
+from distillery.teacher.cache.write import write_base, write_view
 from distillery.teacher.load import Teacher, alphas_cumprod
-from distillery.train.conditioned import ConditionedSamples
-from distillery.train.controlnet_losses import Layerwise
-from distillery.train.controlnet_objective import DistillControlNet, Factors
-from distillery.train.controlnet_residuals import cached_residuals, write_residuals
-from distillery.train.controlnet_teacher import ControlTeacher, num_residuals, online_residuals
-from distillery.train.objectives import Diffusion
 
 KIND = "canny"
 VIEW = f"control_{KIND}"

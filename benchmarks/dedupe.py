@@ -19,11 +19,11 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from distillery.data.dedupe import Row, near_duplicates
-from distillery.data.dedupe_candidates import hamming_pairs
-from distillery.data.dedupe_compare import thumbnail
-from distillery.data.phash import phash, to_integers
-from distillery.data.scenes import draw_scene
+from distillery.data.dedupe.candidates import hamming_pairs
+from distillery.data.dedupe.compare import thumbnail
+from distillery.data.dedupe.find import Row, near_duplicates
+from distillery.data.dedupe.phash import phash, to_integers
+from distillery.data.scenes.draw import draw_scene
 
 MAX_HAMMING = 10
 MIN_SSIM = 0.9

@@ -22,9 +22,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from timing import ratio_text, time_ways
 
+from distillery.diffusion.guidance import guided
 from distillery.models.architectures import ARCHITECTURES
-from distillery.models.lora import add_lora, fuse_lora
-from distillery.train.guidance import guided
+from distillery.models.lora.layers import add_lora, fuse_lora
 
 SCENES = Path("data/scenes-sd/unet")
 TOKENS = 77

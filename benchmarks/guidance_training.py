@@ -26,22 +26,28 @@ from cache_vs_online import NUM_SLOTS, make_records
 from teachers import add_options, open_teacher
 from timing import ratio_text, time_ways
 
+from distillery.core.run import Run
 from distillery.data.loader import Record, load_image
-from distillery.models.lora import add_lora
-from distillery.run import Run
-from distillery.teacher.cache import CachedSamples, TeacherCache
-from distillery.teacher.cache_size import CachePlan
-from distillery.teacher.cache_views import open_view
-from distillery.teacher.cache_write import write_base, write_view
+from distillery.diffusion.batch import Batch
+from distillery.diffusion.guidance import (
+    DistillGuided,
+    OnlinePair,
+    Scales,
+    TeacherPair,
+    cached_pair,
+)
+from distillery.diffusion.objectives import Diffusion
+from distillery.models.lora.layers import add_lora
+from distillery.teacher.cache.read import CachedSamples, TeacherCache
+from distillery.teacher.cache.size import CachePlan
+from distillery.teacher.cache.views import open_view
+from distillery.teacher.cache.write import write_base, write_view
 from distillery.teacher.load import (
     Teacher,
     alphas_cumprod,
     encode_images,
     encode_prompts,
 )
-from distillery.train.batch import Batch
-from distillery.train.guidance import DistillGuided, OnlinePair, Scales, TeacherPair, cached_pair
-from distillery.train.objectives import Diffusion
 
 
 def write_cache(folder: Path, records: list[Record], teacher: Teacher, plan: CachePlan) -> None:

@@ -17,9 +17,9 @@ import torch
 from diffusers import ControlNetModel
 from torch import Tensor, nn
 
-from distillery.models.counts import count_macs, count_parameters
-from distillery.models.student_controlnet import PRESETS, StudentControlNet
-from distillery.models.student_presets import meta_controlnet
+from distillery.cost.counts import count_macs, count_parameters
+from distillery.models.controlnet.presets import meta_controlnet
+from distillery.models.controlnet.student import PRESETS, StudentControlNet
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 Timed = tuple[float, float]

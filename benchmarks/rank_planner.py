@@ -18,18 +18,18 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from distillery.data.scenes import draw_scene
-from distillery.models import rank_planner as planner
-from distillery.models.factorise import factorise_unet
+from distillery.data.scenes.draw import draw_scene
+from distillery.diffusion.prediction import add_noise, alpha_sigma
 from distillery.models.layers import layer_shapes
-from distillery.models.moments import collect_second_moments
+from distillery.models.lowrank import planner
+from distillery.models.lowrank.factorise import factorise_unet
+from distillery.models.lowrank.moments import collect_second_moments
 from distillery.teacher.load import (
     alphas_cumprod,
     encode_images,
     encode_prompts,
     load_teacher,
 )
-from distillery.train.prediction import add_noise, alpha_sigma
 
 BATCH_SIZE = 64
 Inputs = list[dict[str, Tensor]]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from distillery.models.decompose import decompose
+from distillery.models.lowrank.decompose import decompose
 
 SHAPES = [(320, 2880), (640, 640), (1280, 1280), (1280, 5120), (10240, 1280), (1280, 11520)]
 

@@ -13,7 +13,7 @@ from diffusers import ControlNetModel, DDPMScheduler, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTokenizer
 
-from distillery.metrics.full_size_device import materialise
+from distillery.cost.full_size.device import materialise
 from distillery.models.architectures import ARCHITECTURES, build_meta
 from distillery.teacher.load import Teacher, load_controlnet, load_teacher
 

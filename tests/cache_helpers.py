@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from distillery.artifacts import hash_json
-from distillery.data.conditions import CONDITION_SCHEMA
-from distillery.data.curate import CURATED_SCHEMA
-from distillery.data.dedupe_selection import SELECTION, SELECTION_SCHEMA
+from distillery.core.artifacts import hash_json
+from distillery.core.run import Run
+from distillery.core.shards import shard_name, write_table_shard
+from distillery.data.conditions.annotate import CONDITION_SCHEMA
+from distillery.data.curation.curate import CURATED_SCHEMA
+from distillery.data.dedupe.selection import SELECTION, SELECTION_SCHEMA
 from distillery.data.loader import iter_records
-from distillery.run import Run
-from distillery.samples import encode_png
-from distillery.shards import shard_name, write_table_shard
-from distillery.teacher.cache_files import BASE, CACHED_SPLITS
-from distillery.teacher.cache_size import CachePlan
-from distillery.teacher.cache_views import open_view
-from distillery.teacher.cache_write import MakeLatents, write_base, write_view
+from distillery.sampling.samples import encode_png
+from distillery.teacher.cache.files import BASE, CACHED_SPLITS
+from distillery.teacher.cache.size import CachePlan
+from distillery.teacher.cache.views import open_view
+from distillery.teacher.cache.write import MakeLatents, write_base, write_view
 from distillery.teacher.load import Teacher, load_teacher
 
 SPLITS = ["train", "train", "val", "test", "train"]

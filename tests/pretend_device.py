@@ -127,7 +127,7 @@ _library.impl("_copy_from", _copy_from, "PrivateUse1")
 
 def run_stages(commands: list[list[str]]) -> None:
     """Run `[module, arguments...]` one after the other, all on the device."""
-    from distillery import device
+    from distillery.core import device
 
     os.environ["ACCELERATE_TORCH_DEVICE"] = str(DEVICE)
     device.claim_device = lambda name: DEVICE  # before the stages import it by name

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from distillery import artifacts
-from distillery.errors import DamagedError, DistilleryError
+from distillery.core import artifacts
+from distillery.core.errors import DamagedError, DistilleryError
 
 
 def _artifact(folder: Path, label: str, text: str, ancestors: dict | None = None) -> Path:
@@ -80,7 +80,7 @@ def test_kill_leaves_nothing_at_the_final_name(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import sys, time
         from pathlib import Path
-        from distillery.artifacts import publish
+        from distillery.core.artifacts import publish
         with publish(Path(sys.argv[1])) as partial:
             partial.mkdir()
             (partial / "data.txt").write_text("half")
@@ -91,7 +91,7 @@ def test_kill_leaves_nothing_at_the_final_name(tmp_path: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", script, str(final)],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(artifacts.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(artifacts.__file__).parents[2])},
     )
     assert child.stdout.readline() == b"written\n"
     child.send_signal(signal.SIGKILL)
@@ -113,8 +113,8 @@ def test_really_full_disk(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import resource, signal, sys
         from pathlib import Path
-        from distillery.artifacts import publish
-        from distillery.errors import DistilleryError
+        from distillery.core.artifacts import publish
+        from distillery.core.errors import DistilleryError
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         try:
@@ -126,7 +126,7 @@ def test_really_full_disk(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "out")],
         capture_output=True, text=True, check=True,
-        env={**os.environ, "PYTHONPATH": str(Path(artifacts.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(artifacts.__file__).parents[2])},
     )  # fmt: skip
     assert "File too large; free space and run again" in done.stdout
     assert list(tmp_path.iterdir()) == []

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distillery import artifacts, cli
+from distillery import cli
 from distillery.commands import handover, plan
-from distillery.errors import DistilleryError
+from distillery.core import artifacts
+from distillery.core.errors import DistilleryError
 
 ROOT = Path(__file__).resolve().parent.parent
 JOBS = [

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from distillery import device
-from distillery.errors import DistilleryError
+from distillery.core import device
+from distillery.core.errors import DistilleryError
 
 
 def test_the_cpu_needs_no_claim() -> None:

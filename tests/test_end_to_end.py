@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distillery.artifacts import MANIFEST, hash_files, verify
+from distillery.core.artifacts import MANIFEST, hash_files, verify
 from project import DVC_TARGETS, Project
 
 pytestmark = pytest.mark.timeout(900)

@@ -9,10 +9,10 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from distillery.errors import DistilleryError
-from distillery.export import assert_same_output, export_dense, save_model
-from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.models.ranks import plan_ranks
+from distillery.core.errors import DistilleryError
+from distillery.models.export import assert_same_output, export_dense, save_model
+from distillery.models.lowrank.ranks import plan_ranks
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from tiny_models import tiny_pipeline, tiny_unet, unet_inputs
 
 # Runs in an interpreter that never imports this package, and keeps what the pipeline draws.

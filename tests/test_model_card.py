@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distillery.model_card import CachedData, base_model, front_matter, readme, snippet
+from distillery.families.card import CachedData, base_model, front_matter, readme, snippet
 
 DATA = CachedData(
     num_train=1234, num_val=56, num_slots=4, resolution_px=64, content="0123456789abcdef" * 4

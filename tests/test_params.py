@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from distillery.errors import DistilleryError
-from distillery.overrides import effective_params, merge
+from distillery.core.errors import DistilleryError
 from distillery.params import Params, load_params, select
+from distillery.params.overrides import effective_params, merge
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = ROOT / "params.yaml"

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from distillery.models.modulation import MODULATIONS
-from distillery.models.student_controlnet import StudentControlNet
-from distillery.models.student_presets import PRESETS, SETTINGS
+from distillery.families.controlnet.start import student_settings
+from distillery.models.controlnet.modulation import MODULATIONS
+from distillery.models.controlnet.presets import PRESETS, SETTINGS
+from distillery.models.controlnet.student import StudentControlNet
 from distillery.params import Params
-from distillery.params_controlnet import ControlnetVariant, DistillControlnet, StudentNet
-from distillery.train.controlnet_start import student_settings
+from distillery.params.controlnet import ControlnetVariant, DistillControlnet, StudentNet
 
 OWN = {
     "channels": [32, 64], "layers_per_block": 1, "attention": "mid", "head_width": None,

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from distillery.codeclosure import import_closure, stage_reads
+from distillery.core.codeclosure import import_closure, stage_reads
 
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = yaml.safe_load((ROOT / "params.yaml").read_text())["paths"]

@@ -12,14 +12,15 @@ from diffusers import (
 from PIL import Image
 
 from cache_helpers import write_maps
-from distillery.data.condition_reader import ConditionMaps
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
+from distillery.core.run import Run
+from distillery.data.conditions.reader import ConditionMaps
 from distillery.metrics.features import load_extractor
 from distillery.metrics.measure import Measure
-from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.models.ranks import plan_ranks
-from distillery.run import Run
-from distillery.samples import (
+from distillery.models.lowrank.ranks import plan_ranks
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.sampling.sampler import Control, Sampler, load_unet, seed_folder, write_samples
+from distillery.sampling.samples import (
     Prompt,
     decode_images,
     decode_png,
@@ -29,7 +30,6 @@ from distillery.samples import (
     sample_folders,
     with_conditions,
 )
-from distillery.sampling import Control, Sampler, load_unet, seed_folder, write_samples
 from distillery.teacher.load import encode_prompts, load_teacher
 from tiny_models import tiny_controlnet
 

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from distillery import shards
-from distillery.errors import DamagedError
+from distillery.core import shards
+from distillery.core.errors import DamagedError
 
 SCHEMA = pa.schema(
     [("key", pa.string()), ("image", shards.image_type()), ("width", pa.int64()),

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from distillery.artifacts import read_manifest, verify
-from distillery.errors import DistilleryError
-from distillery.log import log_path
+from distillery.core.artifacts import read_manifest, verify
+from distillery.core.errors import DistilleryError
+from distillery.core.log import log_path
+from distillery.core.run import Run, read_run
 from distillery.params import Params, load_params
-from distillery.run import Run, read_run
 from distillery.stage import In, Out, stage
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,17 +7,9 @@ import torch
 from diffusers import ControlNetModel
 
 from cache_helpers import write_maps
-from distillery.artifacts import write_json
-from distillery.errors import DistilleryError
-from distillery.models.control_adapter import ControlAdapter
-from distillery.models.lora import add_lora, lora_layers
-from distillery.models.lora_files import save_lora
-from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.models.ranks import plan_ranks
-from distillery.models.student_controlnet import StudentControlNet, build_student
-from distillery.models.student_presets import PRESETS
-from distillery.sampling import Sampler
-from distillery.students import (
+from distillery.core.artifacts import write_json
+from distillery.core.errors import DistilleryError
+from distillery.families.load import (
     GUIDANCE,
     TRAINING,
     Folders,
@@ -26,6 +18,14 @@ from distillery.students import (
     load_student_controlnet,
     open_maps,
 )
+from distillery.models.adapter.adapter import ControlAdapter
+from distillery.models.controlnet.presets import PRESETS
+from distillery.models.controlnet.student import StudentControlNet, build_student
+from distillery.models.lora.files import save_lora
+from distillery.models.lora.layers import add_lora, lora_layers
+from distillery.models.lowrank.ranks import plan_ranks
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.sampling.sampler import Sampler
 from distillery.teacher.load import load_teacher, load_unet
 
 

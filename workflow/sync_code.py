@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from distillery.codeclosure import import_closure, stage_reads  # noqa: E402
+from distillery.core.codeclosure import import_closure, stage_reads  # noqa: E402
 
 _MODULE = re.compile(r"-m distillery\.stages\.(\w+)")
 

@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
-from distillery import artifacts
-from distillery.cli_measure import AsJson, compare, evaluate, params, profile, ranks
-from distillery.errors import DistilleryError
+from distillery.commands.measuring import AsJson, compare, evaluate, params, profile, ranks
+from distillery.core import artifacts
+from distillery.core.errors import DistilleryError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 _UsageError = typer.BadParameter.__bases__[0]  # click's; newer versions of typer hide click

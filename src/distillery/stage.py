@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from distillery import artifacts
-from distillery.codeclosure import code_version
-from distillery.errors import DistilleryError
-from distillery.log import log_path, log_to
+from distillery.core import artifacts
+from distillery.core.codeclosure import code_version
+from distillery.core.errors import DistilleryError
+from distillery.core.log import log_path, log_to
+from distillery.core.run import Run, library_versions, record_run
 from distillery.params import Params, load_params, select
-from distillery.run import Run, library_versions, record_run
 
 In = Annotated[Path, "input"]
 Out = Annotated[Path, "output"]

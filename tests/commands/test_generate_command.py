@@ -10,10 +10,10 @@ import yaml
 from PIL import Image
 
 from distillery import cli
-from distillery.artifacts import write_json
 from distillery.commands import generate as command
-from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.models.ranks import plan_ranks
+from distillery.core.artifacts import write_json
+from distillery.models.lowrank.ranks import plan_ranks
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.teacher.load import load_unet
 from project import ROOT
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from distillery.commands import params
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 from distillery.params import load_params
 
 

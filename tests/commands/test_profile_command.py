@@ -7,11 +7,11 @@ import torch
 
 from distillery.commands import profile
 from distillery.commands.profile_text import as_text
-from distillery.errors import DistilleryError
-from distillery.metrics import full_size_run
-from distillery.metrics.full_size import ROWS
-from distillery.metrics.full_size_device import materialise
-from distillery.models.accounting import load_architecture
+from distillery.core.errors import DistilleryError
+from distillery.cost.accounting import load_architecture
+from distillery.cost.full_size import training_run as full_size_run
+from distillery.cost.full_size.device import materialise
+from distillery.cost.full_size.training import ROWS
 
 CPU = torch.device("cpu")
 SIZES = {"batch_size": 1, "resolution_px": 64}

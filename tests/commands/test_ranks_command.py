@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from distillery.commands import ranks
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 
 SCENES = Path("data/scenes-sd")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from data_helpers import ROOT
 
-from distillery.data.scenes import draw_scene
+from distillery.data.scenes.draw import draw_scene
 
 
 @pytest.fixture(scope="session")

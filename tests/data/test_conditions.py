@@ -6,14 +6,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from distillery.data.condition_maps import segmentation_map
-from distillery.data.conditions import annotate_shard, build_annotators, encode_png
-from distillery.data.conditions_learned import Hed, load_segmenter, load_sketcher, voc_colours
-from distillery.data.conditions_segmentation import quantise_colours
-from distillery.data.curate import CURATED_SCHEMA
+from distillery.core.errors import DistilleryError
+from distillery.core.shards import read_table_shard, write_table_shard
+from distillery.data.conditions.annotate import annotate_shard, build_annotators, encode_png
+from distillery.data.conditions.learned import Hed, load_segmenter, load_sketcher, voc_colours
+from distillery.data.conditions.maps import segmentation_map
+from distillery.data.conditions.segmenter import quantise_colours
+from distillery.data.curation.curate import CURATED_SCHEMA
 from distillery.data.images import decode_rgb
-from distillery.errors import DistilleryError
-from distillery.shards import read_table_shard, write_table_shard
 
 KINDS = ("canny", "sketch", "segmentation")
 SETTINGS = {"canny_low": 100, "canny_high": 200, "sketch": "builtin", "segmentation": "builtin"}

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from data_helpers import jpeg
 
-from distillery.data.dedupe import Row, draw_split, find_duplicates, near_duplicates
-from distillery.data.dedupe_candidates import hamming_pairs
-from distillery.data.dedupe_compare import Thumbnails, same_picture, thumbnail
+from distillery.data.dedupe.candidates import hamming_pairs
+from distillery.data.dedupe.compare import Thumbnails, same_picture, thumbnail
+from distillery.data.dedupe.find import Row, draw_split, find_duplicates, near_duplicates
+from distillery.data.dedupe.phash import phash, to_integers
 from distillery.data.images import decode_rgb
-from distillery.data.phash import phash, to_integers
-from distillery.data.readers import read_source
-from distillery.data.scenes import draw_scene
+from distillery.data.ingest.readers import read_source
+from distillery.data.scenes.draw import draw_scene
 
 NUM_EDITED = 200
 

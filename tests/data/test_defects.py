@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from distillery.data.defect_kinds import DEFECTS
-from distillery.data.defects import write_scene_shards
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
+from distillery.data.scenes.defect_kinds import DEFECTS
+from distillery.data.scenes.defects import write_scene_shards
 
 SETTINGS = {"num_scenes": 90, "seed": 5, "size_px": 64, "shard_size": 50}
 

@@ -4,7 +4,7 @@ import time
 import pytest
 from web_helpers import IMAGE, answer, redirect, serve
 
-from distillery.data.download import Downloader
+from distillery.data.ingest.download import Downloader
 
 
 @pytest.fixture

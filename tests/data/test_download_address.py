@@ -3,9 +3,9 @@ import time
 
 import pytest
 
-from distillery.data import download_address
-from distillery.data.download_address import is_public, resolve
-from distillery.data.download_url import DownloadError
+from distillery.data.ingest.download import address as download_address
+from distillery.data.ingest.download.address import is_public, resolve
+from distillery.data.ingest.download.url import DownloadError
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import time
 import pytest
 from web_helpers import IMAGE, answer, serve
 
-from distillery.data.download_http import Clock
-from distillery.data.download_url import DownloadError
+from distillery.data.ingest.download.http import Clock
+from distillery.data.ingest.download.url import DownloadError
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ import time
 
 import pytest
 
-from distillery.data import download_rows
-from distillery.data.download_rows import DownloadPool
-from distillery.data.readers_urls import UrlRow
+from distillery.data.ingest.download import rows as download_rows
+from distillery.data.ingest.download.rows import DownloadPool
+from distillery.data.ingest.readers.urls import UrlRow
 
 
 class Fake:

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from data_helpers import ROOT
 
-from distillery.data.download_url import DownloadError, Target, parse_url
+from distillery.data.ingest.download.url import DownloadError, Target, parse_url
 
 LAION = Path(
     os.environ.get("DISTILLERY_LAION", ROOT.parent / "shared" / "data" / "laion-urls.parquet")

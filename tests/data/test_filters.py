@@ -2,8 +2,13 @@ import dataclasses
 
 import pytest
 
-from distillery.data.filters import Candidate, build_filters, first_rejection, read_blocklists
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
+from distillery.data.curation.filters import (
+    Candidate,
+    build_filters,
+    first_rejection,
+    read_blocklists,
+)
 
 SETTINGS = {
     "min_side_px": 48,

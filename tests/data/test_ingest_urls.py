@@ -9,13 +9,13 @@ import pytest
 from data_helpers import change, make_params
 from web_helpers import answer, serve
 
-from distillery import artifacts
-from distillery.data.conditions import encode_png
-from distillery.data.download import Downloader
-from distillery.data.raw import _write_shard
-from distillery.data.readers import read_source
-from distillery.errors import DistilleryError
-from distillery.shards import read_table
+from distillery.core import artifacts
+from distillery.core.errors import DistilleryError
+from distillery.core.shards import read_table
+from distillery.data.conditions.annotate import encode_png
+from distillery.data.ingest.download import Downloader
+from distillery.data.ingest.raw import _write_shard
+from distillery.data.ingest.readers import read_source
 from distillery.stages.curate import curate
 from distillery.stages.ingest import ingest
 
@@ -66,7 +66,7 @@ def interrupt_after(monkeypatch, num_shards):
         _write_shard(tar, *rest)
         written.append(tar.name)
 
-    monkeypatch.setattr("distillery.data.raw._write_shard", interrupted)
+    monkeypatch.setattr("distillery.data.ingest.raw._write_shard", interrupted)
     return written
 
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from data_helpers import make_params, run_to_selection
 
+from distillery.core.shards import list_shards, read_table
 from distillery.data.images import decode_rgb
-from distillery.shards import list_shards, read_table
 
 # 15 s of one core, most of them in the fixture.
 pytestmark = pytest.mark.timeout(900)
@@ -116,7 +116,7 @@ def test_what_goes_as_near_duplicate_is_one_by_its_pixels(raw_rows, curated, dup
 
 
 def test_the_shipped_teachers_seeds_are_refused(tmp_path):
-    from distillery.errors import DistilleryError
+    from distillery.core.errors import DistilleryError
     from distillery.stages.ingest import ingest
 
     params = make_params(tmp_path / "work", {"ingest.scenes.seed": 1_000_000_000})

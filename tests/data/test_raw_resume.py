@@ -5,10 +5,11 @@ import os
 import pytest
 from data_helpers import make_params, write_folder
 
-from distillery import artifacts
-from distillery.data import defects, raw
-from distillery.data.raw_resume import ShardResume
-from distillery.run import Run
+from distillery.core import artifacts
+from distillery.core.run import Run
+from distillery.data.ingest import raw
+from distillery.data.ingest.resume import ShardResume
+from distillery.data.scenes.draw import defects
 from distillery.stages.ingest import ingest
 
 NUM_SAMPLES, SHARD_SIZE = 20, 6

@@ -6,15 +6,15 @@ import pyarrow.parquet as pq
 import pytest
 from data_helpers import write_folder
 
-from distillery.data.raw import write_raw_shards
-from distillery.data.raw_sample import (
+from distillery.core.errors import DistilleryError
+from distillery.data.ingest.raw import write_raw_shards
+from distillery.data.ingest.readers import read_source
+from distillery.data.ingest.sample import (
     RawSample,
     find_caption,
     find_metadata,
     normalise_caption,
 )
-from distillery.data.readers import read_source
-from distillery.errors import DistilleryError
 
 
 def make_shard(folder, num_samples=5):

@@ -2,8 +2,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distillery.data.readers_urls import UrlRow, count_rows, list_tables, read_urls
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
+from distillery.data.ingest.readers.urls import UrlRow, count_rows, list_tables, read_urls
 
 
 def read(path):

@@ -7,13 +7,15 @@ import cv2
 import numpy as np
 import pytest
 
-from distillery.data.condition_maps import (
+from distillery.core.errors import DistilleryError
+from distillery.data.conditions.maps import (
     canny_map,
     segmentation_ids,
     segmentation_map,
     sketch_map,
 )
-from distillery.data.scene_palette import (
+from distillery.data.scenes.draw import TEACHER_SEEDS, check_scene_seed, draw_scene
+from distillery.data.scenes.palette import (
     BACKGROUND_COLOURS,
     CLASS_COLOURS,
     CLASS_IDS,
@@ -21,8 +23,6 @@ from distillery.data.scene_palette import (
     OBJECT_COLOURS,
     SHAPES,
 )
-from distillery.data.scenes import TEACHER_SEEDS, check_scene_seed, draw_scene
-from distillery.errors import DistilleryError
 from distillery.metrics.reader import parse_caption
 
 

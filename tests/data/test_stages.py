@@ -16,14 +16,14 @@ from data_helpers import (
     write_folder,
 )
 
-from distillery import artifacts
-from distillery.data.conditions import encode_png
-from distillery.data.curate import judge
+from distillery.core import artifacts
+from distillery.core.errors import DistilleryError
+from distillery.core.shards import read_table
+from distillery.data.conditions.annotate import encode_png
+from distillery.data.curation.curate import judge
 from distillery.data.images import Inspector, decode_rgb
+from distillery.data.ingest.sample import RawSample
 from distillery.data.loader import iter_records, load_image
-from distillery.data.raw_sample import RawSample
-from distillery.errors import DistilleryError
-from distillery.shards import read_table
 from distillery.stages.curate import curate
 from distillery.stages.deduplicate import deduplicate
 from distillery.stages.ingest import ingest

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from distillery.data.download import Downloader
+from distillery.data.ingest.download import Downloader
 
 IMAGE = b"\xff\xd8 not quite a JPEG"
 HOST = "img.test"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 from distillery.metrics.distribution import (
     fid,
     fid_with_interval,

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distillery.data.condition_maps import canny_map
-from distillery.data.conditions import CONDITION_SCHEMA
-from distillery.data.curate import CURATED_SCHEMA
-from distillery.data.dedupe_selection import SELECTION_SCHEMA
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
+from distillery.core.shards import write_table_shard
+from distillery.data.conditions.annotate import CONDITION_SCHEMA
+from distillery.data.conditions.maps import canny_map
+from distillery.data.curation.curate import CURATED_SCHEMA
+from distillery.data.dedupe.selection import SELECTION_SCHEMA
 from distillery.metrics.evaluation import (
     Records,
     ceiling,
@@ -25,8 +26,7 @@ from distillery.metrics.intervals import metrics_file
 from distillery.metrics.lpips import load_lpips
 from distillery.metrics.measure import Measure
 from distillery.metrics.references import comparisons
-from distillery.samples import SCHEMA, decode_png, encode_png, hash_order, read_samples
-from distillery.shards import write_table_shard
+from distillery.sampling.samples import SCHEMA, decode_png, encode_png, hash_order, read_samples
 
 CAPTIONS = [f"a red circle on a {ground} background" for ground in ("white", "black")] * 12
 KEYS = [f"{i:09d}" for i in range(24)]

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 from distillery.metrics.features import Extractor, Preprocess, load_extractor
 from distillery.metrics.text import clip_score
 

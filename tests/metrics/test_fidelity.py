@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 from distillery.metrics.fidelity import psnr, ssim
 
 

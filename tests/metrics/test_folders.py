@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from distillery.commands.evaluate import as_text, evaluate
-from distillery.data.condition_maps import canny_map, segmentation_map, sketch_map
+from distillery.core.errors import DistilleryError
+from distillery.data.conditions.maps import canny_map, segmentation_map, sketch_map
 from distillery.data.image_folders import read_prompts
-from distillery.data.scenes import draw_scene
-from distillery.errors import DistilleryError
+from distillery.data.scenes.draw import draw_scene
 from distillery.metrics.control import EDGE_METRICS, NAMES
 from distillery.metrics.folders import evaluate_folders
 

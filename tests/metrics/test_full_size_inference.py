@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from distillery.metrics import full_size_inference_run
-from distillery.metrics.full_size_inference_run import profile_group
-from distillery.metrics.full_size_ratios import add_images, ratios
-from distillery.models.accounting import load_architecture
+from distillery.cost.accounting import load_architecture
+from distillery.cost.full_size import inference_run as full_size_inference_run
+from distillery.cost.full_size.inference_run import profile_group
+from distillery.cost.full_size.ratios import add_images, ratios
 
 CPU = torch.device("cpu")
 SIZES = {"batch_sizes": (1, 2), "resolution_px": 64}

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 from distillery.metrics.intervals import (
     Estimate,
     block_jackknife,

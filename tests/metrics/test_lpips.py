@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 from distillery.metrics.features import load_extractor
 from distillery.metrics.lpips import check_range, load_lpips
 

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
-from distillery.metrics.memory_model import Allocations, predict_evaluation, predict_step
-from distillery.metrics.workload import Workload, controlnet_alone, unet_alone
-from distillery.models.student_controlnet import PRESETS, build_student
+from distillery.cost.memory_model import Allocations, predict_evaluation, predict_step
+from distillery.cost.workload import Workload, controlnet_alone, unet_alone
+from distillery.models.controlnet.student import PRESETS, build_student
 from tiny_models import tiny_unet
 
 

@@ -8,19 +8,19 @@ import pytest
 import torch
 from diffusers import ControlNetModel
 
-from distillery.artifacts import write_json
-from distillery.errors import DistilleryError
-from distillery.metrics import pairings
+from distillery.core.artifacts import write_json
+from distillery.core.errors import DistilleryError
+from distillery.core.run import Run
+from distillery.families import pairings
+from distillery.families.distances import distances_of, prediction_distances
+from distillery.families.load import Folders, load_student
+from distillery.families.pairings import Pairing, pairing
 from distillery.metrics.evaluation import Records
-from distillery.metrics.pairings import Pairing, pairing
 from distillery.metrics.prediction import controlled, guided, make_probe, plain, relative_distances
-from distillery.metrics.students import distances_of, prediction_distances
-from distillery.models.lora import add_lora
-from distillery.models.lora_files import save_lora
-from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.models.ranks import plan_ranks
-from distillery.run import Run
-from distillery.students import Folders, load_student
+from distillery.models.lora.files import save_lora
+from distillery.models.lora.layers import add_lora
+from distillery.models.lowrank.ranks import plan_ranks
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.teacher.load import Teacher, encode_prompts, load_teacher
 
 CAPTIONS = ["a red circle", "a blue square", "a star", "a green ring"]

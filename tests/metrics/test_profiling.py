@@ -4,17 +4,17 @@ import pytest
 import torch
 from diffusers import ControlNetModel
 
-from distillery.artifacts import write_json
-from distillery.metrics.cost import median_seconds, time_in_turn, training_job
-from distillery.metrics.profiled import Profiled, open_models
-from distillery.metrics.profiling import load_shared, num_rounds, profile_file, profile_models
-from distillery.metrics.workload import Workload
-from distillery.models.control_adapter import ControlAdapter
-from distillery.models.lora import add_lora
-from distillery.models.lora_files import save_lora
-from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.models.ranks import plan_ranks
-from distillery.students import TRAINING
+from distillery.core.artifacts import write_json
+from distillery.cost.profile import load_shared, num_rounds, profile_file, profile_models
+from distillery.cost.timing import median_seconds, time_in_turn, training_job
+from distillery.cost.workload import Profiled, Workload
+from distillery.families.load import TRAINING
+from distillery.families.profiled import open_models
+from distillery.models.adapter.adapter import ControlAdapter
+from distillery.models.lora.files import save_lora
+from distillery.models.lora.layers import add_lora
+from distillery.models.lowrank.ranks import plan_ranks
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.teacher.load import load_unet
 
 KRONECKER = {

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from distillery.data.scenes import draw_scene
+from distillery.data.scenes.draw import draw_scene
 from distillery.metrics.reader import (
     METRICS,
     parse_caption,

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from distillery.artifacts import read_json
+from distillery.core.artifacts import read_json
 from distillery.metrics.features import load_extractor
 from distillery.metrics.lpips import load_lpips
 from distillery.metrics.shape_probe import (
@@ -13,8 +13,8 @@ from distillery.metrics.shape_probe import (
     record_accuracy,
     why_shut,
 )
+from distillery.scenes_teacher.probe import record_probe
 from distillery.teacher.source import copy_teacher
-from distillery.teacher.training.probe import record_probe
 
 SHIPPED = Path(__file__).parents[2] / "data" / "scenes-sd"
 

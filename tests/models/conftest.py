@@ -9,8 +9,8 @@ from diffusers import UNet2DConditionModel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/tiny_models.py
 
-from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.models.ranks import plan_ranks
+from distillery.models.lowrank.ranks import plan_ranks
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from tiny_models import tiny_unet
 
 

@@ -4,8 +4,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.models.ranks import plan_ranks
+from distillery.models.lowrank.ranks import plan_ranks
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from tiny_models import tiny_unet
 
 KRONECKER = {"n": 4, "r": 2, "alpha": 2.0, "share_A": True, "zero": "v", "indivisible": "error"}

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from distillery.errors import DistilleryError
-from distillery.models.accounting import (
+from distillery.core.errors import DistilleryError
+from distillery.cost.accounting import (
     entry_of,
     load_architecture,
     low_rank_unet,

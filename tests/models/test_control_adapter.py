@@ -15,9 +15,9 @@ from control_helpers import (
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
+from distillery.models.adapter.adapter import UNI_CONTROLNET_KINDS, ControlAdapter
 from distillery.models.architectures import ARCHITECTURES
-from distillery.models.control_adapter import UNI_CONTROLNET_KINDS, ControlAdapter
 from distillery.models.kronecker import KroneckerLayer
 from tiny_models import tiny_unet
 

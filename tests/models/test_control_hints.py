@@ -5,8 +5,8 @@ import torch
 from control_helpers import inputs
 from PIL import Image
 
-from distillery.errors import DistilleryError
-from distillery.models.control_adapter import ControlAdapter
+from distillery.core.errors import DistilleryError
+from distillery.models.adapter.adapter import ControlAdapter
 from tiny_models import tiny_unet
 
 

@@ -3,10 +3,10 @@ import torch
 from peft import LoraConfig
 from torch import nn
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
+from distillery.cost.counts import count_macs, count_parameters, pipeline_counts
 from distillery.models.architectures import build_meta
-from distillery.models.counts import count_macs, count_parameters, pipeline_counts
-from distillery.models.ranks import plan_ranks
+from distillery.models.lowrank.ranks import plan_ranks
 from tiny_models import tiny_unet, unet_inputs
 
 VAE, SD15_TEXT, SD21_TEXT = 83_653_863, 123_060_480, 340_387_840

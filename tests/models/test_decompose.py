@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from distillery.errors import DistilleryError
-from distillery.models.decompose import decompose, output_error, singular_values
+from distillery.core.errors import DistilleryError
+from distillery.models.lowrank.decompose import decompose, output_error, singular_values
 
 SHAPES = [(24, 40), (40, 24), (16, 16), (12, 5, 3, 3), (20, 2, 1, 1)]
 

@@ -5,13 +5,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 
-from distillery.errors import DistilleryError
-from distillery.models.decompose import decompose
-from distillery.models.factorise import build_student, factorise_unet, rebalance
+from distillery.core.errors import DistilleryError
 from distillery.models.layers import low_rank_layers
-from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.models.moments import collect_second_moments
-from distillery.models.ranks import plan_ranks
+from distillery.models.lowrank.decompose import decompose
+from distillery.models.lowrank.factorise import build_student, factorise_unet, rebalance
+from distillery.models.lowrank.moments import collect_second_moments
+from distillery.models.lowrank.ranks import plan_ranks
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from tiny_models import UNET_CONFIG, unet_inputs
 
 LAYER = "down_blocks.1.resnets.0.conv1"

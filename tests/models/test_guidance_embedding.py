@@ -4,14 +4,14 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
-from distillery.models.guidance_embedding import (
+from distillery.models.lora.guidance_embedding import (
     EMBEDDING_DIM,
     add_scale_embedding,
     scale_embedding,
     tell_scale,
 )
-from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.models.ranks import plan_ranks
+from distillery.models.lowrank.ranks import plan_ranks
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from tiny_models import tiny_unet, unet_inputs
 
 

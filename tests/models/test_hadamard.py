@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from distillery.errors import DistilleryError
-from distillery.models.hadamard import HadamardConv2d, plan_hadamard_ranks, rank_limit
+from distillery.core.errors import DistilleryError
+from distillery.models.hadamard.conv import HadamardConv2d, plan_hadamard_ranks, rank_limit
 from distillery.models.layers import LayerShape
 
 

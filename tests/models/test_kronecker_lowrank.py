@@ -7,10 +7,10 @@ import torch
 from peft import PeftModel, get_peft_model
 from torch import nn
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 from distillery.models.kronecker import KroneckerConfig, KroneckerLayer
 from distillery.models.layers import LowRankConv2d, LowRankLinear, low_rank_layers
-from distillery.models.lowrank import LowRankUNet2DConditionModel
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from tiny_models import unet_inputs
 
 TARGETS = ["to_q", "to_out.0", "conv1", "downsamplers.0.conv", "conv_in"]

@@ -7,7 +7,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from distillery.models.kronecker_ops import add_conv2d_update, add_linear_update, update_weight
+from distillery.models.kronecker.ops import add_conv2d_update, add_linear_update, update_weight
 
 GEOMETRIES = {
     "1x1": {"kernel_size": 1},

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 from distillery.models.kronecker import KroneckerConfig, KroneckerLayer, register
 
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`")

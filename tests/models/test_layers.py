@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 from distillery.models.layers import LayerShape, layer_shapes, low_rank_like
 
 CONVS = [

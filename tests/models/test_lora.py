@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from distillery.errors import DistilleryError
-from distillery.models.lora import (
+from distillery.core.errors import DistilleryError
+from distillery.models.lora.layers import (
     adapters_off,
     add_lora,
     fuse_lora,
@@ -17,7 +17,7 @@ from distillery.models.lora import (
     storage_bytes,
     target_names,
 )
-from distillery.models.lowrank import LowRankUNet2DConditionModel
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from tiny_models import tiny_unet, unet_inputs
 
 

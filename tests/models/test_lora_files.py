@@ -13,11 +13,10 @@ from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from distillery.artifacts import hash_file
-from distillery.errors import DistilleryError
-from distillery.export import save_model
-from distillery.models.lora import lora_layers
-from distillery.models.lora_files import (
+from distillery.core.artifacts import hash_file
+from distillery.core.errors import DistilleryError
+from distillery.models.export import save_model
+from distillery.models.lora.files import (
     LORA_FILE,
     export_fused,
     load_guidance_unet,
@@ -27,6 +26,7 @@ from distillery.models.lora_files import (
     save_lora,
     save_peft,
 )
+from distillery.models.lora.layers import lora_layers
 from models.test_lora import output, with_lora
 from tiny_models import tiny_pipeline, tiny_unet
 

@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 from distillery.models.architectures import build_meta
 from distillery.models.layers import LowRankConv2d, LowRankLinear, layer_shapes, low_rank_layers
-from distillery.models.lowrank import LowRankUNet2DConditionModel, lora_targets
-from distillery.models.ranks import plan_ranks
+from distillery.models.lowrank.ranks import plan_ranks
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel, lora_targets
 from tiny_models import UNET_CONFIG, tiny_pipeline, tiny_unet, unet_inputs
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

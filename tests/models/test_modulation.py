@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from distillery.errors import DistilleryError
-from distillery.models.modulation import MODULATIONS, build_modulation
+from distillery.core.errors import DistilleryError
+from distillery.models.controlnet.modulation import MODULATIONS, build_modulation
 
 H = torch.randn(2, 32, 3, 3, generator=torch.Generator().manual_seed(0))
 TEMB = torch.randn(2, 12, generator=torch.Generator().manual_seed(1))

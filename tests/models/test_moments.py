@@ -3,9 +3,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 from distillery.models.layers import LayerShape, layer_shapes
-from distillery.models.moments import collect_second_moments, moment_bytes
+from distillery.models.lowrank.moments import collect_second_moments, moment_bytes
 from tiny_models import unet_inputs
 
 

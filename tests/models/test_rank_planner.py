@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from distillery.errors import DistilleryError
-from distillery.models.counts import count_macs
+from distillery.core.errors import DistilleryError
+from distillery.cost.counts import count_macs
 from distillery.models.layers import LayerShape, layer_shapes
-from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.models.moments import collect_second_moments
-from distillery.models.rank_planner import (
+from distillery.models.lowrank.moments import collect_second_moments
+from distillery.models.lowrank.planner import (
     Cost,
     allocate,
     factorable,
@@ -22,7 +21,8 @@ from distillery.models.rank_planner import (
     uniform_ranks,
     weight_spectra,
 )
-from distillery.models.ranks import read_ranks
+from distillery.models.lowrank.ranks import read_ranks
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from tiny_models import unet_inputs
 
 

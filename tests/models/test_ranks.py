@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 from distillery.models.architectures import build_meta
 from distillery.models.layers import LayerShape, layer_shapes
-from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.models.ranks import num_weights, plan_ranks
+from distillery.models.lowrank.ranks import num_weights, plan_ranks
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 
 
 def num_params(unet, ranks):

@@ -10,13 +10,13 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-from distillery.errors import DistilleryError
-from distillery.models.hadamard import HadamardConv2d
-from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.models.ranks import plan_ranks
-from distillery.models.student_controlnet import PRESETS, StudentControlNet, build_student
-from distillery.models.student_init import thinned
-from distillery.models.student_outputs import default_map, encoder_points
+from distillery.core.errors import DistilleryError
+from distillery.models.controlnet.init import thinned
+from distillery.models.controlnet.outputs import default_map, encoder_points
+from distillery.models.controlnet.student import PRESETS, StudentControlNet, build_student
+from distillery.models.hadamard.conv import HadamardConv2d
+from distillery.models.lowrank.ranks import plan_ranks
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from tiny_models import tiny_pipeline
 
 ROOT = Path(__file__).parents[2]

@@ -7,11 +7,11 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import nn
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
+from distillery.cost.counts import count_macs, count_parameters
 from distillery.models.architectures import build_meta
-from distillery.models.counts import count_macs, count_parameters
-from distillery.models.student_controlnet import StudentControlNet
-from distillery.models.student_presets import PRESETS, meta_controlnet, student_arguments
+from distillery.models.controlnet.presets import PRESETS, meta_controlnet, student_arguments
+from distillery.models.controlnet.student import StudentControlNet
 
 SCENES = Path(__file__).parents[2] / "data" / "scenes-sd" / "controlnet_canny"
 

@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from distillery.artifacts import write_json
-from distillery.data.conditions import CONDITION_SCHEMA
-from distillery.data.curate import CURATED_SCHEMA, REJECTED_SCHEMA
-from distillery.data.dedupe_selection import REJECTED_SCHEMA as DUPLICATE_SCHEMA
+from distillery.core.artifacts import write_json
+from distillery.core.shards import write_table_shard
+from distillery.data.conditions.annotate import CONDITION_SCHEMA
+from distillery.data.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA
+from distillery.data.dedupe.selection import REJECTED_SCHEMA as DUPLICATE_SCHEMA
 from distillery.metrics.intervals import Estimate, exact, to_metric
 from distillery.report.build import Folders
-from distillery.samples import SCHEMA
-from distillery.shards import write_table_shard
+from distillery.sampling.samples import SCHEMA
 
 # shape recall, KID, prediction distance, FID, CLIP score, U-Net parameters, ms
 MODELS = {

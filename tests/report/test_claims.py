@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fake_run import CONTROLLED, GUIDED, MODELS, OF_TOWER, committed, make_run, per_image
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 from distillery.params import load_params
 from distillery.report.claims import judge_all, read_claims
 from distillery.report.evidence import Results, judged_on, read_committed, read_run

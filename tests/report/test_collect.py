@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from fake_run import make_run
 
-from distillery.errors import DistilleryError
-from distillery.report.collect import collect_results
+from distillery.commands.collect import collect_results
+from distillery.core.errors import DistilleryError
 from distillery.report.evidence import read_committed
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,8 +7,8 @@ import pytest
 from fake_run import make_run
 
 from distillery.commands.compare import compare
-from distillery.errors import DistilleryError
-from distillery.report.compare import MISSING, compare_runs
+from distillery.commands.compare_runs import MISSING, compare_runs
+from distillery.core.errors import DistilleryError
 
 PARAMS = "seed: 0\npaths: {metrics: metrics}\ntraining: {steps: 200, lr: 0.002}\n"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distillery.artifacts import write_json
+from distillery.core.artifacts import write_json
 from distillery.report import costs, tables
 from distillery.report.evidence import Results, read_run
 from distillery.report.full_size import decides, read_full_size

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fake_run import CONTROLLED, GUIDED, MODELS, WHOLE, make_run, png
 
-from distillery.artifacts import hash_files
+from distillery.core.artifacts import hash_files
 from distillery.report.build import Folders, build_report
 from distillery.report.evidence import read_run
 from distillery.report.figures import spread

@@ -17,28 +17,28 @@ from cache_helpers import (
     write_curated,
     write_maps,
 )
-from distillery.artifacts import hash_files
-from distillery.data.condition_reader import ConditionMaps
+from distillery.core.artifacts import hash_files
+from distillery.core.errors import DamagedError, DistilleryError
+from distillery.core.run import Run
+from distillery.core.shards import read_tensor_shard, write_tensor_shard
+from distillery.data.conditions.reader import ConditionMaps
 from distillery.data.loader import Record, iter_records
-from distillery.errors import DamagedError, DistilleryError
-from distillery.run import Run
-from distillery.samples import Prompt
-from distillery.sampling import Sampler
-from distillery.shards import read_tensor_shard, write_tensor_shard
-from distillery.teacher.cache import TeacherCache
-from distillery.teacher.cache_files import CACHED_SPLITS
-from distillery.teacher.cache_files import SPLITS as SPLIT_CODES
-from distillery.teacher.cache_views import open_view, read_maps
-from distillery.teacher.cache_write import write_base, write_view
-from distillery.teacher.load import Teacher, alphas_cumprod, encode_prompts, load_teacher
-from distillery.teacher.noise import noise, timestep
-from distillery.train.objectives import (
+from distillery.diffusion.noise import noise, timestep
+from distillery.diffusion.objectives import (
     Diffusion,
     DistillOutput,
     cached_output,
     online_output,
     predict,
 )
+from distillery.sampling.sampler import Sampler
+from distillery.sampling.samples import Prompt
+from distillery.teacher.cache.files import CACHED_SPLITS
+from distillery.teacher.cache.files import SPLITS as SPLIT_CODES
+from distillery.teacher.cache.read import TeacherCache
+from distillery.teacher.cache.views import open_view, read_maps
+from distillery.teacher.cache.write import write_base, write_view
+from distillery.teacher.load import Teacher, alphas_cumprod, encode_prompts, load_teacher
 from tiny_models import tiny_controlnet
 
 

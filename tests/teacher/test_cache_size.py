@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cache_helpers import PLAN, v_teacher, write_cache, write_curated
-from distillery.errors import DistilleryError
-from distillery.teacher.cache_size import (
+from distillery.core.errors import DistilleryError
+from distillery.teacher.cache.size import (
     CacheShapes,
     base_bytes,
     cache_shapes,

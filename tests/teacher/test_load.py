@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 from distillery.teacher.load import (
     alphas_cumprod,
     decode_latents,

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from distillery.teacher.noise import initial_noise, noise, noise_batch, timestep, timesteps
+from distillery.diffusion.noise import initial_noise, noise, noise_batch, timestep, timesteps
 
 
 def test_noise_does_not_depend_on_the_batch() -> None:

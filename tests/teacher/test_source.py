@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distillery.errors import DamagedError, DistilleryError
+from distillery.core.errors import DamagedError, DistilleryError
 from distillery.teacher.fingerprint import fingerprint
 from distillery.teacher.source import (
     HubSource,

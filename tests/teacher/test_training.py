@@ -12,20 +12,20 @@ from diffusers import ControlNetModel, StableDiffusionPipeline
 from torch import nn
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from distillery.data.scenes import draw_scene
-from distillery.errors import DistilleryError
-from distillery.teacher.training import fit as fit_module
-from distillery.teacher.training import measure
-from distillery.teacher.training.fit import Schedule, fit
-from distillery.teacher.training.pool import unit_range
-from distillery.teacher.training.recipe import (
+from distillery.core.errors import DistilleryError
+from distillery.data.scenes.draw import draw_scene
+from distillery.scenes_teacher import fit as fit_module
+from distillery.scenes_teacher import measure
+from distillery.scenes_teacher.fit import Schedule, fit
+from distillery.scenes_teacher.pool import unit_range
+from distillery.scenes_teacher.recipe import (
     check_recipe,
     claim_work,
     train_scenes_teacher,
 )
-from distillery.teacher.training.tokens import build_tokenizer, tokenize
-from distillery.teacher.training.unet import build_scheduler, min_snr_weight, v_target
-from distillery.teacher.training.vae import build_vae
+from distillery.scenes_teacher.tokens import build_tokenizer, tokenize
+from distillery.scenes_teacher.unet import build_scheduler, min_snr_weight, v_target
+from distillery.scenes_teacher.vae import build_vae
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "data" / "scenes-sd"

@@ -9,11 +9,11 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from PIL import Image
 
 from cache_helpers import NUM_RECORDS, PLAN, run, v_teacher, write_cache, write_curated
-from distillery.data.condition_reader import ConditionMaps
-from distillery.data.conditions import CONDITION_SCHEMA
-from distillery.shards import shard_name, write_table_shard
-from distillery.teacher.cache_views import open_view
-from distillery.teacher.cache_write import write_view
+from distillery.core.shards import shard_name, write_table_shard
+from distillery.data.conditions.annotate import CONDITION_SCHEMA
+from distillery.data.conditions.reader import ConditionMaps
+from distillery.teacher.cache.views import open_view
+from distillery.teacher.cache.write import write_view
 
 KIND = "canny"
 VIEW = f"control_{KIND}"

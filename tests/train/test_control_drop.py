@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distillery.train.control_drop import Drop, apply_mask, single_conditions
+from distillery.diffusion.control_drop import Drop, apply_mask, single_conditions
 
 PAPER = Drop(each=0.5, keep_all=0.1, drop_all=0.1, caption=0.5)
 

@@ -12,22 +12,22 @@ import torch
 from PIL import Image
 
 from cache_helpers import NUM_RECORDS, run, v_teacher, write_cache, write_curated
-from distillery.artifacts import hash_files, read_json, write_manifest
-from distillery.data.conditions import CONDITION_SCHEMA
-from distillery.errors import DistilleryError
-from distillery.models.control_adapter import ControlAdapter
-from distillery.sampling import load_unet
-from distillery.shards import shard_name, write_table_shard
-from distillery.train.batch import Batch
-from distillery.train.control_drop import Drop
-from distillery.train.control_objective import ControlNets, Distances, TuneControl
-from distillery.train.control_student import (
+from distillery.core.artifacts import hash_files, read_json, write_manifest
+from distillery.core.errors import DistilleryError
+from distillery.core.shards import shard_name, write_table_shard
+from distillery.data.conditions.annotate import CONDITION_SCHEMA
+from distillery.diffusion.batch import Batch
+from distillery.diffusion.control import control_residuals
+from distillery.diffusion.control_adapter import ControlNets, Distances, TuneControl
+from distillery.diffusion.control_drop import Drop
+from distillery.diffusion.objectives import Diffusion
+from distillery.families.control.training import (
     ControlTuning,
     open_backbone,
     train_adapters,
 )
-from distillery.train.controlnet_teacher import control_residuals
-from distillery.train.objectives import Diffusion
+from distillery.models.adapter.adapter import ControlAdapter
+from distillery.sampling.sampler import load_unet
 from distillery.train.settings import Settings
 from tiny_models import tiny_controlnet, tiny_unet, unet_inputs
 

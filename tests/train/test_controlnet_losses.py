@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distillery.train.controlnet_losses import Layerwise
+from distillery.diffusion.layerwise import Layerwise
 
 SHAPES = [(3, 4, 5, 6), (3, 8, 2, 3)]
 OVER = {"sample": (1, 2, 3), "layer_batch": None, "channel": (0, 2, 3), "instance": (2, 3)}

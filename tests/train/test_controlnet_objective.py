@@ -7,15 +7,15 @@ from controlnet_toy import KIND, VIEW, tiny_controlnet
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 
-from distillery.train.batch import Batch
-from distillery.train.controlnet_losses import Layerwise
-from distillery.train.controlnet_objective import DistillControlNet, Factors
-from distillery.train.controlnet_teacher import (
+from distillery.diffusion.batch import Batch
+from distillery.diffusion.control import (
     ControlTeacher,
     num_residuals,
     online_residuals,
 )
-from distillery.train.objectives import Diffusion
+from distillery.diffusion.controlnet import DistillControlNet, Factors
+from distillery.diffusion.layerwise import Layerwise
+from distillery.diffusion.objectives import Diffusion
 from tiny_models import tiny_unet
 
 ALPHA_BAR = torch.linspace(0.999, 0.0, 1000)

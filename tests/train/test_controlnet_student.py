@@ -10,13 +10,13 @@ from diffusers import ControlNetModel
 from PIL import Image
 
 from cache_helpers import run
-from distillery.artifacts import hash_files, read_json
-from distillery.errors import DamagedError, DistilleryError
-from distillery.models.student_controlnet import StudentControlNet
+from distillery.core.artifacts import hash_files, read_json
+from distillery.core.errors import DamagedError, DistilleryError
+from distillery.diffusion.controlnet import Factors
+from distillery.families.controlnet.start import start_student
+from distillery.families.controlnet.training import ControlDistillation, train_controlnets
+from distillery.models.controlnet.student import StudentControlNet
 from distillery.teacher.load import load_controlnet, load_unet
-from distillery.train.controlnet_objective import Factors
-from distillery.train.controlnet_start import start_student
-from distillery.train.controlnet_student import ControlDistillation, train_controlnets
 from distillery.train.settings import Settings
 from tiny_models import unet_inputs
 

@@ -8,18 +8,18 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
-from distillery.models.guidance_embedding import EMBEDDING_DIM, scale_embedding
-from distillery.models.lora import add_lora, lora_layers, lora_parameters
-from distillery.train.batch import Batch
-from distillery.train.guidance import (
+from distillery.diffusion.batch import Batch
+from distillery.diffusion.guidance import (
     DistillGuided,
     OnlinePair,
     Scales,
     cached_pair,
     guided,
 )
-from distillery.train.objectives import Diffusion
-from distillery.train.prediction import alpha_sigma, convert
+from distillery.diffusion.objectives import Diffusion
+from distillery.diffusion.prediction import alpha_sigma, convert
+from distillery.models.lora.guidance_embedding import EMBEDDING_DIM, scale_embedding
+from distillery.models.lora.layers import add_lora, lora_layers, lora_parameters
 from models.test_lora import num_copies
 from tiny_models import tiny_unet
 

@@ -8,17 +8,17 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from cache_helpers import run, v_teacher, write_cache, write_curated
-from distillery.artifacts import hash_files, read_json
-from distillery.errors import DistilleryError
-from distillery.models.lora_files import load_guidance_unet
-from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.models.ranks import plan_ranks
-from distillery.sampling import load_unet
-from distillery.train.guidance_student import (
+from distillery.core.artifacts import hash_files, read_json
+from distillery.core.errors import DistilleryError
+from distillery.families.guidance.training import (
     GuidanceDistillation,
     start_student,
     train_guidance,
 )
+from distillery.models.lora.files import load_guidance_unet
+from distillery.models.lowrank.ranks import plan_ranks
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.sampling.sampler import load_unet
 from distillery.train.settings import Settings
 from tiny_models import unet_inputs
 

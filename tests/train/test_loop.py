@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from toy import STEPS, ToySamples, train, train_to_file
 
-from distillery.errors import DistilleryError
-from distillery.train.batch import Batch
+from distillery.core.errors import DistilleryError
+from distillery.diffusion.batch import Batch
 
 
 class _KilledError(Exception):
@@ -64,7 +64,7 @@ def test_killed_several_times_equals_uninterrupted(tmp_path: Path) -> None:
     whole, _ = train(tmp_path / "whole")
     out, folder = tmp_path / "final.safetensors", tmp_path / "work"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["distillery.train.loop", "distillery.train.objectives"])
+    context.set_forkserver_preload(["distillery.train.loop", "distillery.diffusion.objectives"])
     draw = random.Random(5)
     for _ in range(4):
         process = context.Process(target=train_to_file, args=(folder, out, 0.02))

@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from distillery.train.losses import timestep_weights, weighted_mse
-from distillery.train.prediction import add_noise, alpha_sigma, convert, target
+from distillery.diffusion.losses import timestep_weights, weighted_mse
+from distillery.diffusion.prediction import add_noise, alpha_sigma, convert, target
 
 ALPHA_BAR = torch.linspace(0.999, 0.0, 50, dtype=torch.float64)
 KINDS = ["constant", "truncated_snr", "min_snr", "snr_plus_one", "p2"]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from toy import ALPHA_BAR, ToySamples, ToyUNet
 
-from distillery.train.objectives import (
+from distillery.diffusion.objectives import (
     Denoise,
     Diffusion,
     DistillOutput,

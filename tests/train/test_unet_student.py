@@ -9,13 +9,13 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from cache_helpers import run, v_teacher, write_cache, write_curated
-from distillery.artifacts import hash_files, read_json
-from distillery.errors import DistilleryError
-from distillery.models.lowrank import LowRankUNet2DConditionModel
+from distillery.core.artifacts import hash_files, read_json
+from distillery.core.errors import DistilleryError
+from distillery.families.unet.init import write_decompositions
+from distillery.families.unet.training import Distillation, start_student, train_students
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.params import load_params
 from distillery.train.settings import Settings
-from distillery.train.unet_init import write_decompositions
-from distillery.train.unet_student import Distillation, start_student, train_students
 
 RANK = {"rule": "ratio", "value": 1 / 3, "file": None, "keep_dense": ["conv_in", "conv_out"]}
 CPU = torch.device("cpu")

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from distillery.train.batch import Batch
+from distillery.diffusion.batch import Batch
+from distillery.diffusion.objectives import Diffusion, DistillOutput, cached_output
 from distillery.train.loop import fit
-from distillery.train.objectives import Diffusion, DistillOutput, cached_output
 from distillery.train.settings import Settings
 
 ALPHA_BAR = torch.linspace(0.999, 0.0, 100)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path("src").resolve()))  # this checkout, not an installed one
 
-from distillery.codeclosure import import_closure, stage_reads
-from distillery.errors import DistilleryError
-from distillery.overrides import effective_params
+from distillery.core.codeclosure import import_closure, stage_reads
+from distillery.core.errors import DistilleryError
+from distillery.params.overrides import effective_params
 from distillery.params import load_params, select
 
 # Jobs share the terminal: progress in whole lines, no redrawn bars.

@@ -7,7 +7,7 @@ for a terminal, or JSON.
 import json
 from pathlib import Path
 
-from distillery.report.compare import compare_runs
+from distillery.commands.compare_runs import compare_runs
 
 
 def compare(before: str, after: str, *, as_json: bool, repository: Path = Path()) -> str:

@@ -8,9 +8,9 @@ text. Not here: the metrics (`metrics.folders`), the evaluation of the pipeline'
 from pathlib import Path
 from typing import Any
 
-from distillery.artifacts import write_json
-from distillery.errors import DistilleryError
-from distillery.progress import bar
+from distillery.core.artifacts import write_json
+from distillery.core.errors import DistilleryError
+from distillery.core.progress import bar
 
 
 def evaluate(

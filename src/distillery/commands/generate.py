@@ -13,16 +13,16 @@ from typing import Any
 
 import torch
 
-from distillery.artifacts import content_of, publish, read_json, write_json
-from distillery.data.condition_reader import MapFiles
+from distillery.core.artifacts import content_of, publish, read_json, write_json
+from distillery.core.device import claim_device
+from distillery.core.errors import DistilleryError
+from distillery.core.progress import bar
+from distillery.data.conditions.reader import MapFiles
 from distillery.data.image_folders import list_images, load_prompts
-from distillery.device import claim_device
-from distillery.errors import DistilleryError
+from distillery.families.load import Folders, Student, attach, load_student
 from distillery.params import Params, load_params
-from distillery.progress import bar
-from distillery.samples import Prompt, batches, encode_png
-from distillery.sampling import Sampler
-from distillery.students import Folders, Student, attach, load_student
+from distillery.sampling.sampler import Sampler
+from distillery.sampling.samples import Prompt, batches, encode_png
 from distillery.teacher.load import load_teacher
 
 PROMPTS = "prompts.json"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from distillery.commands.plan import resolve_jobs
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 
 
 def adopt() -> None:

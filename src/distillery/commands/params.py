@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 
 _COLUMNS = ("total", "unet", "adapter", "requires_grad", "in_optimiser")
 
@@ -21,12 +21,12 @@ def count(preset: str, teacher: Path | None = None) -> dict[str, Any]:
     `teacher`: a diffusers folder, for a params file whose teacher is not on this machine, and for
     rank rules that look at weights. Raises DistilleryError for a preset that is nothing of these.
     """
-    from distillery.models import accounting
+    from distillery.cost import accounting
 
     if not is_params_file(preset):
         parts = accounting.load_architecture(preset)
         return _found(preset, accounting.paper_entries(preset, parts), [])
-    from distillery.models.accounting_students import student_entries
+    from distillery.families.sizes import student_entries
     from distillery.params import load_params
 
     params = load_params(Path(preset))

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from distillery.errors import DistilleryError
-from distillery.run import read_run
+from distillery.core.errors import DistilleryError
+from distillery.core.run import read_run
 
 JOBS_SCRIPT = Path("workflow/jobs.py")
 

@@ -19,14 +19,15 @@ import torch
 import transformers
 from torch import nn
 
-from distillery.errors import DistilleryError
-from distillery.metrics import full_size_inference_run, full_size_run
-from distillery.metrics.full_size import ROWS
-from distillery.metrics.full_size_inference import INFERENCE_ROWS
-from distillery.metrics.full_size_ratios import add_images, ratios
-from distillery.metrics.profiling import device_name
-from distillery.models.accounting import load_architecture
-from distillery.progress import bar
+from distillery.core.errors import DistilleryError
+from distillery.core.progress import bar
+from distillery.cost.accounting import load_architecture
+from distillery.cost.full_size import inference_run as full_size_inference_run
+from distillery.cost.full_size import training_run as full_size_run
+from distillery.cost.full_size.inference import INFERENCE_ROWS
+from distillery.cost.full_size.ratios import add_images, ratios
+from distillery.cost.full_size.training import ROWS
+from distillery.cost.profile import device_name
 
 RESULTS = Path("docs/results/profile")
 NATIVE_PX = {"sd15": 512, "sd21": 512, "scenes": 64}

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from distillery.errors import DistilleryError
-from distillery.models import accounting, rank_planner
-from distillery.models.accounting_students import meta_inputs
-from distillery.models.counts import count_macs
+from distillery.core.errors import DistilleryError
+from distillery.cost import accounting
+from distillery.cost.counts import count_macs
+from distillery.families.sizes import meta_inputs
 from distillery.models.layers import layer_shapes
-from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.models.rank_planner import Cost
+from distillery.models.lowrank import planner as rank_planner
+from distillery.models.lowrank.planner import Cost
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 
 TARGETS = ("total", "unet", "flops")
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from distillery.core.errors import DistilleryError
 from distillery.data.images import UndecodableError, decode_rgb
-from distillery.errors import DistilleryError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MAX_LISTED = 20

@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from distillery.data.phash import phash
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
+from distillery.data.dedupe.phash import phash
 
 MAX_PIXELS = 2**26
 MEMORY_LIMIT_BYTES = 2 * 2**30

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from distillery.core.errors import DistilleryError
+from distillery.core.shards import read_table_shard
 from distillery.data.images import decode_rgb
-from distillery.errors import DistilleryError
-from distillery.shards import read_table_shard
 
 SELECTION = "selection.parquet"
 SPLITS = ("train", "val", "test")

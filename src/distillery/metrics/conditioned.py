@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distillery.data.condition_maps import segmentation_ids
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
+from distillery.data.conditions.maps import segmentation_ids
 from distillery.metrics import control
 from distillery.metrics.control import KINDS, NAMES
 from distillery.metrics.reader import read_segmentation
@@ -50,7 +50,7 @@ def scenes_segmenter() -> Segmenter:
 
 def open_segmenter(folder: str, device: str) -> Segmenter:
     """The learned segmenter in a local folder; raises DistilleryError where there is none."""
-    from distillery.data.conditions_learned import load_segmenter
+    from distillery.data.conditions.learned import load_segmenter
 
     return learned_segmenter(folder, load_segmenter(Path(folder), device))
 

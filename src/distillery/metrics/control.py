@@ -10,8 +10,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from distillery.data.condition_maps import CANNY_HIGH, CANNY_LOW, canny_map, sketch_map
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
+from distillery.data.conditions.maps import CANNY_HIGH, CANNY_LOW, canny_map, sketch_map
 
 EDGE_TOLERANCE_PX = 1
 VOID_ID = 255

@@ -8,7 +8,7 @@ be compared with printed ones: the caller writes the extractor beside the number
 
 import numpy as np
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 from distillery.metrics.intervals import Estimate, block_jackknife, mean_of_blocks
 
 FEW_IMAGES = 2048

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distillery.data.condition_reader import ConditionMaps, extracted_kinds
-from distillery.data.conditions import BUILTIN
+from distillery.core.errors import DistilleryError
+from distillery.data.conditions.annotate import BUILTIN
+from distillery.data.conditions.reader import ConditionMaps, extracted_kinds
 from distillery.data.loader import iter_records, load_image
-from distillery.errors import DistilleryError
 from distillery.metrics.conditioned import measure_control, open_segmenter, scenes_segmenter
 from distillery.metrics.measure import Measure, Measured, renamed
 from distillery.metrics.reader import METRICS
 from distillery.metrics.references import Comparison
-from distillery.samples import decode_images, hash_order, read_samples, sample_folders
+from distillery.sampling.samples import decode_images, hash_order, read_samples, sample_folders
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from distillery.artifacts import hash_files, hash_json
-from distillery.errors import DistilleryError
+from distillery.core.artifacts import hash_files, hash_json
+from distillery.core.errors import DistilleryError
 from distillery.metrics.shape_probe import RECORD, TEACHER_CLIP, read_accuracy
-from distillery.samples import batches
+from distillery.sampling.samples import batches
 
 transformers_logging.disable_progress_bar()  # weights load faster than its bar is read
 BATCH_SIZE = 64  # fixed, so that features do not depend on a setting of speed

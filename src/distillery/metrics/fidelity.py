@@ -9,7 +9,7 @@ mirrored, as in torchmetrics. Torch is not imported. Not here: intervals.
 import cv2
 import numpy as np
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 
 SSIM_SETTINGS = {
     "window": "gaussian 11 px, sigma 1.5",

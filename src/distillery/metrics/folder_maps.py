@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distillery.core.errors import DistilleryError
 from distillery.data.image_folders import by_size
-from distillery.errors import DistilleryError
 from distillery.metrics.conditioned import Segmenter, judge, open_segmenter, scenes_segmenter
 from distillery.metrics.control import KINDS, NAMES
 from distillery.metrics.intervals import Estimate, bootstrap_mean

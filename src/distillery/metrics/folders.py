@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distillery.artifacts import hash_files, hash_json
+from distillery.core.artifacts import hash_files, hash_json
+from distillery.core.errors import DistilleryError
 from distillery.data.image_folders import by_size, read_pairs, read_prompts
-from distillery.errors import DistilleryError
 from distillery.metrics.control import NAMES
 from distillery.metrics.fidelity import PSNR_SETTINGS, SSIM_SETTINGS, psnr, ssim
 from distillery.metrics.folder_maps import NO_EXTRACTOR, Maps, judge_pairs

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 
 LEVEL = 0.95
 _NORMAL = 1.959964

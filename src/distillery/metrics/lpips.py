@@ -18,12 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from distillery.artifacts import hash_files, hash_json
-from distillery.errors import DistilleryError
+from distillery.core.artifacts import hash_files, hash_json
+from distillery.core.errors import DistilleryError
 from distillery.metrics.features import Extractor, load_extractor, locate_network
 from distillery.metrics.fidelity import check_pairs
 from distillery.metrics.shape_probe import TEACHER_CLIP
-from distillery.samples import batches
+from distillery.sampling.samples import batches
 
 BATCH_SIZE = 64
 CLIP_BACKBONE = "CLIP tower of the {}, unit-normalised hidden states"

@@ -15,10 +15,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from distillery.samples import batches
+from distillery.diffusion.noise import noise_batch, timesteps
+from distillery.diffusion.prediction import add_noise, alpha_sigma
+from distillery.sampling.samples import batches
 from distillery.teacher.load import Teacher, alphas_cumprod, encode_images, encode_prompts
-from distillery.teacher.noise import noise_batch, timesteps
-from distillery.train.prediction import add_noise, alpha_sigma
 
 BATCH_SIZE = 64
 SETTINGS = {"space": "the teacher's native output", "unit": "teacher's energy"}

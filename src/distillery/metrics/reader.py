@@ -16,14 +16,14 @@ from functools import cache
 import cv2
 import numpy as np
 
-from distillery.data.scene_palette import (
+from distillery.data.scenes.draw import gradient_end, rasterise
+from distillery.data.scenes.palette import (
     BACKGROUND_COLOURS,
     CLASS_IDS,
     OBJECT_COLOURS,
     SHAPES,
     TEXTURE_SHADE,
 )
-from distillery.data.scenes import gradient_end, rasterise
 
 METRICS = ("reader_colour", "reader_shape", "reader_pair", "reader_background")
 WORKING_PX = 64

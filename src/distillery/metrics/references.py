@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from distillery.artifacts import content_of
-from distillery.errors import DistilleryError
-from distillery.samples import sample_folders
+from distillery.core.artifacts import content_of
+from distillery.core.errors import DistilleryError
+from distillery.sampling.samples import sample_folders
 
 DISTRIBUTION = ("fid", "fid_extrapolated", "kid")
 FIDELITY = ("psnr", "ssim", "lpips")

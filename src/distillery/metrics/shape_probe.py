@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distillery.artifacts import hash_file, read_json, write_json
+from distillery.core.artifacts import hash_file, read_json, write_json
 
 TEACHER_CLIP = "teacher_clip"
 RECORD = "shape_probe.json"
 MIN_ACCURACY = 0.9
-_HOW = "python -m distillery.teacher.training.probe TEACHER measures and records it"
+_HOW = "python -m distillery.scenes_teacher.probe TEACHER measures and records it"
 
 
 def record_accuracy(clip: Path, accuracy: float, num_test: int) -> None:

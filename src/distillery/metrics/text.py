@@ -6,7 +6,7 @@ In: image and text embeddings [n, d] in pairs. Out: one score per pair. Source: 
 
 import numpy as np
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 
 WEIGHT = 2.5
 

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 
 _UNET = {
     "sample_size": 64,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 
 
 @dataclass(frozen=True)

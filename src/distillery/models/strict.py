@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 
 
 class StrictLoading:

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distillery.artifacts import find_artifacts, read_json, read_manifest, write_json
+from distillery.core.artifacts import find_artifacts, read_json, read_manifest, write_json
+from distillery.core.run import library_versions
 from distillery.report import cards, costs, figures, figures_training, sections, story, tables
 from distillery.report.claims import VERDICTS, judge_all
 from distillery.report.evidence import Results, judged_on, read_committed, read_run
-from distillery.report.families import FAMILIES, label
 from distillery.report.for_dvc import write_for_dvc
 from distillery.report.full_size import decides, own_size, read_full_size
 from distillery.report.gallery import hero_strip, read_gallery
+from distillery.report.names import FAMILIES, label
 from distillery.report.page import render
 from distillery.report.pictures import read_rejected
-from distillery.run import library_versions
 
 HERO_PROMPTS = 6
 QUALITIES = {

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distillery import model_card
-from distillery.artifacts import read_json
+from distillery.core.artifacts import read_json
+from distillery.families import card as model_card
 from distillery.report import story
 from distillery.report.evidence import Results
-from distillery.report.families import FAMILIES, Family, label
+from distillery.report.names import FAMILIES, Family, label
 from distillery.report.sections import OWN_LABELS
 from distillery.report.templating import environment
 

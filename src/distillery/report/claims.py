@@ -16,7 +16,7 @@ import yaml
 from distillery.metrics.shape_probe import why_shut
 from distillery.report.differences import difference
 from distillery.report.evidence import COMMITTED, THIS_RUN, Metric, Results
-from distillery.report.families import UNCONTROLLED, WITH_CONTROL, label
+from distillery.report.names import UNCONTROLLED, WITH_CONTROL, label
 
 VERDICTS = ("holds", "fails", "tie", "not measured")
 CLAIMS_FILE = Path(__file__).with_name("claims.yaml")

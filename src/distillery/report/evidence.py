@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distillery.artifacts import read_json
-from distillery.errors import DistilleryError
-from distillery.report.families import SUFFIX_OFFSET, in_order
+from distillery.core.artifacts import read_json
+from distillery.core.errors import DistilleryError
+from distillery.report.names import SUFFIX_OFFSET, in_order
 
 THIS_RUN = "this run"
 COMMITTED = "committed three-seed run"
@@ -81,10 +81,10 @@ def read_committed(folder: Path) -> list[Results]:
     """All result files, oldest first; a file without the contract's keys is an error."""
     found = []
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-        values = read_json(path, remedy="write it with python -m distillery.report.collect")
+        values = read_json(path, remedy="write it with python -m distillery.commands.collect")
         if lost := [key for key in _KEYS if key not in values]:
             raise DistilleryError(
-                f"{path}: no {lost[0]!r}; write it with python -m distillery.report.collect"
+                f"{path}: no {lost[0]!r}; write it with python -m distillery.commands.collect"
             )
         found.append(
             Results(
@@ -108,7 +108,7 @@ def per_image_file(results_file: Path) -> Path:
 def _with_per_image(metrics: dict[str, Any], path: Path) -> dict[str, Any]:
     if not path.is_file():
         return metrics
-    kept = read_json(path, remedy="write it with python -m distillery.report.collect")
+    kept = read_json(path, remedy="write it with python -m distillery.commands.collect")
     return {
         variant: {**values, **({PER_IMAGE: kept[variant]} if variant in kept else {})}
         for variant, values in metrics.items()

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distillery.report.evidence import Results
-from distillery.report.families import SUFFIX_OFFSET, label
+from distillery.report.names import SUFFIX_OFFSET, label
 
 INK, MUTED, LINE, ACCENT, SECOND, PAPER = (
     "#010101", "#020202", "#030303", "#040404", "#050505", "#060606",

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from distillery.artifacts import write_json
+from distillery.core.artifacts import write_json
 from distillery.report.evidence import Results
 from distillery.report.tables import write_csv
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distillery.artifacts import read_json
-from distillery.errors import DistilleryError
+from distillery.core.artifacts import read_json
+from distillery.core.errors import DistilleryError
 from distillery.report.evidence import THIS_RUN, Results
 
 ARCHITECTURES = ("sd15", "sd21", "sd-turbo")

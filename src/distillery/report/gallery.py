@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distillery.core.shards import read_table
 from distillery.report.evidence import Results
-from distillery.report.families import SUFFIX_OFFSET, label
+from distillery.report.names import SUFFIX_OFFSET, label
 from distillery.report.pictures import data_uri, find_rows
-from distillery.samples import read_samples, sample_folders
-from distillery.shards import read_table
+from distillery.sampling.samples import read_samples, sample_folders
 
 MAX_CHARS = 7_000_000
 KINDS = ("canny", "sketch", "segmentation")

@@ -8,7 +8,7 @@ from typing import Any
 
 from distillery.report import story
 from distillery.report.evidence import Results
-from distillery.report.families import label
+from distillery.report.names import label
 
 MILLION = 1e6
 

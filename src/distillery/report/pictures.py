@@ -13,9 +13,9 @@ from typing import Any
 
 from PIL import Image
 
-from distillery.artifacts import read_json
+from distillery.core.artifacts import read_json
+from distillery.core.shards import list_shards, read_table_shard
 from distillery.data.images import UndecodableError, decode_rgb
-from distillery.shards import list_shards, read_table_shard
 
 PLAIN_PX, MAX_PX, THUMBNAIL_PX = 128, 320, 96
 EXAMPLES_PER_REASON = 4

@@ -10,8 +10,8 @@ from typing import Any
 from distillery.metrics import shape_probe
 from distillery.report import figures_training, story, tables
 from distillery.report.evidence import Results
-from distillery.report.families import FAMILIES, UNCONTROLLED, WITH_CONTROL, Family, label, shows
 from distillery.report.gallery import family_strip
+from distillery.report.names import FAMILIES, UNCONTROLLED, WITH_CONTROL, Family, label, shows
 
 OWN_LABELS = {
     "fid": "FID",

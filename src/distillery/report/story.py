@@ -10,7 +10,7 @@ from typing import Any
 
 from distillery.metrics.shape_probe import describe, why_shut
 from distillery.report.evidence import Metric, Results
-from distillery.report.families import FAMILIES, family_of
+from distillery.report.names import FAMILIES, family_of
 
 TINY = 5e-5
 TEACHER = "teacher/guided"

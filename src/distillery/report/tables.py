@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from distillery.report.evidence import Results
-from distillery.report.families import UNCONTROLLED, WITH_CONTROL, label, shows
+from distillery.report.names import UNCONTROLLED, WITH_CONTROL, label, shows
 
 COLUMNS = (
     "row", "metric", "unit", "direction", "paper", "paper_pm", "ours", "std", "ci_low", "ci_high",

@@ -5,18 +5,18 @@ import sys
 
 import torch
 
+from distillery.core.device import claim_device
+from distillery.core.errors import DistilleryError
+from distillery.core.run import Run
 from distillery.data.loader import iter_records
-from distillery.device import claim_device
-from distillery.errors import DistilleryError
 from distillery.params import Params
-from distillery.run import Run
-from distillery.samples import Prompt
-from distillery.sampling import Sampler
+from distillery.sampling.sampler import Sampler
+from distillery.sampling.samples import Prompt
 from distillery.stage import In, Out, stage
-from distillery.teacher.cache_files import BASE, CACHED_SPLITS
-from distillery.teacher.cache_size import require_room
-from distillery.teacher.cache_views import open_view, read_maps
-from distillery.teacher.cache_write import CachePlan, MakeLatents, write_base, write_view
+from distillery.teacher.cache.files import BASE, CACHED_SPLITS
+from distillery.teacher.cache.size import require_room
+from distillery.teacher.cache.views import open_view, read_maps
+from distillery.teacher.cache.write import CachePlan, MakeLatents, write_base, write_view
 from distillery.teacher.load import Teacher, load_teacher
 
 

@@ -1,10 +1,10 @@
 """Stage `curate`: the raw shards of one part in, kept and rejected rows out."""
 
-from distillery.data.curate import curate_shard, finish_part, shard_paths, shards_of_part
-from distillery.data.filters import build_filters
+from distillery.core.run import Run
+from distillery.data.curation.curate import curate_shard, finish_part, shard_paths, shards_of_part
+from distillery.data.curation.filters import build_filters
 from distillery.data.images import Inspector
 from distillery.params import Params
-from distillery.run import Run
 from distillery.stage import In, Out, stage
 
 

@@ -1,9 +1,9 @@
 """Stage `deduplicate`: all curated parts in, the selection with its splits out."""
 
-from distillery.data import dedupe_selection as selecting
-from distillery.data.dedupe import find_duplicates, load_thumbnails, read_rows
+from distillery.core.run import Run
+from distillery.data.dedupe import selection as selecting
+from distillery.data.dedupe.find import find_duplicates, load_thumbnails, read_rows
 from distillery.params import Params
-from distillery.run import Run
 from distillery.stage import In, Out, stage
 
 

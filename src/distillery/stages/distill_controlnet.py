@@ -2,13 +2,13 @@
 
 import functools
 
-from distillery.device import claim_device
+from distillery.core.device import claim_device
+from distillery.core.run import Run
+from distillery.diffusion.controlnet import Factors
+from distillery.families.controlnet.start import start_student
+from distillery.families.controlnet.training import ControlDistillation, train_controlnets
 from distillery.params import Params
-from distillery.run import Run
 from distillery.stage import In, Out, stage
-from distillery.train.controlnet_objective import Factors
-from distillery.train.controlnet_start import start_student
-from distillery.train.controlnet_student import ControlDistillation, train_controlnets
 from distillery.train.settings import Settings
 
 

@@ -1,10 +1,10 @@
 """Stage `distill_guidance`: a U-Net and the guided teacher's outputs in, a trained student out."""
 
-from distillery.device import claim_device
+from distillery.core.device import claim_device
+from distillery.core.run import Run
+from distillery.families.guidance.training import GuidanceDistillation, train_guidance
 from distillery.params import Params
-from distillery.run import Run
 from distillery.stage import In, Out, stage
-from distillery.train.guidance_student import GuidanceDistillation, train_guidance
 from distillery.train.settings import Settings
 
 

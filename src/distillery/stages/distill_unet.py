@@ -2,12 +2,12 @@
 
 import functools
 
-from distillery.device import claim_device
+from distillery.core.device import claim_device
+from distillery.core.run import Run
+from distillery.families.unet.training import Distillation, start_student, train_students
 from distillery.params import Params
-from distillery.run import Run
 from distillery.stage import In, Out, stage
 from distillery.train.settings import Settings
-from distillery.train.unet_student import Distillation, start_student, train_students
 
 
 @stage(

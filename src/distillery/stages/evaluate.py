@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from distillery.artifacts import content_of, write_json
-from distillery.device import claim_device
+from distillery.core.artifacts import content_of, write_json
+from distillery.core.device import claim_device
+from distillery.core.run import Run
+from distillery.families.distances import distances_of, reconstruct
 from distillery.metrics.evaluation import (
     ceiling,
     control_judge,
@@ -18,9 +20,7 @@ from distillery.metrics.intervals import metrics_file
 from distillery.metrics.lpips import load_lpips
 from distillery.metrics.measure import Measure
 from distillery.metrics.references import comparisons
-from distillery.metrics.students import distances_of, reconstruct
 from distillery.params import Params
-from distillery.run import Run
 from distillery.stage import In, Out, stage
 
 

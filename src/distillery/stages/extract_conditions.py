@@ -1,10 +1,10 @@
 """Stage `extract_conditions`: the selected images of one part in, their condition maps out."""
 
-from distillery.data.conditions import BUILTIN, annotate_shard, build_annotators
+from distillery.core.run import Run
+from distillery.core.shards import list_shards
+from distillery.data.conditions.annotate import BUILTIN, annotate_shard, build_annotators
 from distillery.data.loader import read_selection
 from distillery.params import Params
-from distillery.run import Run
-from distillery.shards import list_shards
 from distillery.stage import In, Out, stage
 
 

@@ -1,11 +1,11 @@
 """Stage `finetune_control`: a frozen U-Net and condition maps in, a trained control adapter out."""
 
-from distillery.device import claim_device
+from distillery.core.device import claim_device
+from distillery.core.run import Run
+from distillery.diffusion.control_drop import Drop
+from distillery.families.control.training import ControlTuning, open_backbone, train_adapters
 from distillery.params import Params
-from distillery.run import Run
 from distillery.stage import In, Out, stage
-from distillery.train.control_drop import Drop
-from distillery.train.control_student import ControlTuning, open_backbone, train_adapters
 from distillery.train.settings import Settings
 
 

@@ -2,14 +2,14 @@
 
 import torch
 
+from distillery.core.device import claim_device
+from distillery.core.run import Run
 from distillery.data.loader import iter_records
-from distillery.device import claim_device
+from distillery.families.load import OFFSET, Folders, attach, load_student, open_maps
 from distillery.params import Params
-from distillery.run import Run
-from distillery.samples import Prompt, pick_prompts, with_conditions
-from distillery.sampling import Sampler, write_samples
+from distillery.sampling.sampler import Sampler, write_samples
+from distillery.sampling.samples import Prompt, pick_prompts, with_conditions
 from distillery.stage import In, Out, stage
-from distillery.students import OFFSET, Folders, attach, load_student, open_maps
 from distillery.teacher.load import load_teacher
 
 

@@ -6,18 +6,18 @@ An interrupted run goes on after the last shard that it finished.
 from itertools import islice
 from pathlib import Path
 
-from distillery.data.defects import write_scene_shards
-from distillery.data.download import Downloader
-from distillery.data.download_rows import DownloadPool
-from distillery.data.download_stats import has_images, require_downloads
-from distillery.data.raw import write_raw_shards
-from distillery.data.raw_resume import ShardResume
-from distillery.data.readers import read_source
-from distillery.data.readers_urls import count_rows, list_tables, read_urls
-from distillery.data.scenes import check_scene_seed
+from distillery.core.run import Run
+from distillery.data.ingest.download import Downloader
+from distillery.data.ingest.download.rows import DownloadPool
+from distillery.data.ingest.download.stats import has_images, require_downloads
+from distillery.data.ingest.raw import write_raw_shards
+from distillery.data.ingest.readers import read_source
+from distillery.data.ingest.readers.urls import count_rows, list_tables, read_urls
+from distillery.data.ingest.resume import ShardResume
+from distillery.data.scenes.defects import write_scene_shards
+from distillery.data.scenes.draw import check_scene_seed
 from distillery.params import Params
-from distillery.params_data import Ingest
-from distillery.run import Run
+from distillery.params.data import Ingest
 from distillery.stage import Out, stage
 
 

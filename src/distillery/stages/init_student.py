@@ -1,12 +1,12 @@
 """Stage `init_student`: the teacher's U-Net in, its low-rank decompositions and a report out."""
 
-from distillery.artifacts import read_json
-from distillery.device import claim_device
+from distillery.core.artifacts import read_json
+from distillery.core.device import claim_device
+from distillery.core.run import Run
+from distillery.families.unet.init import write_decompositions
 from distillery.params import Params
-from distillery.run import Run
 from distillery.stage import In, Out, stage
 from distillery.teacher.fingerprint import FINGERPRINT
-from distillery.train.unet_init import write_decompositions
 
 
 @stage(reads=["device", "num_threads", "init_student", "cache_teacher.batch_size"])

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from distillery.artifacts import hash_json, write_json
+from distillery.core.artifacts import hash_json, write_json
+from distillery.core.run import Run
 from distillery.params import Params, read_yaml
-from distillery.run import Run
 from distillery.stage import In, Out, stage
 from distillery.teacher.fingerprint import FINGERPRINT, fingerprint
 from distillery.teacher.source import (
@@ -32,8 +32,8 @@ def prepare_teacher(params: Params, run: Run, scenes_teacher: In, teacher: Out) 
 
 
 def _train(params: Params, work: Path) -> Path:
-    from distillery.device import claim_device
-    from distillery.teacher.training.recipe import train_scenes_teacher
+    from distillery.core.device import claim_device
+    from distillery.scenes_teacher.recipe import train_scenes_teacher
 
     recipe = read_yaml(Path(params.prepare_teacher.recipe))[0]["prepare_teacher"]["recipe"]
     work = work / hash_json(recipe)[:16]

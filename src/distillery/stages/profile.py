@@ -1,11 +1,11 @@
 """Stage `profile`: the teacher and all students in, what each of them costs out."""
 
-from distillery.artifacts import write_json
-from distillery.device import claim_device
-from distillery.metrics.profiled import open_models
-from distillery.metrics.profiling import load_shared, num_rounds, profile_file, profile_models
+from distillery.core.artifacts import write_json
+from distillery.core.device import claim_device
+from distillery.core.run import Run
+from distillery.cost.profile import load_shared, num_rounds, profile_file, profile_models
+from distillery.families.profiled import open_models
 from distillery.params import Params
-from distillery.run import Run
 from distillery.stage import In, Out, stage
 
 

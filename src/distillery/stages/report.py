@@ -1,8 +1,8 @@
 """Stage `report`: everything that was measured in, one page and its tables out."""
 
+from distillery.core.run import Run, read_times
 from distillery.params import Params
 from distillery.report.build import Folders, build_report
-from distillery.run import Run, read_times
 from distillery.stage import In, Out, stage
 
 

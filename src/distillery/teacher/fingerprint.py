@@ -10,8 +10,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from distillery.artifacts import hash_file, read_json
-from distillery.errors import DamagedError, DistilleryError
+from distillery.core.artifacts import hash_file, read_json
+from distillery.core.errors import DamagedError, DistilleryError
 
 FINGERPRINT = "fingerprint.json"
 PREDICTION_TYPES = ("epsilon", "v_prediction")

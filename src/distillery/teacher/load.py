@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from distillery.artifacts import read_json
-from distillery.errors import DamagedError, DistilleryError
+from distillery.core.artifacts import read_json
+from distillery.core.errors import DamagedError, DistilleryError
 from distillery.teacher.fingerprint import PREDICTION_TYPES
 
 transformers_logging.disable_progress_bar()  # weights load faster than its bar is read

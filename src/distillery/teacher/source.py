@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distillery.artifacts import hash_file
-from distillery.errors import DamagedError, DistilleryError
+from distillery.core.artifacts import hash_file
+from distillery.core.errors import DamagedError, DistilleryError
 
 REQUIRED = {
     "tokenizer": ("tokenizer_config.json",),

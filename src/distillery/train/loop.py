@@ -19,11 +19,11 @@ from accelerate.state import AcceleratorState
 from torch import nn
 from tqdm import tqdm
 
-from distillery.device import check_launcher, num_processes
-from distillery.errors import DistilleryError
-from distillery.train.batch import Batch, Samples
+from distillery.core.device import check_launcher, num_processes
+from distillery.core.errors import DistilleryError
+from distillery.diffusion.batch import Batch, Samples
+from distillery.diffusion.objectives import Objective
 from distillery.train.logs import History, Log
-from distillery.train.objectives import Objective
 from distillery.train.order import batch_items
 from distillery.train.settings import Settings
 from distillery.train.state import Average, TrainState

@@ -12,9 +12,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 from torch import nn
 
-from distillery.teacher.cache import TeacherCache
+from distillery.diffusion.noise import initial_noise
+from distillery.teacher.cache.read import TeacherCache
 from distillery.teacher.load import load_module, load_scheduler
-from distillery.teacher.noise import initial_noise
 
 NUM_PROMPTS = 6
 NUM_STEPS = 8

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from distillery.diffusion.losses import Weighting
+from distillery.diffusion.objectives import Diffusion
 from distillery.teacher.load import alphas_cumprod, load_scheduler
-from distillery.train.losses import Weighting
-from distillery.train.objectives import Diffusion
 
 
 def teacher_diffusion(

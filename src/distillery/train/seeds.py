@@ -9,24 +9,32 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from distillery.artifacts import write_json
-from distillery.run import Run
-from distillery.train.batch import Batch, Samples
-from distillery.train.card import Card
+from distillery.core.artifacts import write_json
+from distillery.core.run import Run
+from distillery.diffusion.batch import Batch, Samples
+from distillery.diffusion.objectives import Objective
 from distillery.train.loop import Validate, fit
-from distillery.train.objectives import Objective
 from distillery.train.order import batch_items
 from distillery.train.settings import Settings
 
 PREVIEW = "validation.png"
 TRAINING = "training.json"
+
+
+class Card(Protocol):
+    """Writes a model folder's card."""
+
+    def write(
+        self, folder: Path, variant: str, settings: Mapping[str, Any], seeds: Sequence[int]
+    ) -> None: ...
+
 
 Compare = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
 

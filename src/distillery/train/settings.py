@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from distillery.errors import DistilleryError
+from distillery.core.errors import DistilleryError
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from distillery.artifacts import publish, read_json, write_json
-from distillery.errors import DamagedError
+from distillery.core.artifacts import publish, read_json, write_json
+from distillery.core.errors import DamagedError
 from distillery.train.logs import History
 
 _PREFIX = "step-"

@@ -1,0 +1,171 @@
+"""Commands of `distillery` that count, time and compare; `cli` registers them.
+
+In: folders, presets, params files. Out: a table or JSON on standard output, and files where asked.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distillery.core import artifacts
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Preset = Annotated[
+    str, typer.Option(help="sd15, sd21, scenes (the shipped teacher) or a params file.")
+]
+TeacherFolder = Annotated[
+    Path | None, typer.Option(help="A diffusers folder, to look at its weights.")
+]
+
+
+def evaluate(
+    images: Annotated[Path, typer.Option(help="Folder of images to judge.")],
+    reference: Annotated[Path, typer.Option(help="Folder with images of the same names.")],
+    out: Annotated[Path, typer.Option(help="Where to write the metrics.", metavar="FILE")],
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated, of psnr,ssim,lpips,fid,kid,clip_score,edge_f1, ..."),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="JSON or CSV (file_name, text) for the CLIP score.")
+    ] = None,
+    extractor: Annotated[
+        str | None, typer.Option(help="Folder or hub id of the network for FID, KID, CLIP score.")
+    ] = None,
+    conditions: Annotated[
+        Path | None, typer.Option(help="Folder of condition maps of the same names.")
+    ] = None,
+    condition_kind: Annotated[
+        str, typer.Option(help="What these maps are: canny, sketch or segmentation.")
+    ] = "canny",
+    segmenter: Annotated[
+        str | None,
+        typer.Option(help="For mIoU: scenes, or a local folder of what drew the segmentations."),
+    ] = None,
+    lpips: Annotated[
+        str | None, typer.Option(help="Folder of AlexNet, VGG-16 or a CLIP model for LPIPS.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Compare two folders of images: PSNR and SSIM always, others where a network is named.
+
+    A metric that --metrics names and that can't be had is an error; otherwise it is listed as
+    skipped, with the reason.
+
+    Example: distillery evaluate --images student --reference teacher --out metrics.json
+    Example: distillery evaluate ... --conditions M --condition-kind segmentation --segmenter F
+    """
+    from distillery.commands import evaluate as command
+
+    found = command.evaluate(
+        images, reference, out, metrics=metrics, prompts=prompts, conditions=conditions,
+        condition_kind=condition_kind, segmenter=segmenter, extractor=extractor, lpips=lpips,
+        device=device,
+    )  # fmt: skip
+    typer.echo(json.dumps(found, indent=1) if as_json else command.as_text(found))
+
+
+def params(
+    preset: Preset = "params.yaml", teacher: TeacherFolder = None, as_json: AsJson = False
+) -> None:
+    """Count every model before anything is trained: the papers', and a params file's students.
+
+    Five scopes: all parts, U-Net, adapter, what has a gradient, what the optimiser holds.
+
+    Example: distillery params --preset sd21
+    Example: distillery params --preset params.yaml --json
+    """
+    from distillery.commands import params as command
+
+    found = command.count(preset, teacher)
+    typer.echo(command.as_json(found) if as_json else command.as_text(found))
+
+
+def ranks(
+    preset: Preset = "params.yaml",
+    target_total: Annotated[
+        float | None, typer.Option(help="Parameters of U-Net, text encoder and VAE.")
+    ] = None,
+    target_unet: Annotated[float | None, typer.Option(help="Parameters of the U-Net.")] = None,
+    target_flops: Annotated[
+        float | None, typer.Option(help="FLOPs of a U-Net evaluation, batch size 1.")
+    ] = None,
+    teacher: TeacherFolder = None,
+    out: Annotated[
+        Path | None, typer.Option(help="For init_student.rank: {rule: file, file: ...}.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Plan the ranks of a low-rank U-Net for a target, and say what each component costs.
+
+    With a teacher's weights the ranks follow its spectra, beside the uniform rule's error.
+
+    Example: distillery ranks --preset sd21 --target-total 790e6
+    Example: distillery ranks --teacher models/teacher --target-unet 1.5e6 --out ranks.json
+    """
+    from distillery.commands import ranks as command
+
+    found = command.plan(
+        preset, target_total=target_total, target_unet=target_unet, target_flops=target_flops,
+        teacher=teacher,
+    )  # fmt: skip
+    if out:
+        artifacts.write_json(out, found)
+    typer.echo(command.as_json(found) if as_json else command.as_text(found))
+
+
+def profile(
+    preset: Preset = "sd15",
+    rows: Annotated[
+        str, typer.Option(help="all, training, inference, or names separated by commas.")
+    ] = "all",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    batch: Annotated[int, typer.Option(help="Images per training step.")] = 1,
+    batch_sizes: Annotated[str, typer.Option(help="Images per evaluation, in turn.")] = "1,8",
+    resolution: Annotated[
+        int | None, typer.Option(help="Pixels; the preset's own if none.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Timed rounds; 0 counts and predicts only.")] = 3,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Where to write the figures.")
+    ] = None,
+) -> None:
+    """Time real training steps and evaluations at full size, of random weights; predict memory.
+
+    Training rows are the papers' tables. Inference rows are a step of sampling: guided teacher and
+    student, ControlNets, the whole student. What does not fit the device says so, with the analytic
+    numbers.
+
+    Example: distillery profile --preset sd15 --rows uni_controlnet,elr --device cuda --json f.json
+    Example: distillery profile --preset sd21 --rows inference --batch-sizes 1,8 --resolution 256
+    Example: distillery profile --preset sd21 --repeats 0
+    """
+    from distillery.commands import profile as command
+    from distillery.commands.profile_text import as_text
+
+    found = command.profile(
+        preset, rows, device=device, batch_size=batch,
+        batch_sizes=command.batch_sizes_in(batch_sizes), resolution_px=resolution,
+        num_repeats=repeats,
+    )  # fmt: skip
+    if json_path:
+        artifacts.write_json(json_path, found)
+    typer.echo(as_text(found))
+
+
+def compare(
+    run_a: Annotated[str, typer.Argument(help="A run's folder, or a Git revision.")],
+    run_b: Annotated[str, typer.Argument(help="The other one.")],
+    as_json: AsJson = False,
+) -> None:
+    """What changed between two runs, and which metrics moved beyond their intervals.
+
+    Example: distillery compare ../yesterday .
+    Example: distillery compare main HEAD --json
+    """
+    from distillery.commands.compare import compare as command
+
+    typer.echo(command(run_a, run_b, as_json=as_json))

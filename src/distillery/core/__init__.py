@@ -1,0 +1,1 @@
+"""What every part stands on: artefacts, runs, shards, devices. Knows nothing of diffusion."""

@@ -1,0 +1,218 @@
+"""Artefacts on disk: atomic publishing, manifests and their hashes.
+
+In: a folder or file that a stage has just written. Out: the same under its final name, with a
+`manifest.json` that says what it is made of. This module knows nothing of stages or params.
+
+A manifest holds two hashes. `fingerprint` covers the recipe: contents of the inputs, the params
+that were read, code, schema and library versions. `content` covers the bytes that came out. What
+varies between runs of one recipe (time, host, date, absolute paths) is never in it.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distillery.core.errors import DamagedError, DistilleryError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+_IGNORED = {MANIFEST, ".snakemake_timestamp", ".gitignore"}
+
+
+def canonical_json(value: Any) -> str:
+    """JSON text that is equal for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def hash_json(value: Any) -> str:
+    """sha256 (hex) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """sha256 (hex) of a file's bytes, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_files(folder: Path) -> list[str]:
+    """Relative POSIX names of all payload files below `folder`, sorted."""
+    names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return sorted(n for n in names if Path(n).name not in _IGNORED and "__pycache__" not in n)
+
+
+def hash_files(path: Path) -> dict[str, str]:
+    """sha256 of every payload file: {relative name: hex}; of a single file, {its name: hex}."""
+    if path.is_file():
+        return {path.name: hash_file(path)}
+    return {name: hash_file(path / name) for name in list_files(path)}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable, deterministic JSON (sorted keys, newline at the end), atomically."""
+    text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
+    with publish(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, *, remedy: str = "rerun the stage that makes it") -> Any:
+    """Read a JSON file; a missing or broken one is a DistilleryError that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DistilleryError(f"{path}: not found; {remedy}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DamagedError(f"{path}: not valid JSON ({error}); {remedy}") from error
+
+
+@contextmanager
+def publish(final: Path) -> Iterator[Path]:
+    """Yield a name beside `final` to write to; on success fsync it and rename it to `final`.
+
+    Works for files and folders (the caller creates a folder with `mkdir`). After an error, and
+    after a kill, nothing half-written is at the final name. A file that others may have mapped is
+    replaced, never rewritten, and a symbolic link is replaced, not followed.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    partial = final.with_name(f".{final.name}.tmp-{uuid.uuid4().hex[:8]}")
+    try:
+        yield partial
+        _sync(partial)
+        _replace(partial, final)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise DistilleryError(f"{final}: {error.strerror}; free space and run again") from error
+    finally:
+        _remove(partial)
+
+
+def _sync(path: Path) -> None:
+    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+
+
+def _replace(partial: Path, final: Path) -> None:
+    if final.is_dir() and not final.is_symlink():
+        old = final.with_name(f".{final.name}.tmp-old-{uuid.uuid4().hex[:8]}")
+        final.rename(old)
+        partial.rename(final)
+        shutil.rmtree(old)
+    else:
+        if final.is_symlink():
+            final.unlink()
+        partial.replace(final)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def content_of(path: Path) -> str:
+    """The content hash of an artefact, of a folder of artefacts, or of plain files.
+
+    An artefact's is read from its manifest; a folder without manifest that holds artefacts at any
+    depth combines theirs; anything else is hashed byte by byte.
+    """
+    if (path / MANIFEST).is_file():
+        return read_manifest(path)["content"]
+    if path.is_dir() and (children := find_artifacts(path)):
+        return hash_json({c.relative_to(path).as_posix(): content_of(c) for c in children})
+    if not path.exists():
+        raise DistilleryError(f"{path}: not found; run the stage that makes it first")
+    return hash_json(hash_files(path))
+
+
+def find_artifacts(folder: Path) -> list[Path]:
+    """Folders with a manifest at or below `folder`, sorted; an artefact is not searched inside."""
+    if (folder / MANIFEST).is_file():
+        return [folder]
+    children = (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(found for child in children for found in find_artifacts(child))
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the artefact at folder `path`."""
+    manifest = read_json(path / MANIFEST)
+    if manifest.get("schema") != SCHEMA_VERSION:
+        raise DistilleryError(
+            f"{path / MANIFEST}: schema {manifest.get('schema')}, this version reads "
+            f"{SCHEMA_VERSION}; rerun the stage that makes it"
+        )
+    return manifest
+
+
+def write_manifest(folder: Path, label: str, recipe: Mapping[str, Any], ancestors: dict) -> None:
+    """Hash the payload of `folder` and write its manifest.
+
+    `label` names the artefact (`curate/0`), `recipe` is what `fingerprint` covers, `ancestors`
+    maps the labels of everything it was made from to their content hashes.
+    """
+    files = hash_files(folder)
+    manifest = {
+        "schema": SCHEMA_VERSION,
+        "label": label,
+        "fingerprint": hash_json(recipe),
+        "content": hash_json(files),
+        "recipe": recipe,
+        "ancestors": ancestors,
+        "files": files,
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
+def merge_ancestors(inputs: Mapping[str, Path]) -> dict[str, str]:
+    """Labels and contents of everything the inputs were made from, and of the inputs themselves.
+
+    Raises DistilleryError when two inputs were made from different versions of one artefact, e.g.
+    a cache of one teacher with a student of another.
+    """
+    merged: dict[str, str] = {}
+    origin: dict[str, Path] = {}
+    for path in inputs.values():
+        for artifact in find_artifacts(path) if path.is_dir() else []:
+            manifest = read_manifest(artifact)
+            own = {**manifest["ancestors"], manifest["label"]: manifest["content"]}
+            for label, content in own.items():
+                if merged.setdefault(label, content) != content:
+                    raise DistilleryError(
+                        f"{artifact}: made from {label} {content[:8]}, but {origin[label]} from "
+                        f"{label} {merged[label][:8]}; rerun whichever is out of date"
+                    )
+                origin.setdefault(label, artifact)
+    return merged
+
+
+def verify(path: Path) -> list[str]:
+    """Check every hash below `path`; return one line per damaged, missing or unknown file."""
+    if not path.exists():
+        raise DistilleryError(f"{path}: not found; give a folder that a stage has written")
+    artifacts = find_artifacts(path) if path.is_dir() else []
+    if not artifacts:
+        raise DistilleryError(f"{path}: no {MANIFEST} here or below; nothing to verify against")
+    return [problem for artifact in artifacts for problem in _verify_one(artifact)]
+
+
+def _verify_one(folder: Path) -> list[str]:
+    expected = read_manifest(folder)["files"]
+    present = set(list_files(folder))
+    problems = [f"{folder / name}: missing" for name in sorted(set(expected) - present)]
+    problems += [
+        f"{folder / name}: not in the manifest" for name in sorted(present - set(expected))
+    ]
+    for name in sorted(present & set(expected)):
+        if hash_file(folder / name) != expected[name]:
+            problems.append(f"{folder / name}: bytes do not match the recorded sha256")
+    return problems

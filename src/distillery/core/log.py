@@ -1,0 +1,63 @@
+"""A log file per stage run, beside what the terminal shows.
+
+In: a path. Out: everything written to standard error while the context is open, without redrawn
+bars, and the full traceback of an error of which the terminal shows one line.
+"""
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from distillery.core.errors import DistilleryError
+
+
+def log_path(work_root: Path, label: str) -> Path:
+    """Where the log of an artefact is: `work/logs/curate/0.log`."""
+    return work_root / "logs" / f"{label}.log"
+
+
+@contextlib.contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Copy standard error to a new file at `path`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise DistilleryError(f"{path}: {error.strerror}; make room or rights for it") from error
+    try:
+        with contextlib.redirect_stderr(_Tee(sys.stderr, log)):
+            yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            log.write(traceback.format_exc())
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            log.close()
+
+
+class _Tee:
+    """Standard error that also writes whole lines to a log."""
+
+    def __init__(self, stream: TextIO, log: TextIO) -> None:
+        self._stream = stream
+        self._log = log
+
+    def write(self, text: str) -> int:
+        if not text.startswith("\r"):
+            with contextlib.suppress(
+                OSError
+            ):  # a full disk is reported where artefacts are written
+                self._log.write(text)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._log.flush()
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

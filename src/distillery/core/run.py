@@ -1,0 +1,140 @@
+"""One execution of a stage: its work folder, finished shards, progress and record.
+
+The work folder `work/<stage>/<fingerprint>/` is declared to neither front end, because both delete
+declared outputs before a rerun: what is there survives an interruption and is picked up by the
+same command. It also holds what may vary from run to run (`work/runs/`), out of every artefact.
+"""
+
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from distillery.core.artifacts import hash_file, write_json
+from distillery.core.progress import bar
+
+_LIBRARIES = (
+    "accelerate", "datasets", "diffusers", "numpy", "opencv-python-headless", "peft", "pillow",
+    "pyarrow", "safetensors", "torch", "torchmetrics", "transformers",
+)  # fmt: skip
+
+FINISHED = "finished"  # folder of the files that `Run.reuse` finds, in the work folder
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a stage's function gets beside its params and paths."""
+
+    label: str
+    fingerprint: str
+    work_root: Path
+
+    @functools.cached_property
+    def work(self) -> Path:
+        """Folder for resume state, bound to the fingerprint; created on first use."""
+        folder = self.work_root / self.label.split("/")[0] / self.fingerprint[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def reuse(self, path: Path, name: str | None = None) -> bool:
+        """Put a file that an earlier, interrupted run finished at `path`, if it is undamaged.
+
+        `name` tells files of one stage apart that are called alike in different folders.
+        """
+        kept, recorded = self._kept(name or path.name)
+        if not (kept.is_file() and recorded.is_file()):
+            return False
+        if recorded.read_text() != hash_file(kept):
+            kept.unlink()
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _link(kept, path)
+        return True
+
+    def finish(self, path: Path, name: str | None = None) -> None:
+        """Record that the file at `path` is complete, so that `reuse` finds it next time."""
+        kept, recorded = self._kept(name or path.name)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.unlink(missing_ok=True)
+        _link(path, kept)
+        recorded.write_text(hash_file(path))
+
+    def _kept(self, name: str) -> tuple[Path, Path]:
+        kept = self.work / FINISHED / name
+        return kept, kept.with_name(kept.name + ".sha256")
+
+    def progress(
+        self, total: int | None, *, initial: int = 0, unit: str = "it", what: str = ""
+    ) -> tqdm:
+        """A bar labelled with this stage; call `update(n)`, `close()`."""
+        return bar(total, f"{self.label} {what}".strip(), initial=initial, unit=unit)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Hard link, or copy where the file system has none."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+@functools.cache
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that can change an artefact's bytes (installed ones)."""
+    versions = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def record_run(run: Run, *, seconds: float, outputs: Iterable[Path]) -> dict[str, Any]:
+    """Write what is measured of a run to `work/runs/<label>.json`, beside no artefact."""
+    record = {
+        "label": run.label,
+        "fingerprint": run.fingerprint,
+        "seconds": round(seconds, 3),
+        "bytes": sum(_size(path) for path in outputs),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "host": platform.node(),
+    }
+    path = runs_folder(run.work_root) / f"{run.label}.json"
+    write_json(path, record)
+    return record
+
+
+def runs_folder(work_root: Path) -> Path:
+    """Where `record_run` writes."""
+    return work_root / "runs"
+
+
+def read_run(work_root: Path, label: str) -> dict[str, Any] | None:
+    """The record of the last run of `label`, or None."""
+    path = runs_folder(work_root) / f"{label}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def read_times(work_root: Path) -> dict[str, str]:
+    """{label: seconds its last run took}, of every stage that ran here, oldest first."""
+    found = [json.loads(path.read_text()) for path in runs_folder(work_root).rglob("*.json")]
+    found.sort(key=lambda record: (record["finished"], record["label"]))
+    return {record["label"]: f"{record['seconds']:.1f} s" for record in found}
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(f.stat().st_size for f in files if f.is_file())

@@ -1,0 +1,1 @@
+"""Rows of the papers' tables at their own size."""

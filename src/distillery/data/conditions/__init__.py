@@ -1,0 +1,1 @@
+"""Condition maps: making, storing and reading them."""

@@ -1,0 +1,206 @@
+"""Curates one part: raw shards in, kept and rejected rows with their reasons out.
+
+In: raw shards and filters. Out, per raw shard: `<i>.parquet` (kept rows with the original image
+bytes), `rejected/<i>.parquet` (refused and failed rows with reason and detail), and for the part
+`counts.json`. Duplicates are not looked for here: they may lie in another part.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distillery.core.artifacts import write_json
+from distillery.core.errors import DistilleryError
+from distillery.core.shards import image_type, list_shards, read_table_shard, write_table_shard
+from distillery.data.curation.filters import SCORES, Candidate, Filter, first_rejection
+from distillery.data.images import ImageFacts, Inspector
+from distillery.data.ingest.readers.tar import read_shard
+from distillery.data.ingest.sample import FAILED_TO_DOWNLOAD, RawSample
+
+CURATED_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("image", image_type()),
+        ("caption", pa.string()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("url", pa.string()),
+        ("similarity", pa.float64()),
+        ("punsafe", pa.float64()),
+        ("pwatermark", pa.float64()),
+        ("aesthetic", pa.float64()),
+        ("sha256", pa.string()),
+        ("md5", pa.string()),
+        ("phash", pa.string()),
+        ("planted", pa.string()),
+        ("segmentation", pa.binary()),
+    ]
+)
+REJECTED_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("url", pa.string()),
+        ("caption", pa.string()),
+        ("image", image_type()),
+        ("planted", pa.string()),
+    ]
+)
+REJECTED = "rejected"
+COUNTS = "counts.json"
+# Reasons that are counted as failed: there was nothing to judge.
+NOT_DOWNLOADED, UNREADABLE = "not_downloaded", "unreadable"
+FAILED = (NOT_DOWNLOADED, UNREADABLE)
+
+# Keeps `datasets.load_dataset(<folder>)` from reading the rejected rows and the manifest.
+_DATASET_CARD = """---
+configs:
+- config_name: default
+  data_files: "[0-9]*.parquet"
+---
+Curated images with captions: `datasets.load_dataset("<this folder>")` reads and decodes them.
+"""
+
+
+@dataclass(frozen=True)
+class ShardPaths:
+    """Where the rows of one raw shard go."""
+
+    kept: Path
+    rejected: Path
+
+
+def shards_of_part(raw: Path, part: int, num_parts: int) -> list[Path]:
+    """The raw shards of one part: every `num_parts`-th, so that parts are of like size.
+
+    Raises DistilleryError where there are fewer shards than parts.
+    """
+    tars = list_shards(raw, "tar")[part::num_parts]
+    if not tars:
+        raise DistilleryError(
+            f"{raw}: no shard for part {part}; lower ingest.shard_size_samples or list fewer "
+            "data.parts"
+        )
+    return tars
+
+
+def shard_paths(curated: Path, tar: Path) -> ShardPaths:
+    """Output files of a raw shard; they carry its number."""
+    return ShardPaths(curated / f"{tar.stem}.parquet", curated / REJECTED / f"{tar.stem}.parquet")
+
+
+def curate_shard(
+    tar: Path,
+    paths: ShardPaths,
+    filters: Sequence[Filter],
+    inspector: Inspector,
+    *,
+    on_sample: Callable[[], object] = lambda: None,
+) -> None:
+    """Judge every row of one raw shard and write both files, also where they have no rows.
+
+    Raises DamagedError where the shard is cut short or not a tar.
+    """
+    kept, rejected = [], []
+    for sample in read_shard(tar):
+        row, refusal = judge(sample, filters, inspector)
+        if refusal is None:
+            kept.append(row)
+        else:
+            rejected.append(_rejected_row(sample, *refusal))
+        on_sample()
+    write_table_shard(paths.kept, kept, CURATED_SCHEMA)
+    write_table_shard(paths.rejected, rejected, REJECTED_SCHEMA)
+
+
+def judge(
+    sample: RawSample, filters: Iterable[Filter], inspector: Inspector
+) -> tuple[dict[str, Any] | None, tuple[str, str] | None]:
+    """(curated row, None) for a row to keep, else (None, (reason, detail))."""
+    if sample.image is None:
+        downloaded = not sample.status.startswith(FAILED_TO_DOWNLOAD)
+        return None, (UNREADABLE if downloaded else NOT_DOWNLOADED, sample.status)
+    facts = inspector.inspect(sample.image)
+    if not isinstance(facts, ImageFacts):
+        return None, (UNREADABLE, facts)
+    if problem := _segmentation_problem(sample, facts, inspector):
+        return None, (UNREADABLE, problem)
+    row = _curated_row(sample, facts)
+    shared = {name: row[name] for name in ("caption", "url", "sha256", "md5", *SCORES)}
+    candidate = Candidate(facts.width_px, facts.height_px, **shared)
+    refusal = first_rejection(candidate, filters)
+    return (row, None) if refusal is None else (None, refusal)
+
+
+def _segmentation_problem(sample: RawSample, image: ImageFacts, inspector: Inspector) -> str | None:
+    """Why the source's own segmentation can't be used, if it has one."""
+    if sample.segmentation is None:
+        return None
+    labels = inspector.inspect(sample.segmentation)
+    if not isinstance(labels, ImageFacts):
+        return f"segmentation: {labels}"
+    if (labels.width_px, labels.height_px) != (image.width_px, image.height_px):
+        return f"segmentation of {labels.width_px} x {labels.height_px} px"
+    return None
+
+
+def _curated_row(sample: RawSample, facts: ImageFacts) -> dict[str, Any]:
+    row = {name: sample.metadata.get(name) for name in ("url", "planted", *SCORES)}
+    return row | {
+        "key": sample.key,
+        "image": {"bytes": sample.image, "path": f"{sample.key}.{facts.format.lower()}"},
+        "caption": sample.caption,
+        "width": facts.width_px,
+        "height": facts.height_px,
+        "sha256": hashlib.sha256(sample.image).hexdigest(),
+        "md5": hashlib.md5(sample.image, usedforsecurity=False).hexdigest(),
+        "phash": facts.phash,
+        "segmentation": sample.segmentation,
+    }
+
+
+def _rejected_row(sample: RawSample, reason: str, detail: str) -> dict[str, Any]:
+    return {
+        "key": sample.key,
+        "reason": reason,
+        "detail": detail,
+        "url": sample.metadata.get("url"),
+        "caption": sample.caption,
+        "image": {"bytes": sample.image, "path": None},
+        "planted": sample.metadata.get("planted"),
+    }
+
+
+def finish_part(curated: Path) -> dict[str, Any]:
+    """Write `counts.json` and the dataset card of a part from its shards; return the counts.
+
+    Shards without a kept row are deleted first, because `datasets` can't read an empty one.
+    `unscored` counts kept rows that passed a score's filter because they have no such score.
+    """
+    for path in list_shards(curated):
+        if pq.read_metadata(path).num_rows == 0:
+            path.unlink()
+    scores = _read_columns(curated, SCORES)
+    refused = Counter(row["reason"] for row in _read_columns(curated / REJECTED, ["reason"]))
+    counts = {
+        "input": len(scores) + refused.total(),
+        "kept": len(scores),
+        "rejected": {name: n for name, n in refused.items() if name not in FAILED},
+        "failed": {name: n for name, n in refused.items() if name in FAILED},
+        "unscored": {name: sum(row[name] is None for row in scores) for name in SCORES},
+    }
+    write_json(curated / COUNTS, counts)
+    (curated / "README.md").write_text(_DATASET_CARD, encoding="utf-8")
+    return counts
+
+
+def _read_columns(folder: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    shards = sorted(folder.glob("[0-9]*.parquet"))
+    return [row for path in shards for row in read_table_shard(path, columns)]

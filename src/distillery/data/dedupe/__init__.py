@@ -1,0 +1,1 @@
+"""Near-duplicates and the splits drawn over their clusters."""

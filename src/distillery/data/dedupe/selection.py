@@ -1,0 +1,132 @@
+"""Writes the selection: what stays with its split, what goes, and the funnel.
+
+In: the curated parts and what `dedupe` found. Out: `selection.parquet`, `rejected.parquet`,
+`funnel.json`. The funnel adds up: kept + rejected + failed = input, over all parts.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from distillery.core.artifacts import read_json, write_json
+from distillery.core.errors import DistilleryError
+from distillery.core.shards import write_table_shard
+from distillery.data.curation.curate import COUNTS
+from distillery.data.dedupe.find import Duplicate, Row, draw_split
+from distillery.data.loader import SELECTION, SPLITS
+
+REJECTED, FUNNEL = "rejected.parquet", "funnel.json"
+SELECTION_SCHEMA = pa.schema(
+    [("key", pa.string()), ("part", pa.int64()), ("cluster", pa.string()), ("split", pa.string())]
+)
+REJECTED_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("part", pa.int64()),
+        ("reason", pa.string()),
+        ("duplicate_of", pa.string()),
+    ]
+)
+
+
+def part_folders(curated: Path, parts: Sequence[int]) -> dict[int, Path]:
+    """{part: its folder}; a part that has not been curated is an error."""
+    folders = {part: curated / str(part) for part in parts}
+    for part, folder in folders.items():
+        if not (folder / COUNTS).is_file():
+            raise DistilleryError(f"{folder}: not found; run curate --part {part} first")
+    return folders
+
+
+def make_funnel(counts: Iterable[Mapping[str, Any]], duplicates: Iterable[Duplicate]) -> dict:
+    """Counts of all parts plus duplicates: {"input", "kept", "rejected", "failed"}."""
+    found = Counter(duplicate.reason for duplicate in duplicates)
+    rejected, failed, num_input, num_kept = Counter(found), Counter(), 0, -found.total()
+    for part in counts:
+        num_input += part["input"]
+        num_kept += part["kept"]
+        rejected.update(part["rejected"])
+        failed.update(part["failed"])
+    if num_kept + rejected.total() + failed.total() != num_input:
+        raise AssertionError("the funnel does not add up")
+    return {
+        "input": num_input,
+        "kept": num_kept,
+        "rejected": dict(rejected),
+        "failed": dict(failed),
+    }
+
+
+def read_counts(folders: Mapping[int, Path]) -> list[dict[str, Any]]:
+    """`counts.json` of every part."""
+    return [read_json(folder / COUNTS) for folder in folders.values()]
+
+
+def require_kept(counts: Iterable[Mapping[str, Any]], curated: Path) -> None:
+    """Raise DistilleryError where curation left nothing, naming the largest reasons."""
+    counts = list(counts)
+    if any(part["kept"] for part in counts):
+        return
+    reasons = Counter()
+    for part in counts:
+        reasons.update(part["rejected"])
+        reasons.update(part["failed"])
+    largest = ", ".join(f"{name} {number}" for name, number in reasons.most_common(3))
+    num_input = sum(part["input"] for part in counts)
+    raise DistilleryError(
+        f"{curated}: none of {num_input} images is left; most went by {largest or 'no filter'}; "
+        "loosen that filter under curate in the params, or look at its rows in rejected/"
+    )
+
+
+def write_selection(
+    folder: Path,
+    kept: Iterable[Row],
+    duplicates: Iterable[Duplicate],
+    *,
+    seed: int,
+    val_share: float,
+    test_share: float,
+) -> dict[str, int]:
+    """Write both tables, sorted by key; return the number of rows per split.
+
+    A cluster is named by the sha256 of its best copy, so its split follows the picture and not the
+    key. Raises DistilleryError where a split with a share gets no row.
+    """
+    rows = [
+        {
+            "key": row.key,
+            "part": row.part,
+            "cluster": row.sha256,
+            "split": draw_split(row.sha256, seed, val_share, test_share),
+        }
+        for row in sorted(kept, key=lambda row: row.key)
+    ]
+    gone = [
+        {
+            "key": duplicate.row.key,
+            "part": duplicate.row.part,
+            "reason": duplicate.reason,
+            "duplicate_of": duplicate.duplicate_of,
+        }
+        for duplicate in sorted(duplicates, key=lambda duplicate: duplicate.row.key)
+    ]
+    sizes = Counter(row["split"] for row in rows)
+    shares = {"train": 1 - val_share - test_share, "val": val_share, "test": test_share}
+    empty = [name for name in SPLITS if shares[name] > 0 and not sizes[name]]
+    if empty:
+        raise DistilleryError(
+            f"selection: split {empty[0]} gets none of {len(rows)} images; give more images or "
+            "change deduplicate.split"
+        )
+    write_table_shard(folder / SELECTION, rows, SELECTION_SCHEMA)
+    write_table_shard(folder / REJECTED, gone, REJECTED_SCHEMA)
+    return {name: sizes[name] for name in SPLITS}
+
+
+def write_funnel(folder: Path, funnel: Mapping[str, Any]) -> None:
+    """Write `funnel.json`."""
+    write_json(folder / FUNNEL, funnel)

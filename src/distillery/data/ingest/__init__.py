@@ -1,0 +1,1 @@
+"""From a source of captioned images to raw shards."""

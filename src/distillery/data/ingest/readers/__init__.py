@@ -1,0 +1,31 @@
+"""Samples from wherever images and captions come from, one at a time.
+
+In: a source name and a path. Out: `RawSample`s in a fixed order (file names sorted, rows as they
+are stored), with the image's original bytes. Nothing is decoded, filtered or written here, and tar
+members are streamed, never extracted.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from distillery.core.errors import DistilleryError
+from distillery.data.ingest.readers.folder import read_folder
+from distillery.data.ingest.readers.parquet import read_parquet
+from distillery.data.ingest.readers.tar import read_webdataset
+from distillery.data.ingest.sample import RawSample
+
+_READERS: dict[str, Callable[[Path], Iterator[RawSample]]] = {
+    "webdataset": read_webdataset,
+    "parquet": read_parquet,
+    "folder": read_folder,
+}
+
+
+def read_source(source: str, path: Path) -> Iterator[RawSample]:
+    """All samples of a `webdataset`, `parquet` or `folder` source.
+
+    Raises DistilleryError naming the file where it is missing, empty, cut short or damaged.
+    """
+    if not path.exists():
+        raise DistilleryError(f"{path}: not found; set ingest.path to your {source} data")
+    yield from _READERS[source](path)

@@ -1,0 +1,172 @@
+"""Reads lists of image URLs with captions, as LAION and COYO publish them.
+
+In: a parquet, csv, tsv or jsonl file, or a folder of them. Out: `UrlRow`s, file names sorted, rows
+as they are stored, a batch in memory at a time. URL, caption and score columns are found under the
+names of `raw_sample`, in any case. A line that can't be read is a row too, marked as damaged, so
+that it is counted. Nothing is downloaded here, and URLs are not judged.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distillery.core.errors import DamagedError, DistilleryError
+from distillery.data.ingest.sample import (
+    CAPTION_NAMES,
+    METADATA_NAMES,
+    find_caption,
+    find_metadata,
+    find_url,
+)
+
+_SUFFIXES = (".csv", ".jsonl", ".parquet", ".tsv")
+_BATCH_ROWS = 1024
+_MAX_FIELD_CHARS = 2**20
+_READ_NAMES = {*CAPTION_NAMES, *METADATA_NAMES}
+
+
+@dataclass(frozen=True)
+class UrlRow:
+    """One row of a list; `key` is its number within the file `source`. `url` is as it stands."""
+
+    key: str
+    source: str
+    url: Any = None
+    caption: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    is_damaged: bool = False
+
+
+def list_tables(path: Path) -> list[Path]:
+    """`path` if it is a file, else all lists below it, sorted; their columns are checked.
+
+    Raises DistilleryError naming the file that is missing, unreadable or lacks a column.
+    """
+    if not path.exists():
+        raise DistilleryError(f"{path}: not found; set ingest.path to your list of URLs")
+    found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    tables = [file for file in found if file.suffix.lower() in _SUFFIXES]
+    if not tables:
+        raise DistilleryError(
+            f"{path}: no {', '.join(_SUFFIXES)} file here or below; check ingest.path"
+        )
+    for table in tables:
+        _require_columns(table, _columns(table))
+    return tables
+
+
+def count_rows(tables: Iterable[Path]) -> int:
+    """Rows of all lists; text files are read through once, which costs seconds per million."""
+    return sum(
+        pq.read_metadata(table).num_rows
+        if table.suffix.lower() == ".parquet"
+        else sum(1 for _ in _read_raw(table))
+        for table in tables
+    )
+
+
+def read_urls(tables: Iterable[Path]) -> Iterator[UrlRow]:
+    """The rows of all lists, in order."""
+    for table in tables:
+        for number, row in enumerate(_read_raw(table)):
+            if row is None:
+                yield UrlRow(str(number), table.name, is_damaged=True)
+            else:
+                caption, metadata = find_caption(row), find_metadata(row)
+                yield UrlRow(str(number), table.name, find_url(row), caption, metadata)
+
+
+def _read_raw(table: Path) -> Iterator[dict[str, Any] | None]:
+    """A table's rows; None for one that can't be read."""
+    suffix = table.suffix.lower()
+    if suffix == ".parquet":
+        return _read_parquet(table)
+    return _read_jsonl(table) if suffix == ".jsonl" else _read_csv(table)
+
+
+def _read_parquet(table: Path) -> Iterator[dict[str, Any] | None]:
+    try:
+        with pq.ParquetFile(table) as file:
+            wanted = [n for n in file.schema_arrow.names if n.lower() in _READ_NAMES]
+            for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
+                yield from _rows_of(batch)
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(table, error) from None
+
+
+def _rows_of(batch: pa.RecordBatch) -> list[dict[str, Any] | None]:
+    """Rows of a batch; None for one whose text is not UTF-8, which Arrow does not check."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            return [None]
+        return [row for i in range(batch.num_rows) for row in _rows_of(batch.slice(i, 1))]
+
+
+def _read_csv(table: Path) -> Iterator[dict[str, Any] | None]:
+    with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = _csv_reader(file, table)
+        names = next(reader)
+        while True:
+            try:
+                values = next(reader)
+            except StopIteration:
+                return
+            except csv.Error:  # the reader goes on with the next line
+                yield None
+                continue
+            if values:
+                fits = len(values) == len(names)
+                yield dict(zip(names, values, strict=True)) if fits else None
+
+
+def _read_jsonl(table: Path) -> Iterator[dict[str, Any] | None]:
+    with table.open("rb") as file:
+        for line in file:
+            if line.strip():
+                yield _parse_json(line)
+
+
+def _parse_json(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _columns(table: Path) -> list[str]:
+    try:
+        if table.suffix.lower() == ".parquet":
+            return pq.read_schema(table).names
+        if table.suffix.lower() == ".jsonl":
+            return list(next((row for row in _read_jsonl(table) if row), {}))
+        with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            return next(_csv_reader(file, table), [])
+    except (OSError, pa.ArrowException, csv.Error) as error:
+        raise _damaged(table, error) from None
+
+
+def _csv_reader(file: Iterable[str], table: Path) -> Iterator[list[str]]:
+    csv.field_size_limit(_MAX_FIELD_CHARS)
+    return csv.reader(file, delimiter="\t" if table.suffix.lower() == ".tsv" else ",")
+
+
+def _require_columns(table: Path, columns: list[str]) -> None:
+    folded = {str(name).lower() for name in columns}
+    if "url" not in folded or not folded.intersection(CAPTION_NAMES):
+        raise DistilleryError(
+            f"{table}: needs a column url and one of {', '.join(CAPTION_NAMES)}, has "
+            f"{', '.join(map(str, columns)) or 'none'}; rename them or check ingest.path"
+        )
+
+
+def _damaged(table: Path, error: Exception) -> DamagedError:
+    return DamagedError(f"{table}: not readable ({error}); fetch or write it again")

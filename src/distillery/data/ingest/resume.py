@@ -1,0 +1,82 @@
+"""Which raw shards an interrupted `ingest` has finished, so that the next one takes them over.
+
+In: the run and what it reads. Out: `ShardResume`, which takes, keeps and drops the three files of a
+shard. The contents of `ingest.path` are not in the fingerprint, so shards count only while its
+files are the same (names, sizes and times), and until a run completes: one that is forced after
+that starts afresh.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from distillery.core.artifacts import hash_json
+from distillery.core.run import FINISHED, Run, read_run
+
+_KEY_CHARS = 16
+
+
+class ShardResume:
+    """The finished shards of one run. Of a tar that `is_good` refuses, nothing is kept."""
+
+    def __init__(
+        self,
+        run: Run,
+        source: Path | None = None,
+        is_good: Callable[[Path], bool] = lambda tar: True,
+    ) -> None:
+        self._run, self._is_good = run, is_good
+        last = read_run(run.work_root, run.label) or {}
+        completed = last if last.get("fingerprint") == run.fingerprint else {}
+        self._folder = hash_json([_listing(source), completed])[:_KEY_CHARS]
+        _delete_others(run.work / FINISHED, self._folder)
+
+    def take(self, tar: Path) -> bool:
+        """Put the shard's files at their places if all of them were finished and are undamaged."""
+        files = shard_files(tar)
+        if all(self._run.reuse(file, self._name(file)) for file in files):
+            return True
+        for file in files:  # a link: writing to it would write to what is kept
+            file.unlink(missing_ok=True)
+        return False
+
+    def keep(self, tar: Path) -> None:
+        """Record a shard whose three files are complete."""
+        if self._is_good(tar):
+            for file in shard_files(tar):
+                self._run.finish(file, self._name(file))
+
+    def drop(self, tar: Path) -> None:
+        """Forget a shard, so that the next run makes it again."""
+        for file in shard_files(tar):
+            (self._run.work / FINISHED / self._name(file)).unlink(missing_ok=True)
+
+    def _name(self, file: Path) -> str:
+        return f"{self._folder}/{file.name}"
+
+
+def shard_files(tar: Path) -> tuple[Path, Path, Path]:
+    """The tar, parquet and stats file of one shard."""
+    return tar, tar.with_suffix(".parquet"), stats_file(tar)
+
+
+def stats_file(tar: Path) -> Path:
+    """The stats file beside a tar."""
+    return tar.with_name(f"{tar.stem}_stats.json")
+
+
+def _listing(source: Path | None) -> list[list[Any]]:
+    """Name, size and time of every file at or below `source`."""
+    if source is None or not source.exists():
+        return []
+    files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
+    stats = [(file, file.stat()) for file in files]
+    return [[str(file.relative_to(source)), s.st_size, s.st_mtime_ns] for file, s in stats]
+
+
+def _delete_others(finished: Path, folder: str) -> None:
+    """Free the room of shards that nothing will take any more."""
+    for other in finished.iterdir() if finished.is_dir() else []:
+        if other.name != folder:
+            shutil.rmtree(other)

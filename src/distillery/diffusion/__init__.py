@@ -1,0 +1,1 @@
+"""What a training step computes: batches, noise plan, prediction types, weights, objectives."""

@@ -1,0 +1,82 @@
+"""What a student ControlNet's teacher says of a batch: its residuals and the U-Net's output.
+
+In: a batch with condition maps, its noisy latents. Out: the residuals of a ControlNet as one list,
+down blocks first, mid block last, and the frozen U-Net's output with them. The teacher's are
+computed on the spot or read: its output from the cache's view `control_<kind>`, its residuals from
+`controlnet_residuals`. Not here: losses.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
+from torch import Tensor, nn
+
+from distillery.diffusion.batch import Batch
+
+Residuals = Callable[[Batch, Tensor], list[Tensor]]
+
+
+def control_residuals(
+    controlnet: nn.Module, noisy: Tensor, batch: Batch, kind: str
+) -> list[Tensor]:
+    """What a ControlNet adds to the U-Net for the batch's maps of `kind`, each [n, C, h, w]."""
+    down, mid = controlnet(
+        noisy,
+        batch.timesteps,
+        encoder_hidden_states=batch.text.to(noisy.dtype),
+        controlnet_cond=batch.conditions[kind].to(noisy.dtype),
+        return_dict=False,
+    )
+    return [*down, mid]
+
+
+def num_residuals(unet: UNet2DConditionModel) -> int:
+    """How many residuals the U-Net takes: its input's, one per layer and downsampler, the mid's."""
+    layers = [len(b.resnets) + len(b.downsamplers or ()) for b in unet.down_blocks]
+    return sum(layers) + 2
+
+
+def controlled_output(
+    unet: UNet2DConditionModel, noisy: Tensor, batch: Batch, residuals: Sequence[Tensor]
+) -> Tensor:
+    """The U-Net's native output [n, C, h, w] with these residuals, in the U-Net's own dtype."""
+    dtype = unet.dtype  # looked up once: diffusers searches all modules for it
+    *down, mid = [residual.to(dtype) for residual in residuals]
+    return unet(
+        noisy.to(dtype),
+        batch.timesteps,
+        encoder_hidden_states=batch.text.to(dtype),
+        down_block_additional_residuals=down,
+        mid_block_additional_residual=mid,
+    ).sample
+
+
+def online_residuals(controlnet: ControlNetModel, kind: str) -> Residuals:
+    """The residuals that the frozen teacher ControlNet gives, computed on the spot."""
+
+    @torch.no_grad()
+    def ask(batch: Batch, noisy: Tensor) -> list[Tensor]:
+        return control_residuals(controlnet, noisy.to(controlnet.dtype), batch, kind)
+
+    return ask
+
+
+@dataclass(frozen=True)
+class ControlTeacher:
+    """`residuals` None: nobody asks for them. `view` None: outputs are computed from residuals."""
+
+    unet: UNet2DConditionModel
+    residuals: Residuals | None
+    view: str | None
+
+    @torch.no_grad()
+    def output(
+        self, batch: Batch, noisy: Tensor, residuals: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """The U-Net's output under the teacher's control; known `residuals` save asking again."""
+        if self.view is not None:
+            return batch.outputs[self.view]
+        known = self.residuals(batch, noisy) if residuals is None else residuals
+        return controlled_output(self.unet, noisy, batch, known)

@@ -1,0 +1,115 @@
+"""What a control adapter is trained on: the diffusion loss, and the residuals of ControlNets.
+
+In: an adapter and a batch with condition maps. Out: `diffusion`, the error of the frozen U-Net
+under the adapter's control against the data (ELR-Diffusion, Stage II); on request `kd`, the
+distance of the adapter's residuals to those of one ControlNet per condition (ControlNet knowledge
+distillation, layerwise). Factors are applied. Not here: the adapter, drop rates, the loop.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from distillery.diffusion.batch import Batch
+from distillery.diffusion.control import Residuals, control_residuals, controlled_output
+from distillery.diffusion.control_drop import Drop, apply_mask, single_conditions
+from distillery.diffusion.layerwise import Layerwise
+from distillery.diffusion.objectives import Diffusion, Terms
+from distillery.models.adapter.hints import stack
+
+
+@dataclass(frozen=True)
+class ControlNets:
+    """One teacher ControlNet per condition, by kind; each gives residuals in the same places."""
+
+    by_kind: Mapping[str, Residuals]
+
+    @torch.no_grad()
+    def residuals(self, batch: Batch, noisy: Tensor, kept: Tensor) -> list[Tensor]:
+        """Residuals under the conditions in `kept`, bool [n, num_conditions], in their order.
+
+        The mean over a sample's ControlNets, as `MultiControlNetModel` adds them up at a scale of
+        one over their number; zeros where none is kept. No ControlNet sees a sample in vain.
+        """
+        shares = kept / kept.sum(1, keepdim=True).clamp(min=1)
+        totals: list[Tensor] = []
+        for place, ask in enumerate(self.by_kind.values()):
+            rows = kept[:, place].nonzero()[:, 0].to(noisy.device)
+            if not len(rows):
+                continue
+            found = ask(batch.at(rows), noisy[rows])
+            totals = totals or [r.new_zeros(len(kept), *r.shape[1:]) for r in found]
+            share = shares[:, place].to(noisy)[rows].view(-1, 1, 1, 1)
+            for total, residual in zip(totals, found, strict=True):
+                total.index_add_(0, rows, residual * share.to(residual.dtype))
+        return totals
+
+
+@dataclass(frozen=True)
+class Distances:
+    """The factors of both terms; `controlnets` is needed where `kd` is not 0."""
+
+    diffusion: float = 1.0
+    kd: float = 0.0
+    controlnets: ControlNets | None = None
+
+
+@dataclass(frozen=True)
+class TuneControl:
+    """The adapter's loss on a frozen U-Net, in its native space.
+
+    In training, conditions and captions are dropped. In evaluation mode every sample has its
+    caption and one condition, by turns.
+    """
+
+    diffusion: Diffusion
+    unet: UNet2DConditionModel
+    kinds: tuple[str, ...]
+    empty_text: Tensor
+    drop: Drop
+    distances: Distances = Distances()
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Terms:
+        shape = (len(batch.latents), len(self.kinds))
+        if model.training:
+            kept = self.drop.kept_conditions(*shape)
+            batch = self._drop_captions(batch)
+        else:
+            kept = single_conditions(*shape)
+        noisy = self.diffusion.noisy(batch)
+        given = self._residuals(model, noisy, batch, kept)
+        terms = {}
+        if factor := self.distances.diffusion:
+            output = controlled_output(self.unet, noisy, batch, given)
+            error = self.diffusion.error(output, self.diffusion.target(batch), batch)
+            terms["diffusion"] = factor * error
+        if factor := self.distances.kd:
+            terms["kd"] = factor * self._distance(batch, noisy, kept, given)
+        return terms
+
+    def _drop_captions(self, batch: Batch) -> Batch:
+        kept = self.drop.kept_captions(len(batch.text)).to(batch.text.device)
+        text = torch.where(kept[:, None, None], batch.text, self.empty_text.to(batch.text))
+        return dataclasses.replace(batch, text=text)
+
+    def _residuals(
+        self, model: nn.Module, noisy: Tensor, batch: Batch, kept: Tensor
+    ) -> list[Tensor]:
+        hint = apply_mask(stack(self.kinds, batch.conditions), kept)
+        batch = dataclasses.replace(batch, conditions={"all": hint})
+        return control_residuals(model, noisy, batch, "all")
+
+    def _distance(self, batch: Batch, noisy: Tensor, kept: Tensor, given: list[Tensor]) -> Tensor:
+        """The mean of the layerwise distances, statistics over the batch.
+
+        Per sample they would be those of zeros where every condition is dropped.
+        """
+        wanted = self.distances.controlnets.residuals(batch, noisy, kept)
+        if not wanted:
+            return given[0].new_zeros(())
+        layerwise = Layerwise(self.unet, len(given), "teacher", "layer_batch")
+        return torch.stack(layerwise.distances(wanted, given)).mean()

@@ -1,0 +1,1 @@
+"""All that a family of students is."""

@@ -1,0 +1,1 @@
+"""Stage II of ELR-Diffusion: a control adapter on a frozen U-Net."""

@@ -1,0 +1,1 @@
+"""Small ControlNets that learn from the teacher's."""

@@ -1,0 +1,129 @@
+"""What needs the models themselves: prediction distance and VAE reconstructions.
+
+In: a teacher folder and a student folder. Out: estimates and images. Not here: metrics of images,
+which prediction is compared with which (`pairings`).
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from distillery.core.run import Run
+from distillery.data.conditions.reader import ConditionMaps
+from distillery.families.load import Folders, Student, load_student
+from distillery.families.pairings import FAMILIES, WITH_MAPS, Pairing, pairing
+from distillery.metrics.evaluation import Records
+from distillery.metrics.intervals import bootstrap_mean
+from distillery.metrics.measure import Measured
+from distillery.metrics.prediction import SETTINGS, Probe, make_probe, relative_distances
+from distillery.sampling.samples import batches
+from distillery.teacher.load import (
+    Teacher,
+    decode_latents,
+    encode_images,
+    load_controlnet,
+    load_teacher,
+)
+
+BATCH_SIZE = 64
+NAME = "prediction_distance"
+
+
+def distances_of(
+    run: Run,
+    variant: str,
+    teacher_folder: Path,
+    model: Path,
+    seeds: Sequence[int],
+    records: Records,
+    device: torch.device,
+    *,
+    backbone: Path | None,
+    controlnet: Path | None,
+    conditions: Path | None,
+    resolution_px: int,
+    guidance_scale: float,
+    **options: int,
+) -> tuple[dict[int, Measured], dict[str, str]]:
+    """`prediction_distances` of a variant from its folders, or the reason why there is none.
+
+    `options` are those of `prediction_distances`.
+    """
+    family, kind = variant.partition("/")[0], records.kinds[0]
+    if family not in FAMILIES and variant != "teacher/unguided":
+        return {}, {NAME: "no teacher's prediction to compare this variant's with"}
+    if family in WITH_MAPS and (conditions is None or not kind):
+        return {}, {NAME: "no condition maps are given"}
+    teacher = load_teacher(teacher_folder, device, torch.float32)
+    control, maps = None, None
+    if family in WITH_MAPS:
+        control = load_controlnet(teacher_folder, kind, teacher.unet)
+        reader = ConditionMaps(conditions, [kind], resolution_px)
+
+        def maps(keys: Sequence[str]) -> torch.Tensor:
+            return reader.batch(keys)[kind]
+
+    def load(seed: int) -> Student:
+        folders = Folders(teacher_folder, model, seed, seeds, backbone, controlnet, guidance_scale)
+        return load_student(variant, folders, device)
+
+    pair = pairing(variant, teacher, control, load, guidance_scale)
+    return prediction_distances(run, teacher, pair, seeds, records, maps=maps, **options), {}
+
+
+def prediction_distances(
+    run: Run,
+    teacher: Teacher,
+    pair: Pairing,
+    seeds: Sequence[int],
+    records: Records,
+    *,
+    num_records: int,
+    plan_seed: int,
+    num_slots: int,
+    num_bootstrap: int,
+    maps: Callable[[Sequence[str]], torch.Tensor] | None = None,
+) -> dict[int, Measured]:
+    """{seed: {"prediction_distance": ...}} of a student.
+
+    `maps(keys)` are the condition maps of records, float32 [n, 3, H, W] in [0, 1].
+    """
+    real, captions, keys = (
+        part[:num_records] for part in (records.real, records.captions, records.keys)
+    )
+    hints = None if maps is None else maps(keys)
+    probe = make_probe(teacher, real, captions, keys, plan_seed, num_slots, hints)
+    num_rows = len(probe.noisy) * (1 + len(seeds))
+    with run.progress(num_rows, unit="prediction", what="predictions") as bar:
+        distances = _distances(probe, pair, seeds, teacher.unet.device, bar.update)
+    settings = {**SETTINGS, **pair.settings, "num_slots": num_slots}
+    settings["interval"] = "bootstrap over records"
+    return {
+        seed: {NAME: (bootstrap_mean(values, num_bootstrap), settings)}
+        for seed, values in distances.items()
+    }
+
+
+def _distances(
+    probe: Probe,
+    pair: Pairing,
+    seeds: Sequence[int],
+    device: torch.device,
+    on_batch: Callable[[int], object],
+) -> dict[int, np.ndarray]:
+    expected = probe.ask(pair.expected, on_batch, device)
+    return {
+        seed: relative_distances(
+            probe.ask(pair.student(seed), on_batch, device), expected, probe.num_slots
+        )
+        for seed in seeds
+    }
+
+
+def reconstruct(teacher_folder: Path, images: np.ndarray, device: torch.device) -> np.ndarray:
+    """uint8 images [n, H, W, 3] through the teacher's VAE and back."""
+    teacher = load_teacher(teacher_folder, device, torch.float32)
+    parts = batches(images, BATCH_SIZE)
+    return np.concatenate([decode_latents(teacher, encode_images(teacher, p)) for p in parts])

@@ -1,0 +1,1 @@
+"""Guidance in one evaluation."""

@@ -1,0 +1,184 @@
+"""What each family of students is made of when it is used: a U-Net, perhaps a ControlNet.
+
+In: `<family>/<variant>`, its model folder and the folders of what it builds on. Out: a `Student`:
+frozen modules in eval mode, which condition maps they want and how they are to be sampled. A
+further family is a further entry in `_LOADERS`. Not here: sampling, training.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
+
+from distillery.core.artifacts import read_json
+from distillery.core.errors import DistilleryError
+from distillery.data.conditions.reader import ConditionMaps
+from distillery.sampling.sampler import Control, Maps, Sampler, load_unet, seed_folder
+from distillery.teacher.load import load_controlnet
+
+GUIDANCE = "guidance.json"
+TRAINING = "training.json"
+OFFSET = "_offset"
+
+
+@dataclass(frozen=True)
+class Student:
+    """`kinds`: the condition maps that `controlnet` knows; `is_guided`: needs two evaluations."""
+
+    unet: UNet2DConditionModel
+    controlnet: ControlNetModel | None = None
+    kinds: tuple[str, ...] = ()
+    is_guided: bool = True
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a student lies, and what it builds on; `teacher` as `prepare_teacher` made it.
+
+    `model` is the variant's folder, `seed` one of the training seeds `seeds` that it holds;
+    `guidance_scale` goes to a guidance student that is told its scale.
+    """
+
+    teacher: Path
+    model: Path
+    seed: int
+    seeds: Sequence[int]
+    backbone: Path | None = None
+    controlnet: Path | None = None
+    guidance_scale: float | None = None
+
+    @property
+    def weights(self) -> Path:
+        """Where the model of the training seed lies."""
+        return seed_folder(self.model, self.seed, self.seeds)
+
+
+def load_student(
+    variant: str,
+    folders: Folders,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Student:
+    """The student or teacher called `variant`, e.g. `unet/elr` or `teacher/control_canny`.
+
+    Backbones and ControlNets that a student builds on are those of the first training seed. Raises
+    DistilleryError for an unknown family and where a folder is missing or holds something else.
+    """
+    family, _, name = variant.partition("/")
+    if family not in _LOADERS:
+        raise DistilleryError(f"--variant {variant}: the families are {', '.join(_LOADERS)}")
+    return _LOADERS[family](name, folders, device, dtype)
+
+
+def _teacher(name: str, folders: Folders, device, dtype) -> Student:
+    unet = load_unet(folders.teacher / "unet", device, dtype)
+    if not name.startswith("control_"):
+        return Student(unet, is_guided=name != "unguided")
+    kind = name.removeprefix("control_").removesuffix(OFFSET)
+    return Student(unet, load_controlnet(folders.teacher, kind, unet), (kind,))
+
+
+def _unet(name: str, folders: Folders, device, dtype) -> Student:
+    return Student(load_unet(folders.weights, device, dtype))
+
+
+def _control(name: str, folders: Folders, device, dtype) -> Student:
+    adapter = load_student_controlnet(folders.weights, device, dtype)
+    return Student(_backbone(folders, device, dtype), adapter, tuple(adapter.config.conditions))
+
+
+def _controlnet(name: str, folders: Folders, device, dtype) -> Student:
+    unet = load_unet(folders.teacher / "unet", device, dtype)
+    student = load_student_controlnet(folders.weights, device, dtype)
+    return Student(unet, student, (trained_kind(folders.model),))
+
+
+def _guidance(name: str, folders: Folders, device, dtype) -> Student:
+    from distillery.models.lora.files import load_guidance_unet  # imports peft
+
+    backbone = _backbone(folders, device, dtype)
+    unet = load_guidance_unet(folders.weights, backbone, scale=folders.guidance_scale)
+    described = read_json(folders.weights / GUIDANCE)
+    return Student(unet, is_guided=described["evaluations_per_step"] > 1)
+
+
+def _whole(name: str, folders: Folders, device, dtype) -> Student:
+    """A guidance student of a low-rank U-Net with a distilled ControlNet."""
+    if folders.controlnet is None:
+        raise DistilleryError(f"whole/{name}: needs --controlnet, a distilled ControlNet's folder")
+    student = _guidance(name, folders, device, dtype)
+    controlnet = load_student_controlnet(folders.controlnet, device, dtype)
+    kinds = (trained_kind(folders.controlnet),)
+    return replace(student, controlnet=controlnet, kinds=kinds)
+
+
+def open_maps(student: Student, conditions: Path | None, resolution_px: int) -> Maps | None:
+    """The extracted maps that the student wants, from the folder of all parts; None if it does not.
+
+    Raises DistilleryError where it wants some and `conditions` is None.
+    """
+    if student.controlnet is None:
+        return None
+    if conditions is None:
+        raise DistilleryError("generate: a ControlNet needs --conditions, the maps' folder")
+    return ConditionMaps(conditions, student.kinds, resolution_px)
+
+
+def attach(sampler: Sampler, student: Student, maps: Maps | None) -> Sampler:
+    """`sampler` with the student in place of the teacher's U-Net, controlled by `maps` if given."""
+    control = None if maps is None else Control(student.controlnet, maps)
+    return replace(
+        sampler.with_unet(student.unet),
+        control=control,
+        guidance_scale=sampler.guidance_scale if student.is_guided else 1.0,
+    )
+
+
+Loader = Callable[[str, Folders, torch.device | str, torch.dtype], Student]
+_LOADERS: dict[str, Loader] = {
+    "teacher": _teacher,
+    "unet": _unet,
+    "control": _control,
+    "controlnet": _controlnet,
+    "guidance": _guidance,
+    "whole": _whole,
+}
+
+
+def _backbone(folders: Folders, device, dtype) -> UNet2DConditionModel:
+    if folders.backbone is None:
+        raise DistilleryError(f"{folders.model}: needs --backbone, the U-Net it was trained on")
+    return load_unet(unet_folder(folders.backbone), device, dtype)
+
+
+def unet_folder(backbone: Path) -> Path:
+    """Where the U-Net lies in a backbone's folder: a teacher's is in `unet/`."""
+    return backbone / "unet" if (backbone / "unet").is_dir() else backbone
+
+
+def load_student_controlnet(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> ControlNetModel:
+    """The ControlNet in a folder, of the class that its config.json names, frozen, in eval mode."""
+    return open_controlnet(folder, dtype).to(device).requires_grad_(False).eval()
+
+
+def open_controlnet(folder: Path, dtype: torch.dtype = torch.float32) -> ControlNetModel:
+    """The same as it was saved: what its training trains requires a gradient."""
+    from distillery.models.adapter.adapter import ControlAdapter  # imports peft
+    from distillery.models.controlnet.student import StudentControlNet
+
+    known = {kind.__name__: kind for kind in (ControlNetModel, StudentControlNet, ControlAdapter)}
+    name = read_json(folder / "config.json").get("_class_name")
+    if name not in known:
+        raise DistilleryError(
+            f"{folder}/config.json: {name} is no ControlNet known here; use {', '.join(known)}"
+        )
+    return known[name].from_pretrained(folder, use_safetensors=True, torch_dtype=dtype)
+
+
+def trained_kind(controlnet: Path) -> str:
+    """Which condition maps a distilled ControlNet was trained on."""
+    return read_json(controlnet / TRAINING)["settings"]["kind"]

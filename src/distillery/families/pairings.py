@@ -1,0 +1,94 @@
+"""What a variant's prediction is judged against, and its student behind the export gate.
+
+In: `<family>/<variant>`, the teacher, a function that loads a seed's student. Out: prediction
+functions.
+
+| family | student | its teacher |
+|---|---|---|
+| unet | its U-Net, no guidance | the teacher's U-Net, no guidance |
+| guidance | its U-Net, in as many evaluations as it needs | the guided teacher |
+| teacher/unguided | the teacher's U-Net, no guidance | the guided teacher |
+| controlnet | the teacher's U-Net, student's control | the same, teacher's control |
+| whole | guidance student with student's control | the guided teacher with its control |
+
+Not here: distances, loading.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
+
+from distillery.families.load import Student
+from distillery.metrics.prediction import Predict, controlled, guided, plain
+from distillery.models.export import assert_same_output
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.teacher.load import Teacher
+
+EXPORT_TOLERANCE = 1e-4
+FAMILIES = ("unet", "guidance", "controlnet", "whole")
+WITH_MAPS = ("controlnet", "whole")
+WITH_GUIDANCE = ("guidance", "whole", "teacher")
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What is compared: the teacher's prediction, and that of the student of a training seed."""
+
+    expected: Predict
+    student: Callable[[int], Predict]
+    settings: dict[str, Any]
+
+
+def pairing(
+    variant: str,
+    teacher: Teacher,
+    control: ControlNetModel | None,
+    load: Callable[[int], Student],
+    guidance_scale: float,
+) -> Pairing:
+    """How the prediction of a variant of `FAMILIES`, or of the unguided teacher, is judged.
+
+    `control` is the teacher's ControlNet, for families that have one.
+    """
+    family = variant.partition("/")[0]
+    expected = plain(teacher.unet) if control is None else controlled(teacher.unet, control)
+    if family not in WITH_GUIDANCE:
+        return Pairing(expected, lambda seed: _native(load(seed), None), {"guidance": "none"})
+
+    def student(seed: int) -> Predict:
+        loaded = load(seed)
+        predict = _native(loaded, guidance_scale)
+        return guided(predict, guidance_scale) if loaded.is_guided else predict
+
+    settings = {"guidance": f"teacher's scale {guidance_scale:g}, student as it is sampled"}
+    return Pairing(guided(expected, guidance_scale), student, settings)
+
+
+def _native(student: Student, scale: float | None) -> Predict:
+    """One evaluation; a U-Net with a w-embedding is told the scale."""
+    check_export(student.unet)
+    if student.controlnet is not None:
+        return controlled(student.unet, student.controlnet)
+    if scale is not None and student.unet.config.time_cond_proj_dim:
+        from distillery.models.lora.guidance_embedding import tell_scale
+
+        tell_scale(student.unet, scale)
+    return plain(student.unet)
+
+
+def check_export(unet: UNet2DConditionModel) -> None:
+    """The dense-merged form of a low-rank student must say the same, or DistilleryError."""
+    if not isinstance(unet, LowRankUNet2DConditionModel):
+        return
+    config, generator = unet.config, torch.Generator().manual_seed(0)
+    side = config.sample_size
+    inputs = {
+        "sample": torch.randn(2, config.in_channels, side, side, generator=generator),
+        "timestep": torch.tensor([10, 900]),
+        "encoder_hidden_states": torch.randn(2, 8, config.cross_attention_dim, generator=generator),
+    }
+    inputs = {name: value.to(unet.device) for name, value in inputs.items()}
+    assert_same_output(unet, unet.to_dense(), inputs, EXPORT_TOLERANCE)

@@ -1,0 +1,1 @@
+"""Stage I of ELR-Diffusion: a low-rank U-Net."""

@@ -1,0 +1,148 @@
+"""Stage I of ELR-Diffusion: the starting point of a variant, its objective, its training.
+
+In: the teacher's folder, the decomposed teacher that `init_student` made, the teacher's cache.
+Out: one model folder as `seeds` writes it. Not here: the decomposition, the loop.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from distillery.core.run import Run
+from distillery.diffusion.batch import Batch
+from distillery.diffusion.losses import Weighting
+from distillery.diffusion.objectives import (
+    Denoise,
+    Diffusion,
+    DistillOutput,
+    FeatureDistance,
+    Objective,
+    TeacherOutput,
+    cached_output,
+    online_output,
+    predict,
+)
+from distillery.families.trained_card import Card
+from distillery.models.export import save_model
+from distillery.models.lowrank.factorise import build_student, rebalance
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.teacher.cache.read import TeacherCache
+from distillery.teacher.load import load_unet
+from distillery.train.preview import Preview
+from distillery.train.schedule import teacher_diffusion
+from distillery.train.seeds import train_seeds
+from distillery.train.settings import Settings
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What a student learns from: `objective` `teacher` or `noise`, and how errors are weighted."""
+
+    objective: str
+    space: str
+    weighting: Weighting
+    gamma: float
+    lambda_diffusion: float
+    lambda_feature: float
+    online: bool
+
+
+def start_student(
+    architecture: str, init: str, *, teacher: Path, init_folder: Path, seed: int
+) -> UNet2DConditionModel:
+    """A variant before its first step; `random` depends on `seed`, the others on the teacher only.
+
+    `low_rank` takes its ranks from `init_folder`, whatever the init. Raises DistilleryError for a
+    combination that does not exist.
+    """
+    if architecture == "low_rank" and init == "random":
+        config = LowRankUNet2DConditionModel.load_config(init_folder)
+        return build_student(config, init=init, ranks=config["ranks"], seed=seed)
+    if architecture == "low_rank":
+        folder = init_folder / init if init in ("data_aware", "planned") else init_folder
+        student = LowRankUNet2DConditionModel.from_pretrained(folder)
+        return rebalance(student) if init == "balanced" else student
+    config = UNet2DConditionModel.load_config(teacher / "unet")
+    return build_student(config, architecture=architecture, init=init, seed=seed)
+
+
+def train_students(
+    start: Callable[[int], UNet2DConditionModel],
+    distillation: Distillation,
+    settings: Settings,
+    *,
+    seeds: Sequence[int],
+    base_model: str,
+    teacher: Path,
+    teacher_cache: Path,
+    out: Path,
+    run: Run,
+    device: torch.device,
+) -> None:
+    """Train `start(seed)` for every seed, one after the other, and write them to the folder `out`.
+
+    An interrupted call goes on from the checkpoints in the run's work folder.
+    """
+    diffusion = teacher_diffusion(
+        teacher, distillation.weighting, distillation.gamma, distillation.space
+    )
+    views = [] if distillation.online else ["cond"]
+    cache = TeacherCache(teacher_cache, views, len(diffusion.alpha_bar))
+    ask = _teacher_output(teacher, distillation, device)
+
+    def compare(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        noisy = diffusion.noisy(batch)
+        return predict(model, noisy, batch), ask(batch, noisy)
+
+    train_seeds(
+        start,
+        lambda model: _objective(diffusion, distillation, ask, model),
+        settings,
+        train=cache.samples("train"),
+        val=cache.samples("val"),
+        seeds=seeds,
+        out=out,
+        run=run,
+        device=device,
+        described=dataclasses.asdict(distillation),
+        card=Card("unet", base_model, cache),
+        save=save_model,
+        compare=compare,
+        draw=Preview(teacher, cache).draw,
+    )
+
+
+@dataclass(frozen=True)
+class _OnlineTeacher:
+    """A teacher in memory, callable as a `TeacherOutput`."""
+
+    unet: UNet2DConditionModel
+
+    def __call__(self, batch: Batch, noisy: torch.Tensor) -> torch.Tensor:
+        return online_output(self.unet)(batch, noisy)
+
+
+def _teacher_output(
+    teacher: Path, distillation: Distillation, device: torch.device
+) -> TeacherOutput:
+    if not distillation.online:
+        return cached_output("cond")
+    return _OnlineTeacher(load_unet(teacher, device))
+
+
+def _objective(
+    diffusion: Diffusion, distillation: Distillation, ask: TeacherOutput, student: nn.Module
+) -> Objective:
+    if distillation.objective == "noise":
+        return Denoise(diffusion)
+    features = None
+    if distillation.lambda_feature and isinstance(ask, _OnlineTeacher):
+        features = FeatureDistance(student, ask.unet)
+    return DistillOutput(
+        diffusion, ask, distillation.lambda_diffusion, distillation.lambda_feature, features
+    )

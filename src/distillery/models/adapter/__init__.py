@@ -1,0 +1,1 @@
+"""The control adapter: one encoder for several kinds of maps."""

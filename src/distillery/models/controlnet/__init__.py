@@ -1,0 +1,1 @@
+"""Small ControlNets: architectures and their start from a teacher's."""

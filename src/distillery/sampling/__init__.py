@@ -1,0 +1,1 @@
+"""Images from a model: sampler and the samples on disk."""

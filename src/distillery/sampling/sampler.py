@@ -1,0 +1,207 @@
+"""Images from a U-Net in the teacher's place: one prompt and one noise per record.
+
+In: a teacher, a U-Net (its own or a student), perhaps a ControlNet, prompts. Out: images, or shards
+of PNG images. The noise is a function of (seed, key), so every model gets the same, and the batch
+size changes nothing but the last bits of floating-point sums. Not here: metrics.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+
+from distillery.core.errors import DistilleryError
+from distillery.core.run import Run
+from distillery.core.shards import shard_name, write_table_shard
+from distillery.data.conditions.reader import as_hint
+from distillery.diffusion.noise import initial_noise
+from distillery.models.controlnet.encode_once import maps_encoded_once
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.sampling.samples import SCHEMA, Prompt, batches, encode_png
+from distillery.teacher.load import Teacher, decode_latents, encode_prompts
+
+SHARD_SIZE_SAMPLES = 64
+_CLASSES = (UNet2DConditionModel, LowRankUNet2DConditionModel)
+# From the U-Net's inputs, the timestep and the text to its extra arguments.
+_Residuals = Callable[[Tensor, Tensor, Tensor], dict[str, Any]]
+
+
+class Maps(Protocol):
+    """Condition maps by key; `ConditionMaps` are those of the pipeline's records."""
+
+    kinds: tuple[str, ...]
+
+    def images(self, kind: str, keys: Sequence[str]) -> np.ndarray:
+        """uint8 [n, H, W, 3] of one kind."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """A ControlNet with the condition maps of the records; its hint holds the maps of all kinds."""
+
+    controlnet: ControlNetModel
+    maps: Maps
+
+    def hint(self, prompts: Sequence[Prompt]) -> Tensor:
+        """[n, 3 * number of kinds, H, W] in [0, 1]: each prompt's own map, zeros for the others."""
+        model, kinds = self.controlnet, self.maps.kinds
+        rows = [
+            torch.stack([maps if kind == p.condition else torch.zeros_like(maps) for kind in kinds])
+            for p in prompts
+            for maps in as_hint(self.maps.images(p.condition, [p.key]))
+        ]
+        return torch.stack(rows).flatten(1, 2).to(model.device, model.dtype)
+
+    @contextlib.contextmanager
+    def of(self, prompts: Sequence[Prompt], num_rows: int) -> Iterator[_Residuals]:
+        """What gives the U-Net's extra arguments; a guided batch has twice as many rows."""
+        hint = self.hint(prompts).repeat(num_rows // len(prompts), 1, 1, 1)
+
+        def residuals(inputs: Tensor, step: Tensor, text: Tensor) -> dict[str, Any]:
+            down, mid = self.controlnet(
+                inputs, step, encoder_hidden_states=text, controlnet_cond=hint, return_dict=False
+            )
+            return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+
+        with maps_encoded_once(self.controlnet):
+            yield residuals
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A teacher, or a student in its place, and how to sample; guidance_scale 1: no guidance."""
+
+    teacher: Teacher
+    num_inference_steps: int
+    guidance_scale: float
+    resolution_px: int
+    noise_seed: int
+    control: Control | None = None
+
+    def with_unet(self, unet: UNet2DConditionModel) -> "Sampler":
+        """The same with another U-Net."""
+        return replace(self, teacher=replace(self.teacher, unet=unet))
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image's latents."""
+        vae_scale = 2 ** (len(self.teacher.vae.config.block_out_channels) - 1)
+        side = self.resolution_px // vae_scale
+        return (self.teacher.unet.config.in_channels, side, side)
+
+    def noise(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Initial noise float32 [n, C, h, w], each record's own."""
+        rows = [initial_noise(self.noise_seed, p.key, self.latent_shape()) for p in prompts]
+        return torch.stack(rows)
+
+    def images(self, prompts: Sequence[Prompt]) -> np.ndarray:
+        """uint8 RGB [n, H, W, 3], decoded from `latents`."""
+        return decode_latents(self.teacher, self.latents(prompts))
+
+    @torch.no_grad()
+    def latents(self, prompts: Sequence[Prompt]) -> Tensor:
+        """[n, C, h, w] by DDIM (Song et al. 2021), eta 0, in one batch.
+
+        The same as StableDiffusionPipeline with this noise, without importing it (5 CPU-s).
+        Timesteps are spaced so that sampling starts at the last one ("trailing"; Lin et al. 2024),
+        which zero terminal SNR needs.
+        """
+        unet, scheduler = self.teacher.unet, self._scheduler()
+        latents = self.noise(prompts).to(unet.device, unet.dtype) * scheduler.init_noise_sigma
+        text = encode_prompts(self.teacher, [p.caption for p in prompts])
+        if self._is_guided:
+            empty = encode_prompts(self.teacher, [""])
+            text = torch.cat([empty.expand_as(text), text])
+        with self._controlled(prompts, len(text)) as residuals:
+            for step in scheduler.timesteps:
+                inputs = torch.cat([latents, latents]) if self._is_guided else latents
+                inputs = scheduler.scale_model_input(inputs, step)
+                control = residuals(inputs, step, text)
+                output = unet(inputs, step, encoder_hidden_states=text, **control).sample
+                if self._is_guided:  # Ho & Salimans 2022, eq. 6
+                    without, with_text = output.chunk(2)
+                    output = without + self.guidance_scale * (with_text - without)
+                latents = scheduler.step(output, step, latents).prev_sample
+        return latents
+
+    def _controlled(
+        self, prompts: Sequence[Prompt], num_rows: int
+    ) -> contextlib.AbstractContextManager[_Residuals]:
+        if self.control is None:
+            return contextlib.nullcontext(lambda inputs, step, text: {})
+        return self.control.of(prompts, num_rows)
+
+    @property
+    def _is_guided(self) -> bool:
+        return self.guidance_scale > 1  # as in diffusers; turbo models are sampled with 0
+
+    def _scheduler(self) -> DDIMScheduler:
+        scheduler = DDIMScheduler.from_config(
+            self.teacher.scheduler.config, timestep_spacing="trailing", clip_sample=False
+        )
+        scheduler.set_timesteps(self.num_inference_steps, device=self.teacher.unet.device)
+        return scheduler
+
+
+def load_unet(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> UNet2DConditionModel:
+    """The U-Net in a folder, dense or low-rank as its config.json says, frozen, in eval mode."""
+    try:
+        name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError):
+        raise DistilleryError(
+            f"{folder}: no U-Net here (config.json); rerun the stage that makes it"
+        ) from None
+    for kind in _CLASSES:
+        if kind.__name__ == name:
+            unet = kind.from_pretrained(folder, use_safetensors=True, torch_dtype=dtype)
+            return unet.to(device).requires_grad_(False).eval()
+    known = " or ".join(kind.__name__ for kind in _CLASSES)
+    raise DistilleryError(f"{folder}/config.json: {name} is no U-Net known here; use {known}")
+
+
+def seed_folder(model: Path, seed: int, seeds: Sequence[int]) -> Path:
+    """Where a model folder keeps the U-Net of a training seed: the first at its root."""
+    return model if seed == seeds[0] else model / f"seed-{seed}"
+
+
+def write_samples(
+    folder: Path,
+    sampler: Sampler,
+    prompts: Sequence[Prompt],
+    batch_size: int,
+    run: Run,
+    on_batch: Callable[[int], object],
+) -> None:
+    """Write `folder/00000.parquet`, ... with one row per prompt; finished shards are picked up."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, part in enumerate(batches(prompts, SHARD_SIZE_SAMPLES)):
+        path = folder / shard_name(index, "parquet")
+        name = f"{folder.name}-{path.name}"
+        if run.reuse(path, name):
+            on_batch(len(part))
+            continue
+        write_table_shard(path, list(_rows(sampler, part, batch_size, on_batch)), SCHEMA)
+        run.finish(path, name)
+
+
+def _rows(
+    sampler: Sampler, prompts: Sequence[Prompt], batch_size: int, on_batch: Callable[[int], object]
+) -> Iterator[dict]:
+    for batch in batches(prompts, batch_size):
+        for prompt, image in zip(batch, sampler.images(batch), strict=True):
+            yield {
+                "key": prompt.key,
+                "image": {"bytes": encode_png(image), "path": None},
+                "caption": prompt.caption,
+                "noise_seed": sampler.noise_seed,
+                "condition": prompt.condition,
+            }
+        on_batch(len(batch))

@@ -1,0 +1,106 @@
+"""Generated images on disk: which prompts, where, and in what form.
+
+In: records of the test split; folders that `generate` wrote. Out: prompts in a fixed order; images.
+Torch is not imported, so that the report needs none. Not here: how images come about (`sampling`).
+"""
+
+import hashlib
+import io
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from distillery.core.errors import DamagedError, DistilleryError
+from distillery.core.shards import image_type, read_table
+
+T = TypeVar("T")
+SCHEMA = pa.schema(
+    [("key", pa.string()), ("image", image_type()), ("caption", pa.string()),
+     ("noise_seed", pa.int64()), ("condition", pa.string())]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A record's key and caption; the key also picks the noise.
+
+    `condition` is the kind of the map that controls the image, "" for none.
+    """
+
+    key: str
+    caption: str
+    condition: str = ""
+
+
+def hash_order(key: str) -> str:
+    """Sort key that is random over records and the same everywhere."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def pick_prompts(prompts: Iterable[Prompt], num_samples: int) -> list[Prompt]:
+    """The first `num_samples` by a hash of the key: fewer samples are always a part of more.
+
+    Where there are fewer, all are taken, and a line on standard error says so.
+    """
+    ordered = sorted(prompts, key=lambda p: hash_order(p.key))
+    if not ordered:
+        raise DistilleryError("no records in the test split; raise deduplicate.split.test")
+    if len(ordered) < num_samples:
+        print(f"only {len(ordered)} test records for {num_samples} samples", file=sys.stderr)
+    return ordered[:num_samples]
+
+
+def with_conditions(prompts: Sequence[Prompt], kinds: Sequence[str]) -> list[Prompt]:
+    """The prompts taking turns with the kinds of condition maps; unchanged where there are none."""
+    if not kinds:
+        return list(prompts)
+    return [replace(p, condition=kinds[i % len(kinds)]) for i, p in enumerate(prompts)]
+
+
+def sample_folders(samples: Path) -> dict[int, Path]:
+    """{training seed: folder} of a samples artefact, in order."""
+    found = {int(p.name.removeprefix("seed-")): p for p in samples.glob("seed-*") if p.is_dir()}
+    if not found:
+        raise DistilleryError(f"{samples}: no seed-<n> folders; run generate first")
+    return dict(sorted(found.items()))
+
+
+def read_samples(folder: Path, num_samples: int | None = None) -> list[dict[str, Any]]:
+    """Rows key, caption, noise_seed, condition (a kind or "") and `image` as PNG bytes, checked."""
+    rows = []
+    for row in read_table(folder):
+        if num_samples is not None and len(rows) == num_samples:
+            break
+        rows.append({**row, "image": row["image"]["bytes"]})
+    return rows
+
+
+def decode_images(encoded: Sequence[bytes]) -> np.ndarray:
+    """uint8 RGB [n, H, W, 3] of equally large PNG images."""
+    images = [decode_png(data) for data in encoded]
+    if len({image.shape for image in images}) > 1:
+        raise DamagedError("generated images differ in size; run generate again")
+    return np.stack(images)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """PNG bytes of uint8 RGB [H, W, 3]."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def decode_png(data: bytes) -> np.ndarray:
+    """uint8 RGB [H, W, 3] of PNG bytes."""
+    return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Consecutive slices of at most `size` items."""
+    return (items[start : start + size] for start in range(0, len(items), size))

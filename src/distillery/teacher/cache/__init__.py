@@ -1,0 +1,1 @@
+"""The teacher's cached answers: files, sizes, views, writing, reading."""

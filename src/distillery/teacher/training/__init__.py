@@ -1,1 +1,0 @@
-"""Training of the tiny teacher that ships with the project."""
