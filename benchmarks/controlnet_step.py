@@ -40,7 +40,7 @@ from distillery.diffusion.controlnet import DistillControlNet, Factors
 from distillery.diffusion.layerwise import Layerwise
 from distillery.diffusion.objectives import Diffusion
 from distillery.families.controlnet.residuals import cached_residuals, write_residuals
-from distillery.models.controlnet.student import PRESETS, build_student
+from distillery.models.student_controlnet.model import PRESETS, build_student
 from distillery.teacher.cache.conditioned import ConditionedSamples
 from distillery.teacher.cache.read import TeacherCache
 from distillery.teacher.cache.size import CachePlan

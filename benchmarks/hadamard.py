@@ -18,8 +18,8 @@ from diffusers import ControlNetModel
 from torch import Tensor, nn
 
 from distillery.cost.counts import count_macs, count_parameters
-from distillery.models.controlnet.presets import meta_controlnet
-from distillery.models.controlnet.student import PRESETS, StudentControlNet
+from distillery.models.student_controlnet.model import PRESETS, StudentControlNet
+from distillery.models.student_controlnet.presets import meta_controlnet
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 Timed = tuple[float, float]

@@ -7,9 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from distillery.families.controlnet.start import student_settings
-from distillery.models.controlnet.modulation import MODULATIONS
-from distillery.models.controlnet.presets import PRESETS, SETTINGS
-from distillery.models.controlnet.student import StudentControlNet
+from distillery.models.student_controlnet.model import StudentControlNet
+from distillery.models.student_controlnet.modulation import MODULATIONS
+from distillery.models.student_controlnet.presets import PRESETS, SETTINGS
 from distillery.params import Params
 from distillery.params.controlnet import ControlnetVariant, DistillControlnet, StudentNet
 

@@ -18,13 +18,13 @@ from distillery.families.load import (
     load_student_controlnet,
     open_maps,
 )
-from distillery.models.adapter.adapter import ControlAdapter
-from distillery.models.controlnet.presets import PRESETS
-from distillery.models.controlnet.student import StudentControlNet, build_student
+from distillery.models.control_adapter.adapter import ControlAdapter
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.layers import add_lora, lora_layers
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.models.student_controlnet.model import StudentControlNet, build_student
+from distillery.models.student_controlnet.presets import PRESETS
 from distillery.sampling.sampler import Sampler
 from distillery.teacher.load import load_teacher, load_unet
 

@@ -11,13 +11,13 @@ import pytest
 from diffusers import ControlNetModel, UNet2DConditionModel
 
 from distillery.families.card import snippet
-from distillery.models.adapter.adapter import ControlAdapter
-from distillery.models.controlnet.student import PRESETS, build_student
+from distillery.models.control_adapter import ControlAdapter
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.guidance_embedding import add_scale_embedding
 from distillery.models.lora.layers import add_lora
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.models.student_controlnet.model import PRESETS, build_student
 from tiny_models import tiny_pipeline, tiny_unet
 
 KRONECKER = {

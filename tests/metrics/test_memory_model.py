@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from distillery.cost.memory_model import Allocations, predict_evaluation, predict_step
 from distillery.cost.workload import Workload, controlnet_alone, unet_alone
-from distillery.models.controlnet.student import PRESETS, build_student
+from distillery.models.student_controlnet.model import PRESETS, build_student
 from tiny_models import tiny_unet
 
 

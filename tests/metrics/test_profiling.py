@@ -10,7 +10,7 @@ from distillery.cost.timing import median_seconds, time_in_turn, training_job
 from distillery.cost.workload import Profiled, Workload
 from distillery.families.load import TRAINING
 from distillery.families.profiled import open_models
-from distillery.models.adapter.adapter import ControlAdapter
+from distillery.models.control_adapter.adapter import ControlAdapter
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.layers import add_lora
 from distillery.models.lowrank.ranks import plan_ranks

@@ -16,8 +16,8 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
-from distillery.models.adapter.adapter import UNI_CONTROLNET_KINDS, ControlAdapter
 from distillery.models.architectures import ARCHITECTURES
+from distillery.models.control_adapter.adapter import UNI_CONTROLNET_KINDS, ControlAdapter
 from distillery.models.kronecker import KroneckerLayer
 from tiny_models import tiny_unet
 

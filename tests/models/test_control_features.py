@@ -6,8 +6,8 @@ import torch
 from control_helpers import inputs, pass_through, trained
 from torch import nn
 
-from distillery.models.adapter.adapter import ControlAdapter
-from distillery.models.adapter.features import (
+from distillery.models.control_adapter.adapter import ControlAdapter
+from distillery.models.control_adapter.features import (
     ConditionExtractor,
     FeatureDenorm,
     level_channels,

@@ -6,7 +6,7 @@ from control_helpers import inputs
 from PIL import Image
 
 from distillery.core.errors import DistilleryError
-from distillery.models.adapter.adapter import ControlAdapter
+from distillery.models.control_adapter.adapter import ControlAdapter
 from tiny_models import tiny_unet
 
 

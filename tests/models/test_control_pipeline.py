@@ -11,7 +11,7 @@ from control_helpers import KRONECKER, inputs, low_rank_unet, trained
 from diffusers import MultiControlNetModel, StableDiffusionControlNetPipeline
 from safetensors.torch import save_file
 
-from distillery.models.adapter.adapter import ControlAdapter
+from distillery.models.control_adapter.adapter import ControlAdapter
 from tiny_models import tiny_pipeline
 
 CALL = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "np"}
@@ -81,7 +81,7 @@ _FRESH = """
 import sys, torch
 from safetensors.torch import load_file
 from diffusers import StableDiffusionControlNetPipeline
-import distillery.models.adapter.adapter  # diffusers imports no module that a folder names
+import distillery.models.control_adapter.adapter  # diffusers imports no module that a folder names
 folder = sys.argv[1]
 pipeline = StableDiffusionControlNetPipeline.from_pretrained(folder, safety_checker=None)
 adapter = pipeline.controlnet

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from distillery.core.errors import DistilleryError
-from distillery.models.adapter.adapter import ControlAdapter
-from distillery.models.controlnet.encode_once import maps_encoded_once
-from distillery.models.controlnet.student import PRESETS, build_student
+from distillery.models.control_adapter.adapter import ControlAdapter
+from distillery.models.student_controlnet.encode_once import maps_encoded_once
+from distillery.models.student_controlnet.model import PRESETS, build_student
 from tiny_models import tiny_controlnet, tiny_unet
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from distillery.core.errors import DistilleryError
-from distillery.models.controlnet.modulation import MODULATIONS, build_modulation
+from distillery.models.student_controlnet.modulation import MODULATIONS, build_modulation
 
 H = torch.randn(2, 32, 3, 3, generator=torch.Generator().manual_seed(0))
 TEMB = torch.randn(2, 12, generator=torch.Generator().manual_seed(1))

@@ -11,12 +11,12 @@ from diffusers import (
 )
 
 from distillery.core.errors import DistilleryError
-from distillery.models.controlnet.init import thinned
-from distillery.models.controlnet.outputs import default_map, encoder_points
-from distillery.models.controlnet.student import PRESETS, StudentControlNet, build_student
 from distillery.models.hadamard.conv import HadamardConv2d
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.models.student_controlnet.init import thinned
+from distillery.models.student_controlnet.model import PRESETS, StudentControlNet, build_student
+from distillery.models.student_controlnet.outputs import default_map, encoder_points
 from tiny_models import tiny_pipeline
 
 ROOT = Path(__file__).parents[2]

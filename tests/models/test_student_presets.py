@@ -10,8 +10,8 @@ from torch import nn
 from distillery.core.errors import DistilleryError
 from distillery.cost.counts import count_macs, count_parameters
 from distillery.models.architectures import build_meta
-from distillery.models.controlnet.presets import PRESETS, meta_controlnet, student_arguments
-from distillery.models.controlnet.student import StudentControlNet
+from distillery.models.student_controlnet.model import StudentControlNet
+from distillery.models.student_controlnet.presets import PRESETS, meta_controlnet, student_arguments
 
 SCENES = Path(__file__).parents[2] / "data" / "scenes-sd" / "controlnet_canny"
 

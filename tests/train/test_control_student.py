@@ -26,7 +26,7 @@ from distillery.families.control.training import (
     open_backbone,
     train_adapters,
 )
-from distillery.models.adapter.adapter import ControlAdapter
+from distillery.models.control_adapter.adapter import ControlAdapter
 from distillery.sampling.sampler import load_unet
 from distillery.train.settings import Settings
 from tiny_models import tiny_controlnet, tiny_unet, unet_inputs

@@ -15,7 +15,7 @@ from distillery.core.errors import DamagedError, DistilleryError
 from distillery.diffusion.controlnet import Factors
 from distillery.families.controlnet.start import start_student
 from distillery.families.controlnet.training import ControlDistillation, train_controlnets
-from distillery.models.controlnet.student import StudentControlNet
+from distillery.models.student_controlnet.model import StudentControlNet
 from distillery.teacher.load import load_controlnet, load_unet
 from distillery.train.settings import Settings
 from tiny_models import unet_inputs

@@ -16,11 +16,11 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from distillery.core.errors import DistilleryError
 from distillery.cost.counts import count_parameters
-from distillery.models.adapter.adapter import UNI_CONTROLNET_KINDS, ControlAdapter
 from distillery.models.architectures import ARCHITECTURES, build_meta
-from distillery.models.controlnet.student import PRESETS, StudentControlNet
+from distillery.models.control_adapter.adapter import UNI_CONTROLNET_KINDS, ControlAdapter
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.models.student_controlnet.model import PRESETS, StudentControlNet
 
 Parts = dict[str, nn.Module]
 PAPER_KRONECKER = {"n": 4, "r": 8}

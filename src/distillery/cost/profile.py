@@ -21,10 +21,10 @@ from distillery.cost.counts import count_macs, count_parameters
 from distillery.cost.workload import Profiled, Workload, controlnet_alone, unet_alone
 from distillery.metrics.intervals import exact, metrics_file
 from distillery.models.architectures import build_meta
-from distillery.models.controlnet.presets import PRESETS, meta_controlnet
-from distillery.models.controlnet.student import StudentControlNet
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.models.student_controlnet.model import StudentControlNet
+from distillery.models.student_controlnet.presets import PRESETS, meta_controlnet
 from distillery.teacher.load import load_module
 
 PAPER_ARCHITECTURE = "sd21"

@@ -19,7 +19,7 @@ from distillery.diffusion.control import Residuals, control_residuals, controlle
 from distillery.diffusion.control_drop import Drop, apply_mask, single_conditions
 from distillery.diffusion.layerwise import Layerwise
 from distillery.diffusion.objectives import Diffusion, Terms
-from distillery.models.adapter.hints import stack
+from distillery.models.control_adapter.hints import stack
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ _EDGES = (
 _IMPORTS = {
     "Path(": "from pathlib import Path",
     "torch.": "import torch",
-    "ControlAdapter.": "from distillery.models.adapter.adapter import ControlAdapter",
+    "ControlAdapter.": "from distillery.models.control_adapter import ControlAdapter",
     "load_guidance_unet(": "from distillery.models.lora.files import load_guidance_unet",
     "load_unet(": "from distillery.sampling.sampler import load_unet",
     "load_student_controlnet(": "from distillery.families.load import load_student_controlnet",

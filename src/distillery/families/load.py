@@ -167,8 +167,8 @@ def load_student_controlnet(
 
 def open_controlnet(folder: Path, dtype: torch.dtype = torch.float32) -> ControlNetModel:
     """The same as it was saved: what its training trains requires a gradient."""
-    from distillery.models.adapter.adapter import ControlAdapter  # imports peft
-    from distillery.models.controlnet.student import StudentControlNet
+    from distillery.models.control_adapter.adapter import ControlAdapter  # imports peft
+    from distillery.models.student_controlnet.model import StudentControlNet
 
     known = {kind.__name__: kind for kind in (ControlNetModel, StudentControlNet, ControlAdapter)}
     name = read_json(folder / "config.json").get("_class_name")

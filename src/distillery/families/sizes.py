@@ -26,12 +26,12 @@ from distillery.cost.accounting import (
 )
 from distillery.cost.counts import count_macs
 from distillery.families.unet.init import choose_ranks
-from distillery.models.adapter.adapter import ControlAdapter
-from distillery.models.adapter.encoder import encoder_ranks
-from distillery.models.adapter.hints import VAE_SCALE
-from distillery.models.controlnet.student import PRESETS, StudentControlNet
+from distillery.models.control_adapter.adapter import ControlAdapter
+from distillery.models.control_adapter.encoder import encoder_ranks
+from distillery.models.control_adapter.hints import VAE_SCALE
 from distillery.models.lora.layers import add_lora
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.models.student_controlnet.model import PRESETS, StudentControlNet
 from distillery.teacher.load import load_unet
 
 _WEIGHT_RULES = ("energy", "spectrum")

@@ -22,8 +22,8 @@ from distillery.core.run import Run
 from distillery.core.shards import shard_name, write_table_shard
 from distillery.data.conditions.reader import as_hint
 from distillery.diffusion.noise import initial_noise
-from distillery.models.controlnet.encode_once import maps_encoded_once
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.models.student_controlnet.encode_once import maps_encoded_once
 from distillery.sampling.samples import SCHEMA, Prompt, batches, encode_png
 from distillery.teacher.load import Teacher, decode_latents, encode_prompts
 

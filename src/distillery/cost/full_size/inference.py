@@ -24,7 +24,7 @@ from distillery.cost.workload import (
     unet_alone,
     with_control,
 )
-from distillery.models.controlnet.student import PRESETS, StudentControlNet
+from distillery.models.student_controlnet.model import PRESETS, StudentControlNet
 
 Parts = Mapping[str, nn.Module]
 PREFIX = "inference/"

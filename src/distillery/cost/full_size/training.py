@@ -32,10 +32,10 @@ from distillery.diffusion.objectives import (
     cached_output,
     online_output,
 )
-from distillery.models.adapter.adapter import UNI_CONTROLNET_KINDS, ControlAdapter
-from distillery.models.adapter.encoder import encoder_ranks
-from distillery.models.controlnet.student import PRESETS, StudentControlNet
+from distillery.models.control_adapter.adapter import UNI_CONTROLNET_KINDS, ControlAdapter
+from distillery.models.control_adapter.encoder import encoder_ranks
 from distillery.models.lora.layers import add_lora
+from distillery.models.student_controlnet.model import PRESETS, StudentControlNet
 
 Parts = Mapping[str, nn.Module]
 GUIDANCE_SCALE = 7.5

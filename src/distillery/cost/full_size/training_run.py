@@ -31,8 +31,8 @@ from distillery.cost.memory_model import predict_step
 from distillery.cost.profile import num_tokens
 from distillery.cost.timing import median_seconds, run_in_turn
 from distillery.diffusion.batch import Batch
-from distillery.models.adapter.adapter import UNI_CONTROLNET_KINDS
-from distillery.models.adapter.hints import VAE_SCALE
+from distillery.models.control_adapter.adapter import UNI_CONTROLNET_KINDS
+from distillery.models.control_adapter.hints import VAE_SCALE
 
 
 def profile_row(

@@ -25,8 +25,8 @@ from distillery.diffusion.control_adapter import ControlNets, Distances, TuneCon
 from distillery.diffusion.control_drop import Drop, apply_mask, single_conditions
 from distillery.diffusion.losses import Weighting
 from distillery.families.trained_card import Card
-from distillery.models.adapter.adapter import ControlAdapter
-from distillery.models.adapter.hints import stack
+from distillery.models.control_adapter.adapter import ControlAdapter
+from distillery.models.control_adapter.hints import stack
 from distillery.models.export import save_model
 from distillery.sampling.sampler import load_unet
 from distillery.teacher.cache.conditioned import ConditionedSamples

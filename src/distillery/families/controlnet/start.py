@@ -12,8 +12,8 @@ import torch
 from diffusers import ControlNetModel
 from torch import Tensor
 
-from distillery.models.controlnet.student import PRESETS, build_student
 from distillery.models.normalise import normalise_hint_network
+from distillery.models.student_controlnet.model import PRESETS, build_student
 from distillery.teacher.load import load_controlnet, load_unet
 
 Init = Literal["teacher", "unet", "random"]

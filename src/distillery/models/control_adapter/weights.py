@@ -9,8 +9,8 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from distillery.core.errors import DistilleryError
-from distillery.models.adapter.encoder import encoder_state, is_encoder
-from distillery.models.adapter.features import FeatureDenorm, zero_output
+from distillery.models.control_adapter.encoder import encoder_state, is_encoder
+from distillery.models.control_adapter.features import FeatureDenorm, zero_output
 from distillery.models.strict import assign_state
 
 

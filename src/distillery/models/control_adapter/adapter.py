@@ -23,21 +23,21 @@ from torch import Tensor
 # The U-Net of a saved pipeline may be low-rank; diffusers imports no module that a folder names.
 import distillery.models.lowrank.unet  # noqa: F401
 from distillery.core.errors import DistilleryError
-from distillery.models.adapter.encoder import (
+from distillery.models.control_adapter.encoder import (
     encode,
     encoder_arguments,
     encoder_layers,
     encoder_ranks,
 )
-from distillery.models.adapter.features import (
+from distillery.models.control_adapter.features import (
     ConditionExtractor,
     FeatureDenorm,
     level_channels,
     zero_output,
 )
-from distillery.models.adapter.hints import KINDS, check_hint, stack
-from distillery.models.adapter.kronecker import inject_kronecker
-from distillery.models.adapter.weights import fill, mark_trained
+from distillery.models.control_adapter.hints import KINDS, check_hint, stack
+from distillery.models.control_adapter.kronecker import inject_kronecker
+from distillery.models.control_adapter.weights import fill, mark_trained
 from distillery.models.layers import low_rank_like
 from distillery.models.strict import StrictLoading
 

@@ -16,8 +16,8 @@ from diffusers import ControlNetModel
 
 from distillery.core.errors import DistilleryError
 from distillery.models.architectures import build_meta
-from distillery.models.controlnet.modulation import MODULATIONS
 from distillery.models.strict import init_arguments
+from distillery.models.student_controlnet.modulation import MODULATIONS
 
 INITS = ("teacher", "random")
 ALL_CONVS = ("conv1", "conv2", "downsamplers.0.conv")

@@ -22,23 +22,27 @@ from torch import Tensor, nn
 # The U-Net of a saved pipeline may be low-rank; diffusers imports no module that a folder names.
 import distillery.models.lowrank.unet  # noqa: F401
 from distillery.core.errors import DistilleryError
-from distillery.models.controlnet.blocks import (
+from distillery.models.hadamard.conv import HadamardConv2d, plan_hadamard_ranks
+from distillery.models.strict import StrictLoading, assign_state, init_arguments
+from distillery.models.student_controlnet.blocks import (
     StudentDownBlock,
     StudentMidBlock,
     scaled,
     zero_projection,
 )
-from distillery.models.controlnet.init import start_from_teacher
-from distillery.models.controlnet.outputs import (
+from distillery.models.student_controlnet.init import start_from_teacher
+from distillery.models.student_controlnet.outputs import (
     Point,
     check_map,
     check_widths,
     default_map,
     encoder_points,
 )
-from distillery.models.controlnet.presets import PRESETS, complete_settings, student_arguments
-from distillery.models.hadamard.conv import HadamardConv2d, plan_hadamard_ranks
-from distillery.models.strict import StrictLoading, assign_state, init_arguments
+from distillery.models.student_controlnet.presets import (
+    PRESETS,
+    complete_settings,
+    student_arguments,
+)
 
 __all__ = ["PRESETS", "StudentControlNet", "build_student"]
 OWN_ARGUMENTS: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distillery.models.controlnet.modulation import build_modulation
+from distillery.models.student_controlnet.modulation import build_modulation
 
 
 class _ModulatedBlock(nn.Module):

@@ -13,7 +13,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
-from distillery.models.adapter.features import inject
+from distillery.models.control_adapter.features import inject
 from distillery.models.layers import LowRankLayer, is_factorable
 
 ENCODER = ("conv_in", "time_embedding", "down_blocks", "mid_block")

@@ -1,1 +1,0 @@
-"""The control adapter: one encoder for several kinds of maps."""

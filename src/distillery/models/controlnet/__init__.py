@@ -1,1 +1,0 @@
-"""Small ControlNets: architectures and their start from a teacher's."""
