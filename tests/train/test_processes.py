@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+
 from toy import train
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -26,7 +27,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     environment = os.environ | {
-        "PYTHONPATH": f"{SOURCE}:{Path(__file__).parent}",
+        "PYTHONPATH": f"{SOURCE}:{Path(__file__).parents[1]}",
         "OMP_NUM_THREADS": "1",
     }
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

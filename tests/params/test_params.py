@@ -9,7 +9,7 @@ from distillery.core.errors import DistilleryError
 from distillery.params import Params, load_params, select
 from distillery.params.overrides import effective_params, merge
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = ROOT / "params.yaml"
 
 

@@ -70,6 +70,6 @@ def test_a_student_that_is_told_its_scale_is_told_it():
 
 
 def test_neither_torch_nor_jinja_is_imported():
-    source = Path(__file__).parents[1] / "src" / "distillery" / "model_card.py"
+    source = Path(__file__).parents[2] / "src" / "distillery" / "families" / "card.py"
     imported = re.findall(r"^(?:import|from) (\w+)", source.read_text(), re.MULTILINE)
     assert not {"torch", "jinja2", "diffusers"} & set(imported)

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from torch import nn
-from toy import ALPHA_BAR, ToySamples, ToyUNet
 
 from distillery.diffusion.objectives import (
     Denoise,
@@ -13,6 +12,7 @@ from distillery.diffusion.objectives import (
     cached_output,
     online_output,
 )
+from toy import ALPHA_BAR, ToySamples, ToyUNet
 
 
 def _diffusion(kind: str = "constant", prediction_type: str = "v_prediction") -> Diffusion:

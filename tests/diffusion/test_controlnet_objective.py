@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from controlnet_toy import KIND, VIEW, tiny_controlnet
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 
+from controlnet_toy import KIND, VIEW, tiny_controlnet
 from distillery.diffusion.batch import Batch
 from distillery.diffusion.control import (
     ControlTeacher,

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from controlnet_toy import KIND, write_project
 from diffusers import ControlNetModel
 from PIL import Image
 
 from cache_helpers import run
+from controlnet_toy import KIND, write_project
 from distillery.core.artifacts import hash_files, read_json
 from distillery.core.errors import DamagedError, DistilleryError
 from distillery.diffusion.controlnet import Factors
