@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from toy import STEPS, ToySamples, train, train_to_file
 
 from distillery.core.errors import DistilleryError
 from distillery.diffusion.batch import Batch
+from toy import STEPS, ToySamples, train, train_to_file
 
 
 class _KilledError(Exception):
