@@ -11,7 +11,7 @@ from distillery.models.student_controlnet.model import StudentControlNet
 from distillery.models.student_controlnet.modulation import MODULATIONS
 from distillery.models.student_controlnet.presets import PRESETS, SETTINGS
 from distillery.params import Params
-from distillery.params.controlnet import ControlnetVariant, DistillControlnet, StudentNet
+from distillery.params.distill_controlnet import ControlnetVariant, DistillControlnet, StudentNet
 
 OWN = {
     "channels": [32, 64], "layers_per_block": 1, "attention": "mid", "head_width": None,

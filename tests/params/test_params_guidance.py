@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from distillery.params.guidance import DistillGuidance
+from distillery.params.distill_guidance import DistillGuidance
 
 VARIANT = {"objective": "teacher", "backbone": "teacher", "learning_rate": 1e-3, "steps": 1}
 SECTION: dict[str, Any] = {

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from distillery.core.artifacts import publish
-from distillery.params import Params, read_yaml
+from distillery.params.load import read_yaml
+from distillery.params.model import Params
 
 
 def effective_params(default: Path, files: Sequence[Path], values: Mapping[str, Any]) -> Path:

@@ -17,7 +17,7 @@ from distillery.data.ingest.resume import ShardResume
 from distillery.data.scenes.defects import write_scene_shards
 from distillery.data.scenes.draw import check_scene_seed
 from distillery.params import Params
-from distillery.params.data import Ingest
+from distillery.params.ingest import Ingest
 from distillery.stage import Out, stage
 
 

@@ -1,14 +1,10 @@
-"""The section of params.yaml on LoRA-enhanced guidance distillation; see params_data for the form.
-
-Pairs that contradict each other are refused here, with the reason.
-"""
+"""The section distill_guidance of params.yaml: loRA-enhanced guidance distillation."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distillery.params.data import Count, Frozen, Name, Positive, Share
-from distillery.params.sections import Training, Weighting
+from distillery.params.base import Count, Frozen, Name, Positive, Share, Training, Weighting
 
 Scale = Annotated[float, Field(gt=0)]
 

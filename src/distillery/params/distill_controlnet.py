@@ -1,4 +1,4 @@
-"""The section of params.yaml on ControlNet distillation; see params_data for the form.
+"""The section distill_controlnet of params.yaml: controlNet distillation.
 
 Pairs that contradict each other are refused here, with the reason; what does not fit the teacher is
 refused by the student's architecture.
@@ -8,14 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distillery.params.data import Count, Frozen, Name, Positive
-from distillery.params.sections import Training, Weighting
+from distillery.params.base import Count, Frozen, Kind, Name, Positive, Training, Weighting
 
 Factor = Annotated[float, Field(ge=0)]
 Widths = Annotated[list[Positive], Field(min_length=1)]
 
 
-class ControlLosses(Frozen):
+class ControlnetLosses(Frozen):
     """What the three distances are multiplied by, and how the layerwise one is normalised."""
 
     lambda_diffusion: Factor
@@ -30,7 +29,7 @@ class ControlLosses(Frozen):
     """what shares a mean and spread: a sample, the batch, a channel, a sample's channel, steps"""
 
 
-class ControlResiduals(Frozen):
+class Residuals(Frozen):
     """The teacher ControlNet's residuals; asking for them at every step is the usual way."""
 
     cache: bool
@@ -89,15 +88,15 @@ class ControlnetVariant(Frozen):
 class DistillControlnet(Frozen):
     """ControlNet distillation."""
 
-    condition: Literal["canny", "sketch", "segmentation"]
+    condition: Kind
     """maps that the teacher ControlNet follows"""
     training: Training
     weighting: Weighting
     """of the two distances between the U-Net's outputs"""
-    losses: ControlLosses
+    losses: ControlnetLosses
     online: bool
     """ask the teacher for the U-Net's output instead of its cache"""
-    residuals: ControlResiduals
+    residuals: Residuals
     variants: dict[Name, ControlnetVariant]
     """students by name; {} leaves the family out"""
 

@@ -1,11 +1,10 @@
-"""The section of params.yaml on the control adapter; see params_data for the form."""
+"""The section finetune_control of params.yaml: the control adapter."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distillery.params.data import Count, Frozen, Name, Positive, Share
-from distillery.params.sections import Kind, Training, Weighting
+from distillery.params.base import Count, Frozen, Kind, Name, Positive, Share, Training, Weighting
 
 
 class Kronecker(Frozen):

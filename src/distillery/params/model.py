@@ -1,0 +1,88 @@
+"""All of params.yaml as one frozen model.
+
+There are no defaults here, the defaults are the shipped `params.yaml`. What one section needs of
+another is in `checks`; reading a file is in `load`.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from distillery.core.errors import DistilleryError
+from distillery.params.base import Frozen
+from distillery.params.cache_teacher import CacheTeacher
+from distillery.params.checks import require_parts
+from distillery.params.curate import Curate
+from distillery.params.data import Data
+from distillery.params.deduplicate import Deduplicate
+from distillery.params.distill_controlnet import DistillControlnet
+from distillery.params.distill_guidance import DistillGuidance
+from distillery.params.distill_unet import DistillUnet
+from distillery.params.evaluate import Evaluate
+from distillery.params.extract_conditions import ExtractConditions
+from distillery.params.finetune_control import FinetuneControl
+from distillery.params.generate import Generate
+from distillery.params.ingest import Ingest
+from distillery.params.init_student import InitStudent
+from distillery.params.paths import Paths
+from distillery.params.prepare_teacher import PrepareTeacher
+from distillery.params.profile import Profile
+from distillery.params.report import Report
+
+
+class Params(Frozen):
+    """All of params.yaml: one section per stage, and what several stages share."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of data, cache and generation")]
+    seeds: Annotated[list[int], Field(min_length=1, description="training seeds")]
+    device: Annotated[str, Field(pattern="^(cpu|cuda)$", description="cpu or cuda")]
+    num_threads: Annotated[int, Field(ge=1, le=256, description="CPU threads per stage")]
+    paths: Paths
+    data: Data
+    ingest: Ingest
+    curate: Curate
+    deduplicate: Deduplicate
+    extract_conditions: ExtractConditions
+    prepare_teacher: PrepareTeacher
+    cache_teacher: CacheTeacher
+    init_student: InitStudent
+    distill_unet: DistillUnet
+    finetune_control: FinetuneControl
+    distill_controlnet: DistillControlnet
+    distill_guidance: DistillGuidance
+    generate: Generate
+    evaluate: Evaluate
+    profile: Profile
+    report: Report
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> "Params":
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds: must be distinct")
+        if self.cache_teacher.num_slots < 1:
+            raise ValueError("cache_teacher.num_slots: must be at least 1")
+        if self.evaluate.num_samples > self.generate.num_samples:
+            raise ValueError(
+                "evaluate.num_samples: more than generate.num_samples "
+                f"({self.evaluate.num_samples} > {self.generate.num_samples})"
+            )
+        require_parts(self)
+        return self
+
+
+def select(params: Params, keys: list[str]) -> dict[str, Any]:
+    """The values at dotted `keys`, e.g. `distill_unet.variants.elr`, as plain JSON values."""
+    values = params.model_dump(mode="json")
+    selected = {}
+    for key in keys:
+        value: Any = values
+        for part in key.split("."):
+            if not isinstance(value, dict) or part not in value:
+                raise DistilleryError(f"params: no {key!r}; {part!r} is not among {_names(value)}")
+            value = value[part]
+        selected[key] = value
+    return selected
+
+
+def _names(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, dict) else "nothing (not a section)"

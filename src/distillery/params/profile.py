@@ -1,0 +1,12 @@
+"""The section profile of params.yaml: latency at the models' own size."""
+
+from distillery.params.base import Frozen, Positive
+
+
+class Profile(Frozen):
+    """Latency at the models' own size."""
+
+    batch_size: Positive
+    """images per timed evaluation"""
+    num_repeats: Positive
+    """timed rounds"""
