@@ -3,12 +3,9 @@ import dataclasses
 import pytest
 
 from distillery.core.errors import DistilleryError
-from distillery.data.curation.filters import (
-    Candidate,
-    build_filters,
-    first_rejection,
-    read_blocklists,
-)
+from distillery.data.curation.filters import build_filters, first_rejection
+from distillery.data.curation.filters.base import Candidate
+from distillery.data.curation.filters.blocklist import read_blocklists
 
 SETTINGS = {
     "min_side_px": 48,

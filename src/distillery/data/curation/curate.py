@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from distillery.core.artifacts import write_json
 from distillery.core.errors import DistilleryError
 from distillery.core.shards import image_type, list_shards, read_table_shard, write_table_shard
-from distillery.data.curation.filters import SCORES, Candidate, Filter, first_rejection
+from distillery.data.curation.filters import first_rejection
+from distillery.data.curation.filters.base import SCORES, Candidate, Filter
 from distillery.data.images import ImageFacts, Inspector
 from distillery.data.ingest.readers.tar import read_shard
 from distillery.data.ingest.sample import FAILED_TO_DOWNLOAD, RawSample
