@@ -32,7 +32,7 @@ from distillery.core.progress import bar
 from distillery.core.run import Run
 from distillery.core.shards import write_table_shard
 from distillery.data.conditions.annotate import CONDITION_SCHEMA, encode_png
-from distillery.data.conditions.maps import canny_map
+from distillery.data.conditions.canny import canny_map
 from distillery.data.conditions.reader import ConditionMaps
 from distillery.data.loader import Record, load_image
 from distillery.diffusion.control import ControlTeacher, num_residuals, online_residuals

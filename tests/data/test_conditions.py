@@ -10,8 +10,8 @@ from distillery.core.errors import DistilleryError
 from distillery.core.shards import read_table_shard, write_table_shard
 from distillery.data.conditions.annotate import annotate_shard, build_annotators, encode_png
 from distillery.data.conditions.learned import Hed, load_segmenter, load_sketcher, voc_colours
-from distillery.data.conditions.maps import segmentation_map
-from distillery.data.conditions.segmenter import quantise_colours
+from distillery.data.conditions.quantise import quantise_colours
+from distillery.data.conditions.segmentation import segmentation_map
 from distillery.data.curation.curate import CURATED_SCHEMA
 from distillery.data.images import decode_rgb
 
@@ -40,7 +40,7 @@ def curated_shard(path, images, labels=None):
 
 def annotate(shard, folder, selected, **settings):
     targets = {kind: folder / kind / "00000.parquet" for kind in KINDS}
-    annotate_shard(shard, targets, build_annotators(KINDS, **{**SETTINGS, **settings}), selected)
+    annotate_shard(shard, targets, build_annotators(KINDS, {**SETTINGS, **settings}), selected)
     return {kind: read_table_shard(path) for kind, path in targets.items()}
 
 
@@ -89,8 +89,8 @@ def test_unknown_class_ids_are_an_error_that_says_what_to_do(tmp_path):
 def test_canny_uses_the_thresholds():
     image = noise(64, 64)
     sizes = [
-        int(build_annotators(["canny"], **{**SETTINGS, "canny_low": low, "canny_high": high})
-            ["canny"](image).astype(bool).sum())
+        int(build_annotators(["canny"], {**SETTINGS, "canny_low": low, "canny_high": high})
+            ["canny"](image, {}).astype(bool).sum())
         for low, high in ((20, 40), (100, 200))
     ]  # fmt: skip
     assert sizes[0] > sizes[1]
@@ -153,8 +153,8 @@ def test_segmenter_from_a_local_folder(tmp_path):
 def test_unusable_annotators_are_errors_that_say_what_to_do(tmp_path, kind):
     absent = {kind: str(tmp_path / "absent")}
     with pytest.raises(DistilleryError, match=r"absent: no .*safetensors there.*builtin"):
-        build_annotators([kind], **{**SETTINGS, **absent})
+        build_annotators([kind], {**SETTINGS, **absent})
     save_file({"x": torch.zeros(1)}, tmp_path / "hed.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing"}))
     with pytest.raises(DistilleryError, match=f"{tmp_path.name}.*builtin"):
-        build_annotators([kind], **{**SETTINGS, kind: str(tmp_path)})
+        build_annotators([kind], {**SETTINGS, kind: str(tmp_path)})

@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 
 from distillery.core.errors import DistilleryError
-from distillery.data.conditions.maps import (
-    canny_map,
-    segmentation_ids,
-    segmentation_map,
-    sketch_map,
-)
+from distillery.data.conditions.canny import canny_map
+from distillery.data.conditions.segmentation import segmentation_ids, segmentation_map
+from distillery.data.conditions.sketch import sketch_map
 from distillery.data.scenes.draw import TEACHER_SEEDS, check_scene_seed, draw_scene
 from distillery.data.scenes.palette import (
     BACKGROUND_COLOURS,

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from distillery.core.errors import DistilleryError
-from distillery.data.conditions.maps import canny_map, segmentation_map
+from distillery.data.conditions.canny import canny_map
+from distillery.data.conditions.segmentation import segmentation_map
 from distillery.data.scenes.draw import draw_scene
 from distillery.data.scenes.palette import CLASS_IDS
 from distillery.metrics.conditioned import learned_segmenter, measure_control, scenes_segmenter
@@ -170,7 +171,7 @@ def test_every_kind_is_judged_on_its_own_images(measure: Measure):
 
 
 def test_sketches_are_scored_as_images(measure: Measure):
-    from distillery.data.conditions.maps import sketch_map
+    from distillery.data.conditions.sketch import sketch_map
 
     images = np.stack([draw_scene(4, i).image for i in range(3)])
     drawn = np.stack([sketch_map(image) for image in images])

@@ -9,7 +9,7 @@ import pytest
 from distillery.core.errors import DistilleryError
 from distillery.core.shards import write_table_shard
 from distillery.data.conditions.annotate import CONDITION_SCHEMA
-from distillery.data.conditions.maps import canny_map
+from distillery.data.conditions.canny import canny_map
 from distillery.data.curation.curate import CURATED_SCHEMA
 from distillery.data.dedupe.selection import SELECTION_SCHEMA
 from distillery.metrics.evaluation import (

@@ -7,7 +7,9 @@ from PIL import Image
 
 from distillery.commands.evaluate import as_text, evaluate
 from distillery.core.errors import DistilleryError
-from distillery.data.conditions.maps import canny_map, segmentation_map, sketch_map
+from distillery.data.conditions.canny import canny_map
+from distillery.data.conditions.segmentation import segmentation_map
+from distillery.data.conditions.sketch import sketch_map
 from distillery.data.image_folders import read_prompts
 from distillery.data.scenes.draw import draw_scene
 from distillery.metrics.control import EDGE_METRICS, NAMES

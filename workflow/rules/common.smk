@@ -7,6 +7,7 @@ sys.path.insert(0, str(Path("src").resolve()))  # this checkout, not an installe
 
 from distillery.core.codeclosure import import_closure, stage_reads
 from distillery.core.errors import DistilleryError
+from distillery.data import conditions
 from distillery.params.overrides import effective_params
 from distillery.params import load_params, select
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from distillery.core import artifacts
+from distillery.data.conditions import KINDS
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Preset = Annotated[
@@ -38,7 +39,7 @@ def evaluate(
         Path | None, typer.Option(help="Folder of condition maps of the same names.")
     ] = None,
     condition_kind: Annotated[
-        str, typer.Option(help="What these maps are: canny, sketch or segmentation.")
+        str, typer.Option(help=f"What these maps are: {', '.join(KINDS)}.")
     ] = "canny",
     segmenter: Annotated[
         str | None,

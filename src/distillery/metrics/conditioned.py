@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distillery.core.errors import DistilleryError
-from distillery.data.conditions.maps import segmentation_ids
+from distillery.data.conditions.segmentation import segmentation_ids
 from distillery.metrics import control
 from distillery.metrics.control import KINDS, NAMES
 from distillery.metrics.reader import read_segmentation

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from distillery.core.errors import DistilleryError
-from distillery.data.conditions.maps import CANNY_HIGH, CANNY_LOW, canny_map, sketch_map
+from distillery.data.conditions.canny import HIGH, LOW, canny_map
+from distillery.data.conditions.sketch import sketch_map
 
 EDGE_TOLERANCE_PX = 1
 VOID_ID = 255
@@ -24,7 +25,7 @@ NAMES = {
 }
 KINDS = tuple(NAMES)
 EDGE_SETTINGS = {
-    "detector": f"OpenCV Canny({CANNY_LOW}, {CANNY_HIGH})",
+    "detector": f"OpenCV Canny({LOW}, {HIGH})",
     "tolerance_px": EDGE_TOLERANCE_PX,
     "note": "an image without any edges scores 1.0 in edge_nmse",
 }

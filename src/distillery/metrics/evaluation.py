@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from distillery.core.errors import DistilleryError
-from distillery.data.conditions.annotate import BUILTIN
+from distillery.data.conditions.kind import BUILTIN
 from distillery.data.conditions.reader import ConditionMaps, extracted_kinds
 from distillery.data.loader import iter_records, load_image
 from distillery.metrics.conditioned import measure_control, open_segmenter, scenes_segmenter

@@ -9,12 +9,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from distillery.data.conditions import KINDS
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 PathName = Annotated[str, Field(pattern=r"^[\w./-]+$")]  # it stands in shell commands
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
-Kind = Literal["canny", "sketch", "segmentation"]
+Kind = Literal[tuple(KINDS)]
 
 
 class Frozen(BaseModel):

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from distillery.core.shards import read_table
+from distillery.data.conditions import KINDS
 from distillery.report.evidence import Results
 from distillery.report.names import SUFFIX_OFFSET, label
 from distillery.report.pictures import data_uri, find_rows
 from distillery.sampling.samples import read_samples, sample_folders
 
 MAX_CHARS = 7_000_000
-KINDS = ("canny", "sketch", "segmentation")
 REAL, USED = "reference/real", "reference/condition"
 HERO = (
     "teacher/guided", "unet/elr", "unet/svd_only", "unet/decomposed_no_kd", "unet/standard_no_kd",
@@ -85,7 +85,7 @@ def _condition(variant: str, row: Mapping[str, Any]) -> str:
         return row["condition"]
     family, _, name = variant.partition("/")
     if family in ("controlnet", "whole"):
-        return KINDS[0]
+        return next(iter(KINDS))
     return name.removeprefix("control_") if name.startswith("control_") else ""
 
 
@@ -102,7 +102,7 @@ def _references(
     used = {kind for model in models for kind in model["conditions"] if kind}
     maps = {kind: _maps(conditions, kind, keys) for kind in KINDS if kind in used and conditions}
     for kind, images in maps.items():
-        found.append(_reference(f"condition/{kind}", f"Condition: {kind}", images,
+        found.append(_reference(f"condition/{kind}", f"Condition: {KINDS[kind].words}", images,
                                 [kind] * len(keys)))  # fmt: skip
     mixed = next((m["conditions"] for m in models if m["family"] == "control"), None)
     if mixed and maps:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from distillery.data.conditions import KINDS
 from distillery.report.evidence import Results
 from distillery.report.names import UNCONTROLLED, WITH_CONTROL, label, shows
 
@@ -102,8 +103,7 @@ def table_variants(printed: Mapping[str, Any], results: Results) -> list[str]:
     beside = {
         "unet": ("teacher/unguided", "teacher/guided_offset"),
         "guidance": ("teacher/guided", "teacher/unguided"),
-        "control": (UNCONTROLLED, "teacher/control_canny", "teacher/control_sketch",
-                    "teacher/control_segmentation"),
+        "control": (UNCONTROLLED, *(f"teacher/control_{kind}" for kind in KINDS)),
         "controlnet": (UNCONTROLLED, "teacher/control_canny_offset"),
         "whole": (UNCONTROLLED,),
     }.get(family, ())  # fmt: skip

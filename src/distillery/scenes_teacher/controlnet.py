@@ -15,7 +15,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from distillery.data.conditions.maps import canny_map, segmentation_map, sketch_map
+from distillery.data.conditions import KINDS
 from distillery.data.scenes.draw import Scene
 from distillery.models.normalise import normalise_hint_network
 from distillery.scenes_teacher.fit import Schedule, fit
@@ -31,11 +31,7 @@ from distillery.scenes_teacher.unet import (
 
 NUM_INIT_HINTS = 256
 
-CONDITIONS: dict[str, Callable[[Scene], np.ndarray]] = {
-    "canny": lambda scene: canny_map(scene.image),
-    "sketch": lambda scene: sketch_map(scene.image),
-    "segmentation": lambda scene: segmentation_map(scene.segmentation),
-}
+CONDITIONS: dict[str, Callable[[Scene], np.ndarray]] = {n: kind.of for n, kind in KINDS.items()}
 
 
 def to_hint(maps: Tensor) -> Tensor:

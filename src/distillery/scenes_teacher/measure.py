@@ -24,7 +24,7 @@ from diffusers import (
 from PIL import Image
 
 from distillery.core.progress import track
-from distillery.data.conditions.maps import canny_map
+from distillery.data.conditions.canny import canny_map
 from distillery.data.scenes.draw import Scene
 from distillery.data.scenes.palette import CLASS_IDS
 from distillery.metrics.reader import METRICS, read_segmentation, recall
@@ -113,7 +113,7 @@ def measure(folder: Path, *, num_samples: int, guidance: float, num_steps: int) 
     for name, scenes in (("one_object", singles), ("two_objects", doubles)):
         images = generate(pipeline, scenes, None, guidance, num_steps)
         report[name] = mean_recalls(images, scenes)
-    for kind in CONDITIONS:
+    for kind in (k for k in CONDITIONS if (folder / f"controlnet_{k}").is_dir()):
         report[kind] = measure_control(pipeline, folder, kind, guidance, num_steps, num_samples)
     return report
 

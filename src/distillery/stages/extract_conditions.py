@@ -2,7 +2,7 @@
 
 from distillery.core.run import Run
 from distillery.core.shards import list_shards
-from distillery.data.conditions.annotate import BUILTIN, annotate_shard, build_annotators
+from distillery.data.conditions.annotate import annotate_shard, build_annotators
 from distillery.data.loader import read_selection
 from distillery.params import Params
 from distillery.stage import In, Out, stage
@@ -12,17 +12,16 @@ from distillery.stage import In, Out, stage
 def extract_conditions(
     params: Params, run: Run, part: int, curated: In, selection: In, conditions: Out
 ) -> None:
-    """Draw edges, sketch and segmentation of every selected image, losslessly and full size."""
+    """Draw the condition maps of every selected image, losslessly and full size."""
     settings = params.extract_conditions
-    annotators = build_annotators(**dict(settings), device=params.device)
+    annotators = build_annotators(settings.kinds, dict(settings), params.device)
     selected = {row["key"] for row in read_selection(selection) if row["part"] == part}
     shards = list_shards(curated)
     with run.progress(len(shards), unit="shard") as progress:
         for shard in shards:
             targets = {kind: conditions / kind / shard.name for kind in settings.kinds}
             missing = {k: t for k, t in targets.items() if not run.reuse(t, f"{k}-{t.name}")}
-            exact = settings.segmentation == BUILTIN
-            annotate_shard(shard, missing, annotators, selected, exact_segmentation=exact)
+            annotate_shard(shard, missing, annotators, selected)
             for kind, target in missing.items():
                 run.finish(target, f"{kind}-{target.name}")
             progress.update()

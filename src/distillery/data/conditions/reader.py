@@ -15,11 +15,9 @@ from torch import Tensor
 
 from distillery.core.errors import DistilleryError
 from distillery.core.shards import read_table
+from distillery.data.conditions import KINDS
 from distillery.data.images import UndecodableError
 from distillery.data.loader import load_image
-
-# Colours of classes must not blend.
-_RESAMPLING = {"segmentation": Image.Resampling.NEAREST}
 
 
 class ConditionMaps:
@@ -70,7 +68,7 @@ class MapFiles:
 
 
 def _load(data: bytes, kind: str, resolution_px: int) -> np.ndarray:
-    resampling = _RESAMPLING.get(kind, Image.Resampling.LANCZOS)
+    resampling = Image.Resampling.LANCZOS if KINDS[kind].blends else Image.Resampling.NEAREST
     return load_image(data, resolution_px, resampling)
 
 

@@ -1,0 +1,68 @@
+"""What a kind of condition map is.
+
+In: nothing. Out: `ConditionKind`, of which every kind has one in a file of its own; the package
+lists them in `KINDS`. Neither torch nor OpenCV is imported before a map is drawn, because the
+params, the workflow and the report look at the list. Not here: reading and writing maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from distillery.data.scenes.draw import Scene
+
+    Draw = Callable[[np.ndarray], np.ndarray]
+
+BUILTIN = "builtin"
+
+
+@dataclass(frozen=True)
+class ConditionKind:
+    """How maps of one kind are made, kept, compared and called.
+
+    A map is uint8 (H, W) or (H, W, 3) in [0, 255], as large as its image; networks are given
+    `num_channels` of it in [0, 1].
+    """
+
+    name: str
+    """in params, folders and variants"""
+    words: str
+    """in the report: "Canny edges" """
+    form: str
+    """what a proper map looks like, for errors: "edge maps are white on black" """
+    draw: Draw
+    """the built-in map of an RGB image uint8 (H, W, 3)"""
+    group: str | None = None
+    """of metrics, by which an image is compared with its map; None: by none"""
+    open_drawer: Callable[[Mapping[str, Any], str], Draw] | None = None
+    """`draw` as the settings of `extract_conditions` want it, on a device: other thresholds, a
+    learned annotator from a folder; None: always `draw`"""
+    exact: Callable[[Mapping[str, Any]], np.ndarray | None] | None = None
+    """the map of a curated row that its source brought along, None where it brought none; goes
+    before the built-in one"""
+    of_scene: Callable[[Scene], np.ndarray] | None = None
+    """the map of a drawn scene where more is known of it than its image; None: `draw`"""
+    num_channels: int = 3
+    """of a network's hint"""
+    blends: bool = True
+    """whether values between two neighbours mean something: resizing may interpolate"""
+
+    def open(self, settings: Mapping[str, Any], device: str = "cpu") -> Draw:
+        """The function that draws maps under the settings of `extract_conditions`.
+
+        Raises DistilleryError where a learned annotator can't be had.
+        """
+        return self.open_drawer(settings, device) if self.open_drawer else self.draw
+
+    def takes_exact(self, settings: Mapping[str, Any]) -> bool:
+        """Whether the source's own maps go first: unless a learned annotator is named."""
+        return self.exact is not None and settings.get(self.name, BUILTIN) == BUILTIN
+
+    def of(self, scene: Scene) -> np.ndarray:
+        """The map of a drawn scene."""
+        return self.of_scene(scene) if self.of_scene else self.draw(scene.image)
