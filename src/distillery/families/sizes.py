@@ -30,6 +30,7 @@ from distillery.models.control_adapter.adapter import ControlAdapter
 from distillery.models.control_adapter.encoder import encoder_ranks
 from distillery.models.control_adapter.hints import VAE_SCALE
 from distillery.models.lora.layers import add_lora
+from distillery.models.lowrank.removed import removed_in
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.models.student_controlnet.model import PRESETS, StudentControlNet
 from distillery.teacher.load import load_unet
@@ -82,7 +83,8 @@ def _backbone(name: str, parts: Mapping[str, nn.Module], unets: Mapping) -> nn.M
     """A fresh meta copy of a variant's backbone."""
     unet = parts["unet"] if name == "teacher" else unets[name.partition("/")[2]]
     ranks = unet.config.get("ranks") or {}
-    return LowRankUNet2DConditionModel.empty(unet.config, ranks).requires_grad_(False)
+    student = LowRankUNet2DConditionModel.empty(unet.config, ranks, removed_in(unet.config))
+    return student.requires_grad_(False)
 
 
 def _controls(params: Any, parts: Mapping[str, nn.Module], unets: Mapping) -> Iterator[Student]:

@@ -30,6 +30,7 @@ from distillery.diffusion.objectives import (
 from distillery.families.trained_card import Card
 from distillery.models.export import save_model
 from distillery.models.lowrank.factorise import build_student, rebalance
+from distillery.models.lowrank.removed import removed_in
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.teacher.cache.read import TeacherCache
 from distillery.teacher.load import load_unet
@@ -62,7 +63,8 @@ def start_student(
     """
     if architecture == "low_rank" and init == "random":
         config = LowRankUNet2DConditionModel.load_config(init_folder)
-        return build_student(config, init=init, ranks=config["ranks"], seed=seed)
+        removed = removed_in(config)
+        return build_student(config, init=init, ranks=config["ranks"], removed=removed, seed=seed)
     if architecture == "low_rank":
         folder = init_folder / init if init in ("data_aware", "planned") else init_folder
         student = LowRankUNet2DConditionModel.from_pretrained(folder)

@@ -34,7 +34,8 @@ def fill(adapter: nn.Module, unet: UNet2DConditionModel) -> None:
     own = {name: tensor.to(unet.dtype) for name, tensor in state.items() if not tensor.is_meta}
     if missing := sorted(set(state) - set(own) - set(copied)):
         raise DistilleryError(
-            f"control adapter: the U-Net has no tensor for {missing[0]}; merge its adapters"
+            f"control adapter: the U-Net has no tensor for {missing[0]}; merge its adapters, and "
+            "use one whose encoder has all of its blocks"
         )
     assign_state(adapter, {**own, **copied})
 

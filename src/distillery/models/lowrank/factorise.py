@@ -5,7 +5,7 @@ initialisation the moments of `moments`. Out: a student and one report row per f
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -23,11 +23,12 @@ def factorise_unet(
     ranks: Mapping[str, int],
     init: str = "svd",
     *,
+    removed: Iterable[str] = (),
     moments: Mapping[str, Tensor] | None = None,
     ridge: float = 1e-2,
     seed: int = 0,
 ) -> tuple[LowRankUNet2DConditionModel, list[dict]]:
-    """A low-rank copy of `unet` and the report of what each factorised layer lost.
+    """A low-rank copy of `unet`, less the blocks `removed`, and what each factorised layer lost.
 
     `init`: `svd | balanced | data_aware` as in `decompose`, or `random`: factors drawn from
     `seed`, all other layers copied. `moments` from `collect_second_moments` are needed by
@@ -41,7 +42,7 @@ def factorise_unet(
     Raises DistilleryError if `unet` is low-rank already or carries adapters, or ranks do not fit.
     """
     check_dense(unet)
-    model = LowRankUNet2DConditionModel.empty(unet.config, ranks)
+    model = LowRankUNet2DConditionModel.empty(unet.config, ranks, removed)
     rows = fill_factors(model, unet, init, moments=moments, ridge=ridge, seed=seed)
     return model, rows
 
@@ -70,6 +71,7 @@ def build_student(
     architecture: str = "low_rank",
     init: str = "svd",
     ranks: Mapping[str, int] | None = None,
+    removed: Iterable[str] = (),
     seed: int = 0,
     moments: Mapping[str, Tensor] | None = None,
 ) -> UNet2DConditionModel:
@@ -89,13 +91,13 @@ def build_student(
     if architecture == "dense" and init == "teacher":
         return copy.deepcopy(teacher)
     if init != "random":
-        return factorise_unet(teacher, ranks, init, moments=moments)[0]
+        return factorise_unet(teacher, ranks, init, removed=removed, moments=moments)[0]
     config = teacher if isinstance(teacher, Mapping) else teacher.config
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
         if architecture == "dense":
             return UNet2DConditionModel(**unet_arguments(config))
-        return LowRankUNet2DConditionModel(**unet_arguments(config), ranks=ranks)
+        return LowRankUNet2DConditionModel(**unet_arguments(config), ranks=ranks, removed=removed)
 
 
 def _check_combination(teacher, architecture: str, init: str, ranks) -> None:
@@ -107,7 +109,7 @@ def _check_combination(teacher, architecture: str, init: str, ranks) -> None:
             f"architecture {architecture} has no init {init!r}; "
             f"use one of {', '.join(allowed[architecture])}"
         )
-    if architecture == "low_rank" and not ranks:
+    if architecture == "low_rank" and ranks is None:
         raise DistilleryError("a low-rank student needs ranks; plan them with plan_ranks")
     if architecture == "dense" and ranks:
         raise DistilleryError("a dense student takes no ranks; drop them or use low_rank")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from distillery.core.errors import DistilleryError
 from distillery.models.layers import LowRankLayer, low_rank_layers
 from distillery.models.lowrank.decompose import Factors, decompose, output_error
+from distillery.models.lowrank.removed import layers_kept, removed_in
 from distillery.models.strict import assign_state
 
 
@@ -29,10 +30,10 @@ def fill_factors(
 ) -> list[dict]:
     """Give `model` the weights of `dense`, those of its low-rank layers factorised; report rows.
 
-    The arguments and the rows are those of `factorise.factorise_unet`. All other layers are copied;
-    `model` takes over the training mode of `dense`.
+    The arguments and the rows are those of `factorise.factorise_unet`. All other layers are copied,
+    but for those of blocks that `model` has removed; it takes over the training mode of `dense`.
     """
-    state, rows = dict(dense.state_dict()), []
+    state, rows = layers_kept(dense.state_dict(), removed_in(model.config)), []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for name, layer in low_rank_layers(model).items():

@@ -1,12 +1,13 @@
-"""The low-rank student U-Net, a `diffusers` model whose config records one rank per layer.
+"""The low-rank student U-Net, a `diffusers` model whose config records ranks and removed blocks.
 
-In: a U-Net configuration and `ranks`, or a dense U-Net. Out: a `UNet2DConditionModel` that saves,
-loads, trains and generates as any other, and merges back into a dense one. Which ranks are wise is
-`ranks`' business, how weights are factorised `decompose`'s. Source: ELR-Diffusion, Stage I.
+In: a U-Net configuration, `ranks` and `removed`, or a dense U-Net. Out: a `UNet2DConditionModel`
+that saves, loads, trains and generates as any other, and merges back into a dense one where no
+block is gone. Which ranks are wise is `ranks`' business, how weights are factorised `decompose`'s,
+what a removed block is `removed`'s. Source: ELR-Diffusion, Stage I.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from accelerate import init_empty_weights
@@ -19,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from distillery.core.errors import DistilleryError
 from distillery.models.layers import low_rank_layers, low_rank_like
 from distillery.models.lowrank.factors import check_dense, fill_factors
+from distillery.models.lowrank.removed import check_no_removed, is_gone, remove_blocks
 from distillery.models.strict import StrictLoading, assign_state, init_arguments
 
 
@@ -39,25 +41,35 @@ class _MatricesOnMeta(TorchFunctionMode):
 class LowRankUNet2DConditionModel(StrictLoading, UNet2DConditionModel):
     """`UNet2DConditionModel` in which each layer named in `ranks` is a product of two factors.
 
-    Takes every argument of `UNet2DConditionModel` and `ranks`, {layer name: rank}; layers that are
-    not named stay dense. Values are random (see `LowRankLayer.reset_parameters`) until loaded. The
-    dense weights of the named layers are never allocated, neither here nor by `from_pretrained`.
+    Takes every argument of `UNet2DConditionModel`, `ranks`, {layer name: rank}, and `removed`,
+    names of residual and attention blocks that are gone; layers that are not named stay dense.
+    Values are random (see `LowRankLayer.reset_parameters`) until loaded. The dense weights of the
+    named layers are never allocated, neither here nor by `from_pretrained`.
     Raises DistilleryError for a name or a rank that does not fit the architecture.
     """
 
-    def __init__(self, *args, ranks: Mapping[str, int] | None = None, **unet_arguments) -> None:
-        ranks = dict(sorted((ranks or {}).items()))
+    def __init__(
+        self,
+        *args,
+        ranks: Mapping[str, int] | None = None,
+        removed: Iterable[str] | None = None,
+        **unet_arguments,
+    ) -> None:
+        ranks, removed = dict(sorted((ranks or {}).items())), sorted(set(removed or ()))
         # On meta when the caller builds a skeleton (`torch.device`, accelerate), else real.
         device = nn.Linear(1, 1, bias=False).weight.device
         with _MatricesOnMeta():
             super().__init__(*args, **unet_arguments)
-            self._replace_layers(ranks)
+            self._replace_layers(ranks, removed)
         if device.type != "meta":
             _materialise(self, device)
-        self.register_to_config(ranks=ranks)
+        self.register_to_config(ranks=ranks, removed=removed)
 
-    def _replace_layers(self, ranks: Mapping[str, int]) -> None:
+    def _replace_layers(self, ranks: Mapping[str, int], removed: list[str]) -> None:
         layers = dict(self.named_modules())
+        remove_blocks(self, removed)
+        if gone := [name for name in ranks if name in layers and is_gone(name, removed)]:
+            raise DistilleryError(f"ranks: {gone[0]} is in a removed block; leave it out")
         unknown = [name for name in ranks if name not in layers]
         if unknown:
             raise DistilleryError(
@@ -68,28 +80,43 @@ class LowRankUNet2DConditionModel(StrictLoading, UNet2DConditionModel):
             self.set_submodule(name, low_rank_like(layers[name], rank, name))
 
     @classmethod
-    def empty(cls, config: Mapping, ranks: Mapping[str, int]) -> "LowRankUNet2DConditionModel":
-        """The architecture on the meta device, buffers real; takes milliseconds and no memory."""
+    def empty(
+        cls, config: Mapping, ranks: Mapping[str, int], removed: Iterable[str] = ()
+    ) -> "LowRankUNet2DConditionModel":
+        """The architecture on the meta device, buffers real; takes milliseconds and no memory.
+
+        Ranks and removed blocks are those given, whatever `config` says of its own.
+        """
         with init_empty_weights():
-            return cls(**unet_arguments(config), ranks=ranks)
+            return cls(**unet_arguments(config), ranks=ranks, removed=removed)
 
     @classmethod
     def from_dense(
-        cls, unet: UNet2DConditionModel, ranks: Mapping[str, int], init: str = "svd", **options
+        cls,
+        unet: UNet2DConditionModel,
+        ranks: Mapping[str, int],
+        init: str = "svd",
+        *,
+        removed: Iterable[str] = (),
+        **options,
     ) -> "LowRankUNet2DConditionModel":
-        """A student of `unet`: named layers factorised, all others copied; `unet` is unchanged.
+        """A student of `unet`: named layers factorised, blocks removed, all others copied.
 
-        `init` and `options` are those of `factorise.factorise_unet`, which also returns the
-        error made in each layer. Device and dtype are those of `unet`.
+        `unet` is unchanged. `init` and `options` are those of `factorise.factorise_unet`, which
+        also returns the error made in each layer. Device and dtype are those of `unet`.
         """
         check_dense(unet)
-        model = cls.empty(unet.config, ranks)
+        model = cls.empty(unet.config, ranks, removed)
         fill_factors(model, unet, init, **options)
         return model
 
     @torch.no_grad()
     def to_dense(self) -> UNet2DConditionModel:
-        """The same function as a plain `UNet2DConditionModel`, each product multiplied out."""
+        """The same function as a plain `UNet2DConditionModel`, each product multiplied out.
+
+        Raises DistilleryError if blocks are removed.
+        """
+        check_no_removed(self.config, "to_dense")
         state = self.state_dict()
         for name, layer in low_rank_layers(self).items():
             merged = {"weight": layer.merged_weight(), "bias": layer.bias}
@@ -107,9 +134,12 @@ class LowRankUNet2DConditionModel(StrictLoading, UNet2DConditionModel):
 
 # diffusers reads the names of config entries from this signature.
 _base = inspect.signature(UNet2DConditionModel.__init__)
-_ranks = inspect.Parameter("ranks", inspect.Parameter.KEYWORD_ONLY, default=None)
+_OWN = ("ranks", "removed")
 LowRankUNet2DConditionModel.__init__.__signature__ = _base.replace(
-    parameters=[*_base.parameters.values(), _ranks]
+    parameters=[
+        *_base.parameters.values(),
+        *(inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in _OWN),
+    ]
 )
 
 
@@ -132,8 +162,8 @@ def lora_targets(model: nn.Module, names: list[str]) -> list[str]:
 
 
 def unet_arguments(config: Mapping) -> dict:
-    """The arguments of `UNet2DConditionModel` in a config, without private keys and `ranks`."""
-    return init_arguments(UNet2DConditionModel, config, "ranks")
+    """The arguments of `UNet2DConditionModel` in a config, without private keys and our own."""
+    return init_arguments(UNet2DConditionModel, config, *_OWN)
 
 
 def _materialise(model: nn.Module, device: torch.device) -> None:
