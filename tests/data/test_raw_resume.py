@@ -9,11 +9,10 @@ from distillery.core import artifacts
 from distillery.core.run import Run
 from distillery.data.ingest import raw
 from distillery.data.ingest.resume import ShardResume
-from distillery.data.scenes.draw import defects
 from distillery.stages.ingest import ingest
 
 NUM_SAMPLES, SHARD_SIZE = 20, 6
-WRITERS = {"scenes": defects, "folder": raw}
+SOURCES = ("scenes", "folder")
 
 
 def settings(source, tmp_path):
@@ -28,10 +27,9 @@ def settings(source, tmp_path):
     }
 
 
-def count_shards(monkeypatch, source, break_at=None):
+def count_shards(monkeypatch, break_at=None):
     """Names of the shards that are written from now on; the run breaks off at one of them."""
-    module, written = WRITERS[source], []
-    original = module._write_shard
+    written, original = [], raw._write_shard
 
     def write(*arguments):
         if len(written) == break_at:
@@ -39,24 +37,24 @@ def count_shards(monkeypatch, source, break_at=None):
         original(*arguments)
         written.append(arguments[0])
 
-    monkeypatch.setattr(module, "_write_shard", write)
+    monkeypatch.setattr(raw, "_write_shard", write)
     return written
 
 
-def interrupt(params, out, monkeypatch, source, num_shards=2):
+def interrupt(params, out, monkeypatch, num_shards=2):
     with monkeypatch.context() as patch:
-        count_shards(patch, source, break_at=num_shards)
+        count_shards(patch, break_at=num_shards)
         with pytest.raises(KeyboardInterrupt):
             ingest(params, raw=out)
     assert not out.exists()
 
 
-@pytest.mark.parametrize("source", WRITERS)
+@pytest.mark.parametrize("source", SOURCES)
 def test_finished_shards_are_taken_over(source, tmp_path, monkeypatch):
     changes = settings(source, tmp_path)
     params = make_params(tmp_path / "work", changes)
-    interrupt(params, tmp_path / "raw", monkeypatch, source)
-    written = count_shards(monkeypatch, source)
+    interrupt(params, tmp_path / "raw", monkeypatch)
+    written = count_shards(monkeypatch)
     ingest(params, raw=tmp_path / "raw")
     assert len(written) == 2
     ingest(make_params(tmp_path / "fresh", changes), raw=tmp_path / "uninterrupted")
@@ -66,9 +64,9 @@ def test_finished_shards_are_taken_over(source, tmp_path, monkeypatch):
 
 def test_changed_files_start_afresh(tmp_path, monkeypatch):
     params = make_params(tmp_path / "work", settings("folder", tmp_path))
-    interrupt(params, tmp_path / "raw", monkeypatch, "folder")
+    interrupt(params, tmp_path / "raw", monkeypatch)
     (tmp_path / "images/00.txt").write_text("another caption")
-    written = count_shards(monkeypatch, "folder")
+    written = count_shards(monkeypatch)
     ingest(params, raw=tmp_path / "raw")
     assert len(written) == 4
 
@@ -76,8 +74,8 @@ def test_changed_files_start_afresh(tmp_path, monkeypatch):
 def test_an_interrupted_forced_run_is_resumed_and_takes_nothing_older(tmp_path, monkeypatch):
     params = make_params(tmp_path / "work", settings("folder", tmp_path))
     ingest(params, raw=tmp_path / "first")
-    interrupt(params, tmp_path / "raw", monkeypatch, "folder")
-    written = count_shards(monkeypatch, "folder")
+    interrupt(params, tmp_path / "raw", monkeypatch)
+    written = count_shards(monkeypatch)
     ingest(params, raw=tmp_path / "raw")
     assert len(written) == 2
 

@@ -3,6 +3,7 @@
 An interrupted run goes on after the last shard that it finished.
 """
 
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from distillery.data.ingest.raw import write_raw_shards
 from distillery.data.ingest.readers import read_source
 from distillery.data.ingest.readers.urls import count_rows, list_tables, read_urls
 from distillery.data.ingest.resume import ShardResume
-from distillery.data.scenes.defects import write_scene_shards
+from distillery.data.scenes.defects import assign_defects, draw_samples
 from distillery.data.scenes.draw import check_scene_seed
 from distillery.params import Params
 from distillery.params.ingest import Ingest
@@ -48,16 +49,17 @@ def _draw_scenes(settings: Ingest, run: Run, raw: Path) -> None:
     scenes = settings.scenes
     check_scene_seed(scenes.seed)
     num_scenes = min(scenes.num_scenes, settings.max_samples or scenes.num_scenes)
+    labels = assign_defects(num_scenes, scenes.seed, scenes.defects)
+    draw = partial(draw_samples, labels=labels, seed=scenes.seed, size_px=scenes.size_px)
     with run.progress(num_scenes, unit="image") as progress:
-        write_scene_shards(
+        write_raw_shards(
+            range(num_scenes),
             raw,
-            num_scenes=num_scenes,
-            seed=scenes.seed,
-            size_px=scenes.size_px,
-            shard_size=settings.shard_size_samples,
-            defects=scenes.defects,
-            progress=progress.update,
+            settings.shard_size_samples,
+            load=draw,
+            keep_keys=True,
             resume=ShardResume(run),
+            progress=progress.update,
         )
 
 

@@ -38,6 +38,7 @@ RAW_SCHEMA = pa.schema(
         ("pwatermark", pa.float64()),
         ("aesthetic", pa.float64()),
         ("planted", pa.string()),
+        ("planted_of", pa.string()),
         ("sha256", pa.string()),
         ("source", pa.string()),
     ]
@@ -60,6 +61,7 @@ def write_raw_shards(
     shard_size_samples: int,
     *,
     load: Callable[[Iterator[T]], Iterator[RawSample]] = iter,
+    keep_keys: bool = False,
     resume: Resume | None = None,
     progress: Callable[[int], object] = lambda num_samples: None,
 ) -> int:
@@ -67,8 +69,8 @@ def write_raw_shards(
 
     `load` turns rows into as many samples, in order; it never sees the rows of a shard that
     `resume` takes over. Keys are new, `<shard, 5 digits><row, 4 or more digits>`, as img2dataset
-    numbers them; the old name stays in the column `source`. `progress(n)` is called as n more
-    samples are in place.
+    numbers them, unless the samples' own are unique and to be kept; the old name stays in the
+    column `source`. `progress(n)` is called as n more samples are in place.
 
     Raises DistilleryError where there are no samples.
     """
@@ -85,7 +87,10 @@ def write_raw_shards(
     unfinished = _unfinished(rows, folder, shard_size_samples, resume, places, count)
     placed = ((*places.popleft(), sample) for sample in load(unfinished))
     for tar, group in itertools.groupby(placed, key=lambda place: place[0]):
-        keyed = ((f"{tar.stem}{row:0{num_digits}d}", sample) for _, row, sample in group)
+        keyed = (
+            (sample.key if keep_keys else f"{tar.stem}{row:0{num_digits}d}", sample)
+            for _, row, sample in group
+        )
         _write_shard(tar, keyed, count)
         if resume is not None:
             resume.keep(tar)
