@@ -10,6 +10,7 @@ from diffusers import UNet2DConditionModel
 from cache_helpers import run, v_teacher, write_cache, write_curated
 from distillery.core.artifacts import hash_files, read_json
 from distillery.core.errors import DistilleryError
+from distillery.families.description import Sampling, read_description
 from distillery.families.guidance.training import (
     GuidanceDistillation,
     start_student,
@@ -77,12 +78,12 @@ def test_a_lora_comes_nearer_to_the_guided_teacher(root: Path, tmp_path: Path) -
         distances = [entry["teacher_distance"] for entry in training["seeds"][seed]["val"]]
         assert distances[-1] < 0.95 * distances[0]
     names = {path.relative_to(tmp_path / "m").as_posix() for path in tmp_path.glob("m/**/*.*")}
-    files = {"pytorch_lora_weights.safetensors", "guidance.json", "validation.png"}
+    files = {"pytorch_lora_weights.safetensors", "student.json", "validation.png"}
     assert names == {*files, *(f"seed-1/{name}" for name in files), "training.json", "README.md"}
-    described = read_json(tmp_path / "m/guidance.json")
-    assert described["base"] == "teacher"
-    assert described["lora"] == {"r": 4, "alpha": 8.0, "targets": "all"}
-    assert (described["scale"], described["evaluations_per_step"]) == (3.0, 1)
+    described = read_description(tmp_path / "m/seed-1")
+    teacher = described.bases(tmp_path / "m/seed-1")["backbone"]
+    assert teacher.samefile(root / "teacher")
+    assert described.sampling == Sampling(1, 3.0, False)
     seeds = [
         load_guidance_unet(folder, load_unet(root / "teacher/unet"))
         for folder in (tmp_path / "m", tmp_path / "m/seed-1")
@@ -125,8 +126,7 @@ def test_the_noise_objective_asks_no_teacher(root: Path, tmp_path: Path) -> None
     training = _train(root, tmp_path / "m", objective="noise", steps=1)
     (entry,) = training["seeds"]["0"]["train"]
     assert entry["loss"] == entry["diffusion"]
-    described = read_json(tmp_path / "m/guidance.json")
-    assert (described["scale"], described["evaluations_per_step"]) == (None, 2)
+    assert read_description(tmp_path / "m").sampling == Sampling(2, None, False)
 
 
 def test_a_range_of_scales_makes_a_told_student(root: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_range_of_scales_makes_a_told_student(root: Path, tmp_path: Path) -> N
     told = UNet2DConditionModel.from_pretrained(tmp_path / "m")
     assert told.config.time_cond_proj_dim == 256
     assert float(told.time_embedding.cond_proj.weight.abs().sum().detach()) > 0
-    assert read_json(tmp_path / "m/guidance.json")["scale"] == [2.0, 8.0]
+    assert read_description(tmp_path / "m").sampling == Sampling(1, [2.0, 8.0], True)
     backbone = load_unet(root / "teacher/unet")
     with pytest.raises(DistilleryError, match="told its guidance scale; give one"):
         load_guidance_unet(tmp_path / "m", backbone)

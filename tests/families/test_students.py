@@ -7,11 +7,9 @@ import torch
 from diffusers import ControlNetModel
 
 from cache_helpers import write_maps
-from distillery.core.artifacts import write_json
 from distillery.core.errors import DistilleryError
+from distillery.families.description import Description, Sampling, write_description
 from distillery.families.load import (
-    GUIDANCE,
-    TRAINING,
     Folders,
     attach,
     load_student,
@@ -41,7 +39,8 @@ def models(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     )
     small = build_student(ControlNetModel.from_unet(unet), PRESETS["reduced_layer"], seed=0)
     small.save_pretrained(root / "controlnet/small")
-    write_json(root / "controlnet/small" / TRAINING, {"settings": {"kind": "sketch"}})
+    described = Description("controlnet", "small", condition_kinds=["sketch"])
+    write_description(root / "controlnet/small", described)
     bases = {"lora": unet, "lora_elr": elr, "noise": load_unet(tiny_teacher)}
     for name, base in bases.items():
         lora = add_lora(base, r=2, alpha=2.0, targets="attention", seed=0)
@@ -49,9 +48,9 @@ def models(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
             if not parameter.any():
                 torch.nn.init.normal_(parameter)
         save_lora(lora, root / "guidance" / name)
-        write_json(
-            root / "guidance" / name / GUIDANCE, {"evaluations_per_step": 1 + (name == "noise")}
-        )
+        sampling = Sampling() if name == "noise" else Sampling(1, 3.0)
+        described = Description("guidance", name, sampling=sampling)
+        write_description(root / "guidance" / name, described)
     return root
 
 

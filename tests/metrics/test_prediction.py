@@ -8,10 +8,10 @@ import pytest
 import torch
 from diffusers import ControlNetModel
 
-from distillery.core.artifacts import write_json
 from distillery.core.errors import DistilleryError
 from distillery.core.run import Run
 from distillery.families import pairings
+from distillery.families.description import Description, Sampling, write_description
 from distillery.families.distances import distances_of, prediction_distances
 from distillery.families.load import Folders, load_student
 from distillery.families.pairings import Pairing, pairing
@@ -140,8 +140,11 @@ def test_guidance_and_control_students_are_loaded_on_their_own_models(
     unet = add_lora(load_teacher(tiny_teacher, "cpu", torch.float32).unet, r=2, alpha=2,
                     targets="attention", seed=0)  # fmt: skip
     save_lora(unet, tmp_path / "lora")
-    write_json(tmp_path / "lora" / "guidance.json", {"evaluations_per_step": 1})
-    write_json(folder / "student" / "training.json", {"settings": {"kind": "canny"}})
+    described = Description("guidance", "lora", sampling=Sampling(1, 3.0))
+    write_description(tmp_path / "lora", described)
+    write_description(
+        folder / "student", Description("controlnet", "student", condition_kinds=["canny"])
+    )
     maps = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     probe = make_probe(teacher, REAL, CAPTIONS, KEYS, 0, 1, maps)
     models = {

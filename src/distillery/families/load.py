@@ -15,10 +15,10 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from distillery.core.artifacts import read_json
 from distillery.core.errors import DistilleryError
 from distillery.data.conditions.reader import ConditionMaps
+from distillery.families.description import read_description
 from distillery.sampling.sampler import Control, Maps, Sampler, load_unet, seed_folder
 from distillery.teacher.load import load_controlnet
 
-GUIDANCE = "guidance.json"
 TRAINING = "training.json"
 OFFSET = "_offset"
 
@@ -92,7 +92,7 @@ def _control(name: str, folders: Folders, device, dtype) -> Student:
 def _controlnet(name: str, folders: Folders, device, dtype) -> Student:
     unet = load_unet(folders.teacher / "unet", device, dtype)
     student = load_student_controlnet(folders.weights, device, dtype)
-    return Student(unet, student, (trained_kind(folders.model),))
+    return Student(unet, student, trained_kinds(folders.model))
 
 
 def _guidance(name: str, folders: Folders, device, dtype) -> Student:
@@ -100,8 +100,8 @@ def _guidance(name: str, folders: Folders, device, dtype) -> Student:
 
     backbone = _backbone(folders, device, dtype)
     unet = load_guidance_unet(folders.weights, backbone, scale=folders.guidance_scale)
-    described = read_json(folders.weights / GUIDANCE)
-    return Student(unet, is_guided=described["evaluations_per_step"] > 1)
+    sampling = read_description(folders.weights).sampling
+    return Student(unet, is_guided=sampling.evaluations_per_step > 1)
 
 
 def _whole(name: str, folders: Folders, device, dtype) -> Student:
@@ -110,8 +110,7 @@ def _whole(name: str, folders: Folders, device, dtype) -> Student:
         raise DistilleryError(f"whole/{name}: needs --controlnet, a distilled ControlNet's folder")
     student = _guidance(name, folders, device, dtype)
     controlnet = load_student_controlnet(folders.controlnet, device, dtype)
-    kinds = (trained_kind(folders.controlnet),)
-    return replace(student, controlnet=controlnet, kinds=kinds)
+    return replace(student, controlnet=controlnet, kinds=trained_kinds(folders.controlnet))
 
 
 def open_maps(student: Student, conditions: Path | None, resolution_px: int) -> Maps | None:
@@ -179,6 +178,6 @@ def open_controlnet(folder: Path, dtype: torch.dtype = torch.float32) -> Control
     return known[name].from_pretrained(folder, use_safetensors=True, torch_dtype=dtype)
 
 
-def trained_kind(controlnet: Path) -> str:
+def trained_kinds(controlnet: Path) -> tuple[str, ...]:
     """Which condition maps a distilled ControlNet was trained on."""
-    return read_json(controlnet / TRAINING)["settings"]["kind"]
+    return tuple(read_description(controlnet).condition_kinds)

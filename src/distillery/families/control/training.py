@@ -24,7 +24,7 @@ from distillery.diffusion.control import online_residuals
 from distillery.diffusion.control_adapter import ControlNets, Distances, TuneControl
 from distillery.diffusion.control_drop import Drop, apply_mask, single_conditions
 from distillery.diffusion.losses import Weighting
-from distillery.families.trained_card import Card
+from distillery.families.about import About
 from distillery.models.control_adapter.adapter import ControlAdapter
 from distillery.models.control_adapter.hints import stack
 from distillery.models.export import save_model
@@ -125,6 +125,8 @@ def train_adapters(
     def draw(adapter: nn.Module) -> Image.Image:
         return preview.draw(_with_one(adapter, tuning.kinds, kind))
 
+    backbone = teacher if tuning.backbone == TEACHER else unet_folder
+    builds_on = {"teacher": teacher, "backbone": backbone}
     items = np.arange(0, min(len(train), NUM_INIT_MAPS * num_slots), num_slots)
     maps_seen = stack(tuning.kinds, train.batch(items).conditions)
     train_seeds(
@@ -138,7 +140,7 @@ def train_adapters(
         run=run,
         device=device,
         described=dataclasses.asdict(tuning),
-        card=Card("control", base_model, cache),
+        card=About("control", base_model, cache, builds_on, tuning.kinds),
         save=save_model,
         draw=draw,
     )

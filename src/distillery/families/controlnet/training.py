@@ -28,8 +28,8 @@ from distillery.diffusion.controlnet import DistillControlNet, Factors
 from distillery.diffusion.layerwise import Axes, Layerwise, Stats
 from distillery.diffusion.losses import Weighting
 from distillery.diffusion.objectives import Diffusion
+from distillery.families.about import About
 from distillery.families.controlnet.residuals import cached_residuals, write_residuals
-from distillery.families.trained_card import Card
 from distillery.models.export import save_model
 from distillery.teacher.cache.conditioned import ConditionedSamples
 from distillery.teacher.cache.read import TeacherCache
@@ -113,7 +113,7 @@ def train_controlnets(
         run=run,
         device=device,
         described=dataclasses.asdict(distillation),
-        card=Card("controlnet", base_model, cache),
+        card=About("controlnet", base_model, cache, {"teacher": teacher}, [kind]),
         save=save_model,
         compare=DistillControlNet(kind, diffusion, asked, distillation.factors).compare,
         draw=ControlPreview(teacher, unet, shown, kind, cache.meta.num_slots).draw,

@@ -2,7 +2,7 @@
 
 In: the teacher's folder and cache, the U-Net that a variant starts from. Out: one model folder, the
 first seed's student at its top and the others in `seed-<n>/`: a U-Net, or a LoRA file; beside it
-`guidance.json` (what to load it on and how to sample), `training.json` and `validation.png`. Not
+`student.json` (what to load it on and how to sample), `training.json` and `validation.png`. Not
 here: the objective (`guidance`), the LoRA (`models.lora`), the loop.
 """
 
@@ -16,7 +16,6 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import nn
 
-from distillery.core.artifacts import write_json
 from distillery.core.run import Run
 from distillery.diffusion.guidance import (
     DistillGuided,
@@ -27,7 +26,8 @@ from distillery.diffusion.guidance import (
 )
 from distillery.diffusion.losses import Weighting
 from distillery.diffusion.objectives import Denoise
-from distillery.families.trained_card import Card
+from distillery.families.about import About
+from distillery.families.description import Sampling
 from distillery.models.export import save_model
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.guidance_embedding import add_scale_embedding
@@ -39,7 +39,6 @@ from distillery.train.schedule import teacher_diffusion
 from distillery.train.seeds import train_seeds
 from distillery.train.settings import Settings
 
-GUIDANCE = "guidance.json"
 VIEWS = ("cond", "uncond")
 _BASE_DTYPE = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -132,8 +131,8 @@ def train_guidance(
 
     def save(model: nn.Module, folder: Path) -> None:
         save_lora(model, folder) if wanted.update == "lora" else save_model(model, folder)
-        write_json(folder / GUIDANCE, describe(wanted))
 
+    builds_on = {"teacher": teacher, "backbone": backbone}
     dtype = _BASE_DTYPE[settings.precision]
     train_seeds(
         lambda seed: start_student(wanted, backbone, dtype=dtype, seed=seed),
@@ -146,30 +145,19 @@ def train_guidance(
         run=run,
         device=device,
         described=dataclasses.asdict(wanted),
-        card=Card("guidance", base_model, cache),
+        card=About("guidance", base_model, cache, builds_on, sampling=sampling_of(wanted)),
         save=save,
         compare=(lambda model, batch: guided_by(model).outputs(model, batch)) if learns else None,
         draw=_drawing(Preview(teacher, cache), wanted),
     )
 
 
-def describe(wanted: GuidanceDistillation) -> dict:
-    """What a user of the student must know: its base, its LoRA, the scale it has learned.
-
-    `evaluations_per_step` is 1 where guidance is distilled; a student of the noise needs two.
-    """
-    scale = [wanted.scale_low, wanted.scale_high]
-    learns = wanted.objective == "teacher"
-    lora = {"r": wanted.r, "alpha": wanted.alpha, "targets": wanted.targets}
-    return {
-        "base": wanted.backbone,
-        "update": wanted.update,
-        "lora": lora if wanted.update == "lora" else None,
-        "objective": wanted.objective,
-        "scale": (scale if wanted.scales.varies else scale[0]) if learns else None,
-        "rescale": wanted.rescale if learns else None,
-        "evaluations_per_step": 1 if learns else 2,
-    }
+def sampling_of(wanted: GuidanceDistillation) -> Sampling:
+    """How a student is sampled: once a step where it has learned guidance, else as its teacher."""
+    if wanted.objective != "teacher":
+        return Sampling()
+    low, high = wanted.scale_low, wanted.scale_high
+    return Sampling(1, [low, high] if wanted.scales.varies else low, wanted.is_told_scale)
 
 
 def _teacher_of(

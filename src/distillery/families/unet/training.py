@@ -27,7 +27,7 @@ from distillery.diffusion.objectives import (
     online_output,
     predict,
 )
-from distillery.families.trained_card import Card
+from distillery.families.about import About
 from distillery.models.export import save_model
 from distillery.models.lowrank.factorise import build_student, rebalance
 from distillery.models.lowrank.removed import removed_in
@@ -112,7 +112,7 @@ def train_students(
         run=run,
         device=device,
         described=dataclasses.asdict(distillation),
-        card=Card("unet", base_model, cache),
+        card=About("unet", base_model, cache, {"teacher": teacher}),
         save=save_model,
         compare=compare,
         draw=Preview(teacher, cache).draw,
