@@ -120,3 +120,21 @@ def test_files_of_one_setting_are_joined_and_all_dates_shown(tmp_path):
     assert gpu.date == "2026-01-02, 2026-01-05"
     assert gpu.metric("sd21/controlnet/loha", "latency_s")["value"] == 0.2  # the newest counts
     assert gpu.metric("sd21/controlnet/at_2026-01-02", "latency_s")["value"] == 0.1
+
+
+def test_steps_of_more_images_stand_apart_and_mask_nothing(tmp_path: Path):
+    def step(seconds: float, peak: float) -> dict:
+        return {"parameters": {"total": 5}, "seconds_per_iteration": seconds,
+                "peak_allocated_bytes": peak}  # fmt: skip
+
+    for batch_size, seconds in ((1, 0.2), (8, 0.6)):
+        settings = {"preset": "sd15", "resolution_px": 512, "batch_size": batch_size}
+        record = {"date": "2026-01-02", "device": "NVIDIA H100", "settings": settings,
+                  "rows": {"elr": step(seconds, 1e9 * batch_size)}}  # fmt: skip
+        write_json(tmp_path / "profile" / f"2026-01-02-batch{batch_size}.json", record)
+    found = {r.setting: r for r in read_full_size(read_run(tmp_path, "scenes", (0,)), tmp_path)}
+    assert list(found) == ["sd15-cuda-batch8", "sd15-cuda", "sd15-analytic"]
+    steps = {s: r.metric("sd15/control/elr", "train_step_s") for s, r in found.items()}
+    assert [steps["sd15-cuda"]["value"], steps["sd15-cuda-batch8"]["value"]] == [0.2, 0.6]
+    assert decides(found["sd15-cuda"])
+    assert not decides(found["sd15-cuda-batch8"])

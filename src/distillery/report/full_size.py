@@ -3,7 +3,8 @@
 In: this run's profile, whose models at full size are named `<architecture>/...`, and the files
 that `distillery profile` wrote to `docs/results/profile/`. Out: `Results` per architecture and
 basis, with settings such as `sd15-cuda` and `sd15-analytic`; what was measured at another size than
-the architecture's own stands apart, as `sd15-cpu-256px`. Measured comes before predicted.
+the architecture's own, or trained with more than one image a step, stands apart, as
+`sd15-cpu-256px` and `sd15-cuda-batch8`. Measured comes before predicted.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ def read_full_size(run: Results, results_folder: Path) -> list[Results]:
     found: dict[str, list[Results]] = {"measured": [], ANALYTIC: []}
     for path in sorted((results_folder / FOLDER).glob("*.json"), reverse=True):
         for results in _read_file(path):
-            place = ANALYTIC if results.setting.endswith(ANALYTIC) else "measured"
+            place = ANALYTIC if f"-{ANALYTIC}" in results.setting else "measured"
             found[place].append(results)
     found[ANALYTIC] += _of_run(run)
     return _joined([*found["measured"], *found[ANALYTIC]])
@@ -63,9 +64,10 @@ def _read_file(path: Path) -> list[Results]:
     try:
         device, architecture = values["device"], Path(values["settings"]["preset"]).name
         px = values["settings"].get("resolution_px", OWN_PX)
+        batch_size = values["settings"].get("batch_size", 1)
         settings: dict[str | None, dict[str, Any]] = {}
         for name, row in values["rows"].items():
-            for quantity, metric in _quantities(row).items():
+            for quantity, metric in _quantities(row, batch_size).items():
                 setting = _setting(architecture, device, px, **metric["settings"])
                 key = f"{architecture}/{_model(name)}/{quantity}"
                 settings.setdefault(setting, {})[key] = metric
@@ -90,23 +92,24 @@ def _model(row: str) -> str:
     return f"{'guidance' if is_guidance else 'control'}/{row}"
 
 
-def _quantities(row: Mapping[str, Any]) -> dict[str, Any]:
+def _quantities(row: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
     """A row's costs in the form of metrics; what it does not have is left out."""
-    return _of_evaluation(row) if "batches" in row else _of_training(row)
+    return _of_evaluation(row) if "batches" in row else _of_training(row, batch_size)
 
 
-def _of_training(row: Mapping[str, Any]) -> dict[str, Any]:
+def _of_training(row: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
     found = {
         name if name.startswith("bytes") else f"parameters_{name}": _metric(count, "counted")
         for name, count in row.get("parameters", {}).items()
     }
     if seconds := row.get("seconds_per_iteration"):
         ends = row.get("seconds_range", (seconds, seconds))
-        found["train_step_s"] = _metric(seconds, "measured", ends)
+        found["train_step_s"] = _metric(seconds, "measured", ends, images_a_step=batch_size)
     if peak := row.get("peak_allocated_bytes"):
-        found["train_memory_bytes"] = _metric(peak, "measured")
+        found["train_memory_bytes"] = _metric(peak, "measured", images_a_step=batch_size)
     elif "predicted_bytes" in row:
-        found["train_memory_bytes"] = _metric(row["predicted_bytes"]["peak"], "predicted")
+        peak = row["predicted_bytes"]["peak"]
+        found["train_memory_bytes"] = _metric(peak, "predicted", images_a_step=batch_size)
     return found
 
 
@@ -148,16 +151,24 @@ def _metric(
 
 
 def _setting(
-    architecture: str, device: str, px: int, *, basis: str, parts: str = "", **about: Any
+    architecture: str,
+    device: str,
+    px: int,
+    *,
+    basis: str,
+    parts: str = "",
+    images_a_step: int = 1,
+    **about: Any,
 ) -> str | None:
     """None for a prediction at another size than the architecture's own."""
     is_own, basis = px == OWN_PX, parts or basis
+    apart = "" if images_a_step == 1 else f"-batch{images_a_step}"
     if basis == "counted" or (basis == "predicted" and is_own):
-        return f"{architecture}-{ANALYTIC}"
+        return f"{architecture}-{ANALYTIC}{apart}"
     if basis == "predicted":
         return None
     place = f"{architecture}-{'cpu' if 'cpu' in device.lower() else 'cuda'}"
-    return place if is_own else f"{place}-{px}px"
+    return f"{place}{'' if is_own else f'-{px}px'}{apart}"
 
 
 def _results(
