@@ -10,7 +10,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from distillery.core.codeclosure import import_closure, stage_reads
+from distillery.core.code.lock import stage_reads
 
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = yaml.safe_load((ROOT / "params.yaml").read_text())["paths"]
@@ -89,11 +89,17 @@ def test_watched_params_are_equal(pairs: list) -> None:
         assert sorted(watched) == job["params"], job["label"]
 
 
-def test_import_closure_is_declared(pairs: list) -> None:
+def test_code_is_one_file(pairs: list) -> None:
     for job, _ in pairs:
         verb = re.search(r"distillery\.stages\.(\w+)", job["command"]).group(1)
-        code = {f"src/{file}" for file in import_closure(f"distillery.stages.{verb}")}
-        assert code == {path for path in job["input"] if path.startswith("src/")}, verb
+        code = [path for path in job["input"] if path.startswith(("src/", "workflow/"))]
+        assert code == [f"workflow/code/{verb}.lock"]
+
+
+def test_generated_files_are_current() -> None:
+    command = [sys.executable, "workflow/sync.py", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_section_of_params_is_watched(snakemake_jobs: dict) -> None:

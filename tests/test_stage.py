@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from distillery.core.artifacts import read_manifest, verify
+from distillery.core.code.reach import Code
 from distillery.core.errors import DistilleryError
 from distillery.core.log import log_path
 from distillery.core.run import Run, read_run
@@ -49,7 +50,7 @@ def join(params: Params, run: Run, left: In, right: In, out: Out) -> None:
 @pytest.fixture
 def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("distillery.stage.code_version", lambda module: "these stages have no file")
+    monkeypatch.setattr("distillery.stage.current_code", lambda verb: Code({}, ()))  # no file
     shutil.copy(ROOT / "params.yaml", tmp_path)
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "text").write_text("hello")
@@ -149,10 +150,11 @@ SLOW_STAGE = """
 import time
 from pathlib import Path
 import distillery.stage
+from distillery.core.code.reach import Code
 from distillery.params import load_params
 from distillery.stage import Out, stage
 
-distillery.stage.code_version = lambda module: "this stage has no file"
+distillery.stage.current_code = lambda verb: Code({}, ())  # this stage has no file
 
 @stage(reads=["seed"])
 def slow(params, run, out: Out) -> None:

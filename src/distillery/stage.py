@@ -24,11 +24,15 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from distillery.core import artifacts
-from distillery.core.codeclosure import code_version
+from distillery.core.code.libraries import library_versions
+from distillery.core.code.lock import current_code
 from distillery.core.errors import DistilleryError
 from distillery.core.log import log_path, log_to
-from distillery.core.run import Run, library_versions, record_run
+from distillery.core.run import Run, record_run
+from distillery.core.threads import set_threads
 from distillery.params import Params, load_params, select
+
+__computes__ = False  # what it sets that matters is in core
 
 In = Annotated[Path, "input"]
 Out = Annotated[Path, "output"]
@@ -105,7 +109,7 @@ class Stage:
         ancestors = artifacts.merge_ancestors(inputs)
         recipe = self._recipe(params, selected, inputs)
         run = Run(label, artifacts.hash_json(recipe), Path(params.paths.work))
-        _set_threads(params.num_threads)
+        set_threads(params.num_threads)
         started = time.monotonic()
         print(f"{label}: started", file=sys.stderr)
         outputs = self._execute(params, run, selected, inputs, arguments, (recipe, ancestors))
@@ -117,13 +121,14 @@ class Stage:
 
     def _recipe(self, params: Params, selected: dict, inputs: dict[str, Path]) -> dict[str, Any]:
         """What the artefact is made of; its hash is the fingerprint."""
+        code = current_code(self.name)
         return {
             "stage": self.name,
             "selected": {name: str(value) for name, value in selected.items()},
             "inputs": {name: artifacts.content_of(path) for name, path in inputs.items()},
             "params": select(params, self.reads_for(**selected)),
-            "code": code_version(f"distillery.stages.{self.name}"),
-            "libraries": library_versions(),
+            "code": code.total,
+            "libraries": library_versions(code.libraries),
             "schema": artifacts.SCHEMA_VERSION,
         }
 
@@ -186,16 +191,6 @@ def _is_main_process() -> bool:
 def _discard(final: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder) / final.name
-
-
-def _set_threads(num_threads: int) -> None:
-    """Limit the numeric libraries that are already loaded; never derived from the machine."""
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(num_threads)
-    if cv2 := sys.modules.get("cv2"):
-        cv2.setNumThreads(num_threads)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(num_threads)
 
 
 def _fail(name: str, error: DistilleryError) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path("src").resolve()))  # this checkout, not an installed one
 
-from distillery.core.codeclosure import import_closure, stage_reads
+from distillery.core.code.lock import lock_path, stage_reads
 from distillery.core.errors import DistilleryError
 from distillery.data import conditions
 from distillery.params.overrides import effective_params
@@ -48,8 +48,8 @@ def values(verb):
 
 
 def code(verb):
-    """The source files that a stage runs on."""
-    return [f"src/{file}" for file in import_closure(f"distillery.stages.{verb}")]
+    """The file that says what a stage's code is; `python workflow/sync.py` writes it."""
+    return f"workflow/code/{lock_path(verb).name}"
 
 
 def files(folder):

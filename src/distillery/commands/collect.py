@@ -17,9 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from distillery.core.artifacts import hash_json, write_json
+from distillery.core.artifacts import hash_json, made_with, write_json
+from distillery.core.code.libraries import library_versions
 from distillery.core.errors import DistilleryError
-from distillery.core.run import library_versions
 from distillery.params import load_params
 from distillery.report.claims import read_claims
 from distillery.report.evidence import PER_IMAGE, Results, per_image_file, read_run
@@ -60,7 +60,7 @@ def collect_results(
         "device": run.profile.get("device", params.device),
         "seeds": seeds,
         "params_fingerprint": hash_json(params.model_dump(mode="json")),
-        "versions": library_versions(),
+        "versions": library_versions(()) | made_with(Path(params.paths.models)),
         "metrics": {
             variant: {k: v for k, v in values.items() if k != PER_IMAGE}
             for variant, values in run.metrics.items()

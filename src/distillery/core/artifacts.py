@@ -154,6 +154,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def made_with(folder: Path) -> dict[str, str]:
+    """Versions of the libraries that the artefacts at or below `folder` were made with."""
+    versions: dict[str, str] = {}
+    for artifact in find_artifacts(folder) if folder.is_dir() else []:
+        versions |= read_manifest(artifact)["recipe"].get("libraries", {})
+    return versions
+
+
 def write_manifest(folder: Path, label: str, recipe: Mapping[str, Any], ancestors: dict) -> None:
     """Hash the payload of `folder` and write its manifest.
 

@@ -1,5 +1,7 @@
 """Errors a user can cause; every front end prints their message on one line and exits with 2."""
 
+__computes__ = False  # texts, not part of any stage's code
+
 
 class DistilleryError(Exception):
     """Bad input or environment. The message says what is wrong, where, and what to do about it."""

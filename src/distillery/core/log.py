@@ -13,6 +13,8 @@ from typing import Any, TextIO
 
 from distillery.core.errors import DistilleryError
 
+__computes__ = False  # texts, not part of any stage's code
+
 
 def log_path(work_root: Path, label: str) -> Path:
     """Where the log of an artefact is: `work/logs/curate/0.log`."""

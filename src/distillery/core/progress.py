@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+__computes__ = False  # texts, not part of any stage's code
+
 T = TypeVar("T")
 LINE_INTERVAL_S = 5.0
 _FORMAT = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"

@@ -6,7 +6,6 @@ same command. It also holds what may vary from run to run (`work/runs/`), out of
 """
 
 import functools
-import importlib.metadata
 import json
 import os
 import platform
@@ -22,11 +21,6 @@ from tqdm import tqdm
 
 from distillery.core.artifacts import hash_file, write_json
 from distillery.core.progress import bar
-
-_LIBRARIES = (
-    "accelerate", "datasets", "diffusers", "numpy", "opencv-python-headless", "peft", "pillow",
-    "pyarrow", "safetensors", "torch", "torchmetrics", "transformers",
-)  # fmt: skip
 
 FINISHED = "finished"  # folder of the files that `Run.reuse` finds, in the work folder
 
@@ -87,18 +81,6 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-@functools.cache
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that can change an artefact's bytes (installed ones)."""
-    versions = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def record_run(run: Run, *, seconds: float, outputs: Iterable[Path]) -> dict[str, Any]:

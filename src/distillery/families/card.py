@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+__computes__ = False  # texts, not part of any stage's code
+
 CARD = "README.md"
 SCENES = "scenes"
 # Title and a sentence or two.

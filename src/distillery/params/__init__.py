@@ -8,4 +8,6 @@ change.
 from distillery.params.load import load_params, read_yaml
 from distillery.params.model import Params, select
 
+__computes__ = False  # values are recorded by key
+
 __all__ = ["Params", "load_params", "read_yaml", "select"]

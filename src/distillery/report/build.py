@@ -10,8 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distillery.core.artifacts import find_artifacts, read_json, read_manifest, write_json
-from distillery.core.run import library_versions
+from distillery.core.artifacts import (
+    find_artifacts,
+    made_with,
+    read_json,
+    read_manifest,
+    write_json,
+)
 from distillery.report import cards, costs, figures, figures_training, sections, story, tables
 from distillery.report.claims import VERDICTS, judge_all
 from distillery.report.evidence import Results, judged_on, read_committed, read_run
@@ -92,7 +97,7 @@ def build_report(
         "seeds": list(seeds),
         "facts": facts,
         "times": times,
-        "versions": library_versions(),
+        "versions": made_with(folders.models),
         "num_cards": num_cards,
         **_first_screen(run, gallery),
         "families": sections.family_sections(run, committed, full_size, rows, gallery, histories),

@@ -1,7 +1,7 @@
 """The modules of a package as their source says: what each binds, and what a name stands for.
 
-In: the folder of a package. Out: statements by name, and resolved names. Nothing is imported or run.
-Not here: what a statement needs, and what is reached.
+In: the folder of a package. Out: statements by name, and resolved names. Nothing is imported or
+run. Not here: what a statement needs, and what is reached.
 """
 
 import ast

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from distillery.core.artifacts import hash_file
+from distillery.core.artifacts import hash_file, hash_json
 from distillery.core.code.modules import STATEMENTS, Module, Modules, Target
 from distillery.core.code.scopes import Chain
 from distillery.core.code.writing import Writer
@@ -24,13 +24,12 @@ from distillery.core.code.writing import Writer
 
 @dataclass(frozen=True)
 class Unit:
-    """A definition: the hash of what it computes, and what it needs."""
+    """A definition: the hash of what it computes, what it names and which modules it runs."""
 
     hash: str
     needs: frozenset[Target]
     touches: frozenset[str]
-    libraries: frozenset[str]
-    files: frozenset[Path]
+    files: frozenset[Path] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,11 @@ class Code:
 
     hashes: dict[str, str]
     libraries: tuple[str, ...]
+
+    @property
+    def total(self) -> str:
+        """One hash of all of it."""
+        return hash_json(self.hashes)
 
 
 class Reach:
@@ -67,7 +71,6 @@ class Reach:
             for path in unit.files:
                 hashes[path.relative_to(self.modules.root.parent).as_posix()] = hash_file(path)
             todo |= unit.needs | {t for m in unit.touches for t in self._touched(m)}
-            libraries |= unit.libraries
         is_code = {name: value for name, value in hashes.items() if value}
         return Code(is_code, tuple(sorted(libraries - sys.stdlib_module_names)))
 
@@ -81,7 +84,7 @@ class Reach:
         module = self.modules.module(module_name)
         if name is None:  # the module itself: all of it
             everything = {Target(module_name, n) for n in module.definitions}
-            return Unit("", frozenset(everything), frozenset({module_name}), *[frozenset()] * 2)
+            return Unit("", frozenset(everything), frozenset({module_name}))
         writer = Writer(module.package, functools.partial(self._is_silent, module))
         for node in module.definitions.get(name, ()):
             writer.write(node)
@@ -98,7 +101,6 @@ class Reach:
             hashlib.sha256(text.encode()).hexdigest() if writer.text else "",
             frozenset(needs),
             frozenset({module.name} | {t.partition(":")[0] for t in writer.imports}),
-            frozenset(),
             frozenset(file for text in writer.strings for file in data.get(text, ())),
         )
 

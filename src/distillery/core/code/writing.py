@@ -11,7 +11,14 @@ import ast
 from collections.abc import Callable
 
 from distillery.core.code.scopes import (
-    FUNCTIONS, Chain, Scope, chain_of, import_targets, is_guarded, names_bound, names_of_arguments,
+    FUNCTIONS,
+    Chain,
+    Scope,
+    chain_of,
+    import_targets,
+    is_guarded,
+    names_bound,
+    names_of_arguments,
 )  # fmt: skip
 
 _SKIPPED = {"ctx", "kind", "type_comment", "returns"}
@@ -43,7 +50,7 @@ class Writer:
 
     def write(self, node: ast.AST) -> None:
         """Append a node."""
-        special = getattr(self, f"_write_{type(node).__name__}", None)
+        special = getattr(self, f"_write_{type(node).__name__.lower()}", None)
         if special:
             special(node)
         else:
@@ -88,31 +95,31 @@ class Writer:
                 return (target, *chain[1:]) if target else None
         return chain
 
-    def _write_Name(self, node: ast.Name) -> None:
+    def _write_name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load):
             self._use((node.id,))
         self._parts.append(f"Name({node.id})")
 
-    def _write_Attribute(self, node: ast.Attribute) -> None:
+    def _write_attribute(self, node: ast.Attribute) -> None:
         if chain := chain_of(node):
             self._use(chain)
             self._parts.append(f"Name({'.'.join(chain)})")
         else:
             self._write_fields(node)
 
-    def _write_Constant(self, node: ast.Constant) -> None:
+    def _write_constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, str):
             self.strings.add(node.value)
         self._parts.append(f"Constant({node.value!r})")
 
-    def _write_JoinedStr(self, node: ast.JoinedStr) -> None:
+    def _write_joinedstr(self, node: ast.JoinedStr) -> None:
         if node.values and isinstance(node.values[0], ast.Constant):
             self.beginnings.add(node.values[0].value)
         self._write_fields(node)
 
     # statements that say and do not compute
 
-    def _write_Expr(self, node: ast.Expr) -> None:
+    def _write_expr(self, node: ast.Expr) -> None:
         if not isinstance(node.value, ast.Constant) and not self._is_said(node.value):
             self._write_fields(node)
 
@@ -121,20 +128,20 @@ class Writer:
         outside = self._outside(chain) if chain else None
         return outside == ("print",) or (outside is not None and self._is_silent(outside))
 
-    def _write_Raise(self, node: ast.Raise) -> None:
+    def _write_raise(self, node: ast.Raise) -> None:
         error = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
         self._parts.append(f"Raise({ast.unparse(error) if error else ''})")
 
-    def _write_Assert(self, node: ast.Assert) -> None:
+    def _write_assert(self, node: ast.Assert) -> None:
         self._write_fields(node, {"msg"})
 
-    def _write_Call(self, node: ast.Call) -> None:
+    def _write_call(self, node: ast.Call) -> None:
         is_bar = isinstance(node.func, ast.Attribute) and node.func.attr in _BARS
         self._write_fields(node, {"args", "keywords"} if is_bar else _SKIPPED)
 
     # definitions and their scopes
 
-    def _write_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    def _write_functiondef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self._write_decorators(node)
         self._parts.append(f"{type(node).__name__}({node.name},")
         self._write_arguments(node.args)
@@ -142,9 +149,9 @@ class Writer:
         self._within(with_local, lambda: self._write_body(node.body))
         self._parts.append(")")
 
-    _write_AsyncFunctionDef = _write_FunctionDef
+    _write_asyncfunctiondef = _write_functiondef
 
-    def _write_Lambda(self, node: ast.Lambda) -> None:
+    def _write_lambda(self, node: ast.Lambda) -> None:
         self._parts.append("Lambda(")
         self._write_arguments(node.args)
         self._within(names_of_arguments(node.args), lambda: self.write(node.body))
@@ -155,8 +162,8 @@ class Writer:
         self.write(node.generators[0].iter)  # read outside
         self._within(dict.fromkeys(n.id for n in names), lambda: self._write_fields(node))
 
-    _write_ListComp = _write_SetComp = _write_DictComp = _write_comprehension_of
-    _write_GeneratorExp = _write_comprehension_of
+    _write_listcomp = _write_setcomp = _write_dictcomp = _write_comprehension_of
+    _write_generatorexp = _write_comprehension_of
 
     def _within(self, scope: Scope, write: Callable[[], None]) -> None:
         outer, self._class = self._class, None
@@ -182,7 +189,7 @@ class Writer:
                     for argument in node.args.args:  # a singledispatch reads the annotation
                         self._write_value(argument.annotation)
 
-    def _write_ClassDef(self, node: ast.ClassDef) -> None:
+    def _write_classdef(self, node: ast.ClassDef) -> None:
         self._write_decorators(node)
         self._parts.append(f"ClassDef({node.name},")
         self._write_value([*node.bases, *node.keywords])
@@ -193,7 +200,7 @@ class Writer:
         self._class = outer
         self._parts.append(")")
 
-    def _write_AnnAssign(self, node: ast.AnnAssign) -> None:
+    def _write_annassign(self, node: ast.AnnAssign) -> None:
         if self._class is not None:
             self._parts.append(f"field({ast.unparse(node.annotation)})")
             if not any("dataclass" in ast.dump(d) for d in self._class.decorator_list):
@@ -204,15 +211,15 @@ class Writer:
         elif node.value:  # as if it had none
             self._write_fields(ast.Assign(targets=[node.target], value=node.value))
 
-    def _write_If(self, node: ast.If) -> None:
+    def _write_if(self, node: ast.If) -> None:
         if is_guarded(node, "TYPE_CHECKING"):
             self._write_body(node.orelse)
         else:
             self._write_fields(node)
 
-    def _write_Import(self, node: ast.Import | ast.ImportFrom) -> None:
+    def _write_import(self, node: ast.Import | ast.ImportFrom) -> None:
         for name, target in import_targets(node, self._package):
             self.imports.add(target)
             self._parts.append(f"import({name},{target})")
 
-    _write_ImportFrom = _write_Import
+    _write_importfrom = _write_import

@@ -1,31 +1,23 @@
-"""Write the JSON schema of params.yaml, for editors, and the table of all parameters.
+"""The JSON schema of params.yaml, for editors, and the table of all parameters.
 
-In: the pydantic models and params.yaml. Out: workflow/schemas/params.schema.json, docs/params.md.
-
-    python workflow/sync_params.py           write both
-    python workflow/sync_params.py --check   end with 1 if one is out of date
+In: the pydantic models and a params file. Out: the texts of workflow/schemas/params.schema.json and
+docs/params.md.
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "src"))
+from distillery.params import Params
 
-from distillery.params import Params  # noqa: E402
-
-SCHEMA = ROOT / "workflow/schemas/params.schema.json"
-TABLE = ROOT / "docs/params.md"
 _INTRO = """# Parameters
 
 Everything in `params.yaml`, with the values of the `scenes` preset. Every key is needed: there are
 no defaults in code. An unknown key, a wrong type or a value out of range stops before anything
-runs, on one line with file, line and key. `python workflow/sync_params.py` writes this page.
+runs, on one line with file, line and key. `python workflow/sync.py` writes this page.
 
 Overrides for one run: `snakemake --config seed=1 'curate={min_side_px: 64}'`, or `--configfile
 FILE`; a file with every section (a preset) replaces `params.yaml`, a smaller one is laid over it.
@@ -102,19 +94,11 @@ def _kind(field: dict[str, Any]) -> str:
     return " ".join([kind, *bounds])
 
 
-def main() -> int:
-    """Write or check both files."""
-    values = yaml.safe_load((ROOT / "presets/scenes.yaml").read_text(encoding="utf-8"))
-    wanted = {SCHEMA: json.dumps(schema(), indent=1) + "\n", TABLE: table(values)}
-    stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text("utf-8") != text]
-    if "--check" in sys.argv:
-        for path in stale:
-            print(f"{path.relative_to(ROOT)}: run `python workflow/sync_params.py`")
-        return len(stale) > 0
-    for path in stale:
-        path.write_text(wanted[path], encoding="utf-8")
-    return 0
+def schema_text() -> str:
+    """The schema as a file."""
+    return json.dumps(schema(), indent=1) + "\n"
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def table_text(preset: Path) -> str:
+    """The page, with the values of a preset."""
+    return table(yaml.safe_load(preset.read_text(encoding="utf-8")))

@@ -1,0 +1,72 @@
+"""The code of a stage as one small file, `workflow/code/<verb>.lock`, that front ends watch.
+
+In: a stage's verb. Out: its code now, the text of its lock, and a refusal where the two differ. A
+line a definition, so that a diff tells what changed. An installed package has no `workflow/` beside
+it and is not checked.
+"""
+
+import ast
+import functools
+from pathlib import Path
+
+from distillery.core.code.reach import Code, Reach
+from distillery.core.errors import DistilleryError
+
+PACKAGE = Path(__file__).resolve().parents[2]
+# Besides the stage itself: what turns its files into an artefact.
+_ALWAYS = ("distillery.core.artifacts:write_manifest", "distillery.core.threads:set_threads")
+_HEAD = "# What the computation of {verb} reaches; `python workflow/sync.py` writes this file."
+
+
+def verbs(package: Path = PACKAGE) -> list[str]:
+    """The stages of the package, sorted."""
+    return sorted(p.stem for p in (package / "stages").glob("[!_]*.py"))
+
+
+@functools.cache
+def _reach(package: Path) -> Reach:
+    return Reach(package)
+
+
+def stage_code(verb: str, package: Path = PACKAGE) -> Code:
+    """What the computation of a stage reaches, read from the source as it was first seen."""
+    return _reach(package).code([f"distillery.stages.{verb}:{verb}", *_ALWAYS])
+
+
+def lock_text(verb: str, code: Code) -> str:
+    """What the lock of `code` says: the total, the libraries, a line a definition."""
+    rows = [f"{name} {value[:12]}" for name, value in sorted(code.hashes.items())]
+    head = [_HEAD.format(verb=verb), f"total {code.total}", f"libraries {' '.join(code.libraries)}"]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def lock_path(verb: str, package: Path = PACKAGE) -> Path:
+    """Where the lock of a stage lies in the checkout that holds the package."""
+    return package.parents[1] / "workflow" / "code" / f"{verb}.lock"
+
+
+def current_code(verb: str) -> Code:
+    """The code that a stage is about to run, which its lock must tell.
+
+    Raises DistilleryError where it does not: front ends would not see that the code changed.
+    """
+    code, path = stage_code(verb), lock_path(verb)
+    if path.parents[1].is_dir() and not _is_current(path, code):
+        raise DistilleryError(
+            f"{path}: not what the code is now; run `python workflow/sync.py` and start again"
+        )
+    return code
+
+
+def _is_current(path: Path, code: Code) -> bool:
+    return path.is_file() and f"\ntotal {code.total}\n" in path.read_text(encoding="utf-8")
+
+
+@functools.cache
+def stage_reads(verb: str) -> tuple[str, ...]:
+    """The `reads` of `distillery/stages/<verb>.py`, from its `@stage(reads=[...])`."""
+    source = (PACKAGE / "stages" / f"{verb}.py").read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "stage":
+            return tuple(*(ast.literal_eval(w.value) for w in node.keywords if w.arg == "reads"))
+    raise ValueError(f"distillery.stages.{verb}: no @stage(reads=[...])")

@@ -1,0 +1,1 @@
+"""The texts of generated files; `python workflow/sync.py` writes them."""
