@@ -62,7 +62,7 @@ def settings(**changed: Any) -> Settings:
     """Settings of a short training."""
     values = {
         "steps": STEPS, "learning_rate": 1e-2, "batch_size": 6, "weight_decay": 0.01,
-        "warmup_steps": 5, "max_grad_norm": 1.0, "ema_decay": 0.9, "precision": "no",
+        "warmup_steps": 5, "max_grad_norm": 1.0, "ema_decay": 0.9, "precision": "fp32",
         "gradient_checkpointing": False, "optimizer": "adamw", "compile": False,
         "checkpoint_every_steps": 7, "validate_every_steps": 10, "num_val_samples": 4,
     }  # fmt: skip

@@ -67,7 +67,7 @@ def _train(root: Path, out: Path, name: str, *, seeds: tuple = (0,), **changed: 
     """Train a low-rank student for a few steps; returns `training.json`."""
     values = {
         "steps": 3, "learning_rate": 1e-3, "batch_size": 4, "weight_decay": 0.0,
-        "warmup_steps": 1, "max_grad_norm": 1.0, "ema_decay": 0.0, "precision": "no",
+        "warmup_steps": 1, "max_grad_norm": 1.0, "ema_decay": 0.0, "precision": "fp32",
         "gradient_checkpointing": False, "optimizer": "adamw", "compile": False,
         "checkpoint_every_steps": 2, "validate_every_steps": 2, "num_val_samples": 4,
     }  # fmt: skip

@@ -1,12 +1,17 @@
 """params.yaml is complete, strict and says where it is wrong."""
 
+import io
+import re
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+import yaml
 from pydantic import BaseModel
+from ruamel.yaml import YAML
 
 from distillery.core.errors import DistilleryError
-from distillery.params import Params, load_params, select
+from distillery.params import Params, base, load_params, select
 from distillery.params.overrides import effective_params, merge
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +33,7 @@ def _edited(tmp_path: Path, old: str, new: str) -> tuple[Path, int]:
         ("min_side_px: 48", "min_side_pixels: 48", "curate.min_side_pixels: unknown key"),
         ("min_side_px: 48", "min_side_px: wide", "curate.min_side_px: Input should be a valid int"),
         ("min_side_px: 48", "min_side_px: 0", "greater than or equal to 1 (got 0)"),
-        ("device: cpu ", "device: tpu ", "device: String should match"),
+        ("device: cpu ", "device: tpu ", "device: Input should be 'cpu' or 'cuda'"),
         ("parts: [0, 1]", "parts: [0, 2]", "data: parts must be 0, 1, ... in order, got [0, 2]"),
         (
             "source: scenes        # scenes | web",
@@ -107,15 +112,82 @@ def test_params_are_frozen() -> None:
         params.curate.min_side_px = 1
 
 
-def _fields_with_defaults(model: type[BaseModel]) -> list[str]:
-    return [name for name, field in model.model_fields.items() if not field.is_required()]
+def _models(annotation: Any) -> set[type[BaseModel]]:
+    """Every model in a type, at any depth."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        fields = annotation.model_fields.values()
+        return {annotation}.union(*(_models(field.annotation) for field in fields))
+    return set().union(*(_models(part) for part in get_args(annotation)))
+
+
+FIELDS = [
+    (f"{model.__name__}.{name}", field)
+    for model in sorted(_models(Params), key=lambda model: model.__name__)
+    for name, field in model.model_fields.items()
+]
 
 
 def test_no_defaults_in_code() -> None:
-    models = [Params, *(f.annotation for f in Params.model_fields.values())]
-    for model in models:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            assert _fields_with_defaults(model) == [], model.__name__
+    assert [name for name, field in FIELDS if not field.is_required()] == []
+
+
+def test_every_field_says_what_it_does_in_a_sentence() -> None:
+    """A capital letter, a full stop and at least four words; editors and docs/params.md show it."""
+    assert len(FIELDS) > 150
+    sentence = re.compile(r"[A-Z]\S*( \S+){3,}\.", re.DOTALL)
+    assert [n for n, f in FIELDS if not sentence.fullmatch(f.description or "")] == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("no", "fp32"), ("'no'", "fp32"), ("false", "fp32"), ("float16", "fp16"), ("bf16", "bf16")],
+)
+def test_words_of_earlier_files_are_read_with_a_hint(
+    tmp_path: Path, old: str, new: str, capsys: pytest.CaptureFixture
+) -> None:
+    base._hint.cache_clear()
+    path = tmp_path / "params.yaml"
+    path.write_text(DEFAULT.read_text().replace("precision: fp32", f"precision: {old}"))
+    assert load_params(path).distill_unet.training.precision == new
+    load_params(path)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == (old != new)
+    assert all(f"is read as {new}; write that" in line for line in said)
+
+
+def test_numbers_may_be_text(tmp_path: Path) -> None:
+    """`2e-3` is text to YAML 1.1."""
+    path, _ = _edited(tmp_path, "max_aspect: 2.0", "max_aspect: 2e0")
+    text = path.read_text().replace("parts: [0, 1]", "parts: ['0', '1']")
+    path.write_text(text.replace("learning_rate: 2.0e-3", "learning_rate: 2e-3"))
+    params = load_params(path)
+    assert params == load_params(DEFAULT)
+    path.write_text(text.replace("num_scenes: 2048", "num_scenes: 2.048e3"))
+    assert load_params(path) == params
+    path.write_text(text.replace("num_scenes: 2048", "num_scenes: 2e-3"))
+    with pytest.raises(DistilleryError, match="num_scenes: Input should be a valid integer"):
+        load_params(path)
+
+
+@pytest.mark.parametrize("path", [DEFAULT, *sorted((ROOT / "presets").glob("*.yaml"))])
+def test_values_survive_other_yaml_tools(path: Path) -> None:
+    """Rewritten by PyYAML (YAML 1.1) or ruamel (1.2), each value is still the same."""
+    text = path.read_text()
+    written = io.StringIO()
+    YAML().dump(YAML().load(text), written)
+    again = {
+        "by PyYAML": yaml.safe_dump(yaml.safe_load(text)),
+        "by ruamel": written.getvalue(),
+    }
+    for rewritten in again.values():
+        assert yaml.safe_load(rewritten) == YAML(typ="safe").load(rewritten) == yaml.safe_load(text)
+        assert _types(yaml.safe_load(rewritten)) == _types(yaml.safe_load(text))
+
+
+def _types(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _types(item) for key, item in value.items()}
+    return [_types(item) for item in value] if isinstance(value, list) else type(value)
 
 
 def test_select_gives_plain_values() -> None:

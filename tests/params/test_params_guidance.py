@@ -12,7 +12,7 @@ VARIANT = {"objective": "teacher", "backbone": "teacher", "learning_rate": 1e-3,
 SECTION: dict[str, Any] = {
     "training": {
         "batch_size": 2, "weight_decay": 0.0, "warmup_steps": 1, "max_grad_norm": 1.0,
-        "ema_decay": 0.0, "precision": "no", "gradient_checkpointing": False,
+        "ema_decay": 0.0, "precision": "fp32", "gradient_checkpointing": False,
         "optimizer": "adamw", "compile": False, "checkpoint_every_steps": 1,
         "validate_every_steps": 1, "num_val_samples": 1,
     },

@@ -11,11 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from distillery.core.artifacts import content_of, publish, read_json, write_json
 from distillery.core.device import claim_device
 from distillery.core.errors import DistilleryError
+from distillery.core.precision import torch_dtype
 from distillery.core.progress import bar
 from distillery.data.conditions.reader import MapFiles
 from distillery.data.image_folders import list_images, load_prompts
@@ -57,7 +56,7 @@ def generate(
     given = _checked(overrides or {})
     device = claim_device(given.pop("device", params.device))
     batch_size = given.pop("batch_size", params.generate.batch_size)
-    student = load_student(model, folders, device, getattr(torch, params.generate.dtype))
+    student = load_student(model, folders, device, torch_dtype(params.generate.dtype))
     kind = _kind(model, student, conditions, kind)
     settings = {
         "model": model, "seed": seed, "kind": kind, **_sampling(params), **given,
@@ -66,7 +65,7 @@ def generate(
     todo = _undrawn(out, settings, wanted)
     maps = _maps(student, conditions, kind, wanted, settings["resolution_px"])
     sampler = Sampler(
-        load_teacher(folders.teacher, device, getattr(torch, params.generate.dtype)),
+        load_teacher(folders.teacher, device, torch_dtype(params.generate.dtype)),
         settings["num_inference_steps"],
         settings["guidance_scale"],
         settings["resolution_px"],

@@ -5,61 +5,125 @@ descriptions are the source of docs/params.md and of what an editor shows. No fi
 the defaults are the shipped params.yaml.
 """
 
-from typing import Annotated, Literal
+import functools
+import re
+import sys
+from decimal import Decimal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from distillery.data.conditions import KINDS
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+Factor = Annotated[float, Field(ge=0)]
+AboveZero = Annotated[float, Field(gt=0)]
 PathName = Annotated[str, Field(pattern=r"^[\w./-]+$")]  # it stands in shell commands
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+Backbone = Annotated[str, Field(pattern=r"^(teacher|unet/[a-z0-9][a-z0-9_]*)$")]
 Kind = Literal[tuple(KINDS)]
+
+_NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_OLD_WORDS = {"no": "fp32", False: "fp32", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+
+
+def _read_old_word(value: Any) -> Any:
+    """fp32, bf16 or fp16, also from the words of earlier files; those are said once."""
+    new = _OLD_WORDS.get(value) if isinstance(value, str | bool) else None
+    if new is not None:
+        _hint(str(value), new)
+    return new or value
+
+
+@functools.cache
+def _hint(old: str, new: str) -> None:
+    print(f"params: precision and dtype: {old} is read as {new}; write that", file=sys.stderr)
+
+
+Precision = Annotated[Literal["fp32", "bf16", "fp16"], BeforeValidator(_read_old_word)]
+CachePrecision = Annotated[Literal["fp32", "fp16"], BeforeValidator(_read_old_word)]
 
 
 class Frozen(BaseModel):
-    """Immutable, strict about types, closed to unknown keys."""
+    """Immutable, strict about types, closed to unknown keys; a number may be written as text."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """`2e-3` is text to YAML 1.1 and a number to YAML 1.2; here it is a number."""
+        if not _takes_numbers(cls, info.field_name):
+            return value
+        return (
+            [read_number(item) for item in value] if isinstance(value, list) else read_number(value)
+        )
+
+
+@functools.cache
+def _takes_numbers(model: type[BaseModel], name: str) -> bool:
+    """Whether a field takes numbers and no text."""
+    leaves = set(_leaves(model.model_fields[name].annotation))
+    return bool(leaves & {int, float}) and not leaves & {str, bool}
+
+
+def _leaves(annotation: Any) -> list[Any]:
+    parts = get_args(annotation)
+    return [leaf for part in parts for leaf in _leaves(part)] if parts else [annotation]
+
+
+def read_number(value: Any) -> Any:
+    """The number in a text, an int where it is whole; anything else unchanged."""
+    if not isinstance(value, str) or not _NUMBER.fullmatch(value):
+        return value
+    number = Decimal(value)
+    return int(number) if number == number.to_integral_value() else float(number)
+
 
 class Weighting(Frozen):
-    """Loss weight over timesteps (Salimans & Ho 2022, Hang et al. 2023)."""
+    """How the loss is weighted over timesteps (Salimans & Ho 2022, Hang et al. 2023)."""
 
     kind: Literal["constant", "truncated_snr", "min_snr", "snr_plus_one", "p2"]
-    """function of the signal-to-noise ratio"""
-    gamma: Annotated[float, Field(gt=0)]
-    """its parameter, where it has one"""
+    """Function of the signal-to-noise ratio that each timestep's loss is multiplied by."""
+    gamma: AboveZero
+    """Parameter of that function: the cap of min_snr, the exponent of p2; others ignore it."""
 
 
 class Training(Frozen):
-    """What all training stages share."""
+    """How a family's students are trained; all families share these settings."""
 
     batch_size: Positive
-    """samples per step"""
-    weight_decay: Annotated[float, Field(ge=0)]
-    """of AdamW"""
+    """Samples in one optimiser step, over all processes together."""
+    weight_decay: Factor
+    """Weight decay of AdamW, applied to every trained parameter."""
     warmup_steps: Count
-    """steps of linear warm-up"""
-    max_grad_norm: Annotated[float, Field(gt=0)]
-    """gradients are clipped to this norm"""
+    """Steps over which the learning rate rises linearly from zero."""
+    max_grad_norm: AboveZero
+    """Gradients are scaled down to this norm when theirs is larger."""
     ema_decay: Share
-    """of the averaged weights; 0 keeps the last ones"""
-    precision: Literal["no", "bf16", "fp16"]
-    """mixed precision; no is float32"""
+    """Decay of the running average of weights that is saved; 0 saves the last weights instead."""
+    precision: Precision
+    """Number format of the computation: fp32, or mixed precision with bf16 or fp16."""
     gradient_checkpointing: bool
-    """less memory, more time"""
+    """Recompute activations in the backward pass: less memory, about a third more time."""
     optimizer: Literal["adamw", "adamw8bit"]
-    """adamw8bit needs bitsandbytes"""
+    """AdamW, or its form with 8-bit state, which needs CUDA and bitsandbytes."""
     compile: bool
-    """torch.compile"""
+    """Compile the student with torch.compile before the first step."""
     checkpoint_every_steps: Positive
-    """steps between resume points"""
+    """Steps between the states that an interrupted training resumes from."""
     validate_every_steps: Positive
-    """steps between validation losses"""
+    """Steps between computations of the validation loss and of the preview images."""
     num_val_samples: Positive
-    """samples of the validation loss"""
+    """Validation records whose loss is averaged, always the same ones."""

@@ -1,37 +1,37 @@
-"""The section cache_teacher of params.yaml: what is cached of the teacher."""
+"""The section cache_teacher of params.yaml: what is recorded of the teacher."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from distillery.params.base import Frozen, Kind, Positive
+from distillery.params.base import CachePrecision, Factor, Frozen, Kind, Positive
 
 
 class Generated(Frozen):
     """How the teacher draws what is learnt from; by DDIM, one sample a caption."""
 
     num_inference_steps: Positive
-    """sampling steps"""
-    guidance_scale: Annotated[float, Field(ge=0)]
-    """classifier-free guidance; up to 1: none"""
+    """Denoising steps of a drawn sample."""
+    guidance_scale: Factor
+    """Scale of classifier-free guidance of a drawn sample; up to 1 there is none."""
 
 
 class CacheTeacher(Frozen):
-    """The teacher's cached outputs."""
+    """The teacher's outputs, recorded once for all trainings."""
 
     views: Annotated[list[Literal["cond", "uncond"]], Field(min_length=1)]
-    """the outputs with and without caption; base is always there"""
+    """Outputs that are recorded: with caption, without; latents and texts always are."""
     control_kinds: list[Kind]
-    """kinds of maps for which the outputs under the teacher's ControlNet are cached too"""
+    """Kinds of maps for which the outputs under the teacher's ControlNet are recorded too."""
     generated: Generated | None
-    """null: latents of the images; else what the teacher draws from their captions"""
+    """Learn from what the teacher draws from the captions; null takes the images themselves."""
     num_slots: Positive
-    """timesteps per image, one from each of so many strata"""
+    """Timesteps recorded for each image, one from each of so many strata."""
     shard_size_samples: Positive
-    """records in a shard"""
+    """Records in one shard of the cache."""
     batch_size: Positive
-    """images per teacher call"""
-    dtype: Literal["float32", "float16"]
-    """type of the stored outputs"""
+    """Images in one call of the teacher."""
+    dtype: CachePrecision
+    """Number format of what is recorded, fp32 or fp16; on a GPU also the teacher's own."""
     budget_bytes: Positive
-    """refuse to start if the cache would be larger"""
+    """Refuse to start when the whole cache would be larger."""

@@ -10,9 +10,10 @@ from distillery.params.base import Count, Frozen
 class Data(Frozen):
     """What every stage must agree on about the data."""
 
-    parts: Annotated[list[Count], Field(min_length=1, description="parts that run independently")]
+    parts: Annotated[list[Count], Field(min_length=1)]
+    """Numbers 0, 1, ... of the parts that images are divided into and that run independently."""
     resolution_px: Annotated[int, Field(ge=32, le=2048, multiple_of=8)]
-    """side of the square images that models see"""
+    """Side of the square images that models see, a multiple of 8."""
 
     @model_validator(mode="after")
     def _check(self) -> "Data":

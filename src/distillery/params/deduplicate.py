@@ -8,19 +8,20 @@ from distillery.params.base import Frozen, Share
 
 
 class Split(Frozen):
-    """Shares of clusters."""
+    """Shares of the clusters of near-duplicates; the rest is trained on."""
 
     val: Share
-    """share of near-duplicate clusters for validation"""
+    """Share of the clusters that the validation loss is measured on."""
     test: Share
-    """share of near-duplicate clusters for samples and metrics"""
+    """Share of the clusters that prompts, conditions and reference images come from."""
 
 
 class Deduplicate(Frozen):
-    """Global duplicates and splits."""
+    """Duplicates over all parts, and which images are trained on."""
 
     max_hamming: Annotated[int, Field(ge=0, le=16)]
-    """perceptual-hash distance up to which a pair is compared"""
+    """Pairs whose perceptual hashes differ in at most this many bits are compared."""
     min_ssim: Share
-    """structural similarity from which a pair is a duplicate"""
+    """Compared pairs with at least this structural similarity count as duplicates."""
     split: Split
+    """How the clusters of near-duplicates are divided into training, validation and test."""

@@ -1,4 +1,4 @@
-"""The section distill_controlnet of params.yaml: controlNet distillation.
+"""The section distill_controlnet of params.yaml: small ControlNets.
 
 Pairs that contradict each other are refused here, with the reason; what does not fit the teacher is
 refused by the student's architecture.
@@ -8,9 +8,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distillery.params.base import Count, Frozen, Kind, Name, Positive, Training, Weighting
+from distillery.params.base import (
+    AboveZero,
+    Count,
+    Factor,
+    Frozen,
+    Kind,
+    Name,
+    Positive,
+    Training,
+    Weighting,
+)
 
-Factor = Annotated[float, Field(ge=0)]
 Widths = Annotated[list[Positive], Field(min_length=1)]
 
 
@@ -18,47 +27,47 @@ class ControlnetLosses(Frozen):
     """What the three distances are multiplied by, and how the layerwise one is normalised."""
 
     lambda_diffusion: Factor
-    """of the U-Net's error against the data"""
+    """Factor of the U-Net's error against the data."""
     lambda_teacher: Factor
-    """of the U-Net's distance to the one under the teacher's control"""
+    """Factor of the U-Net's distance to the one under the teacher's control."""
     lambda_kd: Factor
-    """of the distance of residuals, a mean over the ControlNet's outputs"""
+    """Factor of the distance of residuals, a mean over the ControlNet's outputs."""
     stats: Literal["teacher", "own"]
-    """whose mean and spread normalise the student's residuals; own is blind to a wrong gain"""
+    """Whose mean and spread normalise the student's residuals; own is blind to a wrong gain."""
     axes: Literal["sample", "layer_batch", "channel", "instance", "running"]
-    """what shares a mean and spread: a sample, the batch, a channel, a sample's channel, steps"""
+    """What shares a mean and spread: a sample, the batch, a channel, a sample's channel, steps."""
 
 
 class Residuals(Frozen):
     """The teacher ControlNet's residuals; asking for them at every step is the usual way."""
 
     cache: bool
-    """compute them once and keep them in the work folder"""
+    """Compute the residuals once and keep them in the work folder."""
     budget_bytes: Positive
-    """refuse to start if they would be larger"""
+    """Refuse to start when the kept residuals would be larger."""
 
 
 class StudentNet(Frozen):
-    """A student's architecture; `models.student_presets` has the named ones."""
+    """A student's architecture; `models.student_controlnet.presets` has the named ones."""
 
     channels: Annotated[float, Field(gt=0, le=1)] | Widths
-    """a share of the teacher's, or one number per level"""
+    """Widths of the levels: a share of the teacher's, or one number per level."""
     layers_per_block: Positive | None
-    """ResNets in a block; null is the teacher's"""
+    """Number of ResNets in a block; null takes the teacher's."""
     attention: Literal["teacher", "mid", "none"] | list[bool]
-    """where attention is kept, or true and false per level"""
+    """Where attention is kept: as in the teacher, in the middle, nowhere, or per level."""
     head_width: Positive | None
-    """channels per attention head; null is the teacher's"""
+    """Channels per attention head; null takes the teacher's."""
     norm_num_groups: Positive | None
-    """groups of the norms; null fits them to the widths"""
+    """Groups of the group norms; null fits them to the widths."""
     output_map: dict[str, str] | None
-    """source of each output; null takes the same place"""
+    """Source of each output by name; null takes the same place as in the teacher."""
     modulation: Literal["none", "film", "static", "se"]
-    """after each ResNet and transformer block"""
+    """Modulation after each ResNet and transformer block, or none."""
     hadamard_rank: Positive | None
-    """rank of Hadamard convolutions; null has none"""
+    """Rank of the Hadamard convolutions; null has none of them."""
     hadamard_convs: list[str]
-    """names of the convolutions replaced, or their endings"""
+    """Names of the convolutions that they replace, or the endings of such names."""
 
 
 class ControlnetVariant(Frozen):
@@ -68,15 +77,15 @@ class ControlnetVariant(Frozen):
         Literal["original", "reduced_channel", "reduced_layer", "modulated", "loha", "distilled"]
         | StudentNet
     )
-    """a named architecture or its settings"""
+    """Architecture of the student, by name or by its settings."""
     init: Literal["teacher", "unet", "random"]
-    """slices of the teacher ControlNet, of the U-Net's encoder, or random weights"""
+    """Where weights start: slices of the teacher ControlNet or the U-Net's encoder, or random."""
     terms: Annotated[list[Literal["diffusion", "teacher", "kd"]], Field(min_length=1)]
-    """distances that it is trained on; diffusion alone is training without distillation"""
-    learning_rate: Annotated[float, Field(gt=0)]
-    """after warm-up"""
+    """Distances that the student minimises; diffusion alone is training without distillation."""
+    learning_rate: AboveZero
+    """Learning rate after warm-up; it falls to zero by half a cosine."""
     steps: Count
-    """training steps"""
+    """Number of training steps; 0 evaluates the start."""
 
     @model_validator(mode="after")
     def _check(self) -> "ControlnetVariant":
@@ -86,19 +95,22 @@ class ControlnetVariant(Frozen):
 
 
 class DistillControlnet(Frozen):
-    """ControlNet distillation."""
+    """Small ControlNets that follow the teacher's."""
 
     condition: Kind
-    """maps that the teacher ControlNet follows"""
+    """Kind of maps that the teacher ControlNet follows."""
     training: Training
+    """How all students of this family are trained."""
     weighting: Weighting
-    """of the two distances between the U-Net's outputs"""
+    """How the two distances between the U-Net's outputs are weighted over timesteps."""
     losses: ControlnetLosses
+    """How much each of the three distances counts."""
     online: bool
-    """ask the teacher for the U-Net's output instead of its cache"""
+    """Ask the teacher for the U-Net's output at every step instead of its recorded outputs."""
     residuals: Residuals
+    """Whether the teacher ControlNet's residuals are kept."""
     variants: dict[Name, ControlnetVariant]
-    """students by name; {} leaves the family out"""
+    """Students of this family by name; {} leaves the family out."""
 
     @model_validator(mode="after")
     def _check(self) -> "DistillControlnet":

@@ -1,25 +1,36 @@
-"""The section distill_guidance of params.yaml: loRA-enhanced guidance distillation."""
+"""The section distill_guidance of params.yaml: guidance in one evaluation.
+
+Pairs that contradict each other are refused here, with the reason.
+"""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distillery.params.base import Count, Frozen, Name, Positive, Share, Training, Weighting
-
-Scale = Annotated[float, Field(gt=0)]
+from distillery.params.base import (
+    AboveZero,
+    Backbone,
+    Count,
+    Frozen,
+    Name,
+    Positive,
+    Share,
+    Training,
+    Weighting,
+)
 
 
 class Guidance(Frozen):
     """The guided teacher that a student learns to equal in one evaluation."""
 
-    scale: Scale | Annotated[list[Scale], Field(min_length=2, max_length=2)]
-    """guidance scale, or [lowest, highest] that the student is told (w-embedding)"""
+    scale: AboveZero | Annotated[list[AboveZero], Field(min_length=2, max_length=2)]
+    """Guidance scale, or [lowest, highest] for a student that is told it (w-embedding)."""
     rescale: Share
-    """of the guided output to the conditional one's spread (Lin et al. 2024); 0 is none"""
+    """How far the guided output is brought to the conditional one's spread (Lin et al. 2024)."""
     online: bool
-    """ask the teacher instead of its cache"""
+    """Ask the teacher at every step instead of its recorded outputs."""
     batched: bool
-    """both evaluations of an online teacher in one batch; else one after the other"""
+    """Make both evaluations of an online teacher in one batch instead of one after the other."""
 
     @model_validator(mode="after")
     def _check(self) -> "Guidance":
@@ -38,37 +49,41 @@ class Lora(Frozen):
     """Size and place of the adapters (Hu et al. 2022)."""
 
     r: Positive
-    """rank"""
-    alpha: Annotated[float, Field(gt=0)]
-    """the update is scaled by alpha / r"""
+    """Rank of the update of each layer."""
+    alpha: AboveZero
+    """Scale of the update: it is multiplied by alpha / r."""
     targets: Literal["attention", "all"]
-    """layers that get one: to_q, to_k, to_v, to_out.0, or every Linear and Conv2d"""
+    """Layers that get an update: to_q, to_k, to_v, to_out.0, or every Linear and Conv2d."""
 
 
 class GuidanceVariant(Frozen):
     """One student: a row of the memory table, or the user's own."""
 
     update: Literal["full", "lora"]
-    """what is trained: all weights, or a LoRA on frozen ones"""
+    """What is trained: all weights, or a LoRA on frozen ones."""
     objective: Literal["teacher", "noise"]
-    """the guided teacher's outputs, or the noise"""
-    backbone: Annotated[str, Field(pattern=r"^(teacher|unet/[a-z0-9][a-z0-9_]*)$")]
-    """U-Net that it starts from: teacher, or unet/ and a variant of distill_unet"""
-    learning_rate: Annotated[float, Field(gt=0)]
-    """after warm-up"""
+    """What is learnt: the guided teacher's outputs, or the noise in the image."""
+    backbone: Backbone
+    """U-Net that the student starts from: teacher, or unet/ and a variant of distill_unet."""
+    learning_rate: AboveZero
+    """Learning rate after warm-up; it falls to zero by half a cosine."""
     steps: Count
-    """training steps"""
+    """Number of training steps; 0 evaluates the start."""
 
 
 class DistillGuidance(Frozen):
-    """LoRA-enhanced guidance distillation."""
+    """Guidance in one evaluation instead of two (LoRA-enhanced guidance distillation)."""
 
     training: Training
+    """How all students of this family are trained."""
     weighting: Weighting
+    """How the loss is weighted over timesteps."""
     guidance: Guidance
+    """The guided teacher that students learn from."""
     lora: Lora
+    """Size of the LoRA of variants that have one."""
     variants: dict[Name, GuidanceVariant]
-    """students by name; {} leaves the family out"""
+    """Students of this family by name; {} leaves the family out."""
 
     @model_validator(mode="after")
     def _check(self) -> "DistillGuidance":

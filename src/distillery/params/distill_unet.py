@@ -1,24 +1,25 @@
-"""The section distill_unet of params.yaml: stage I of ELR-Diffusion."""
+"""The section distill_unet of params.yaml: Stage I of ELR-Diffusion."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distillery.params.base import Count, Frozen, Name, Training, Weighting
+from distillery.params.base import AboveZero, Count, Factor, Frozen, Name, Training, Weighting
 
 
 class Kd(Frozen):
-    """The distillation objective; `online` asks the teacher instead of its cache."""
+    """The distillation objective."""
 
     space: Literal["native", "eps", "v", "x0"]
-    """prediction that is compared; native is the teacher's own"""
+    """Prediction in which student and teacher are compared; native is the teacher's own."""
     weighting: Weighting
-    lambda_diffusion: Annotated[float, Field(ge=0)]
-    """weight of the plain denoising loss"""
-    lambda_feature: Annotated[float, Field(ge=0)]
-    """weight of the feature loss"""
+    """How the loss is weighted over timesteps."""
+    lambda_diffusion: Factor
+    """Factor of the plain denoising loss; 0 leaves it out."""
+    lambda_feature: Factor
+    """Factor of the distance of features inside the U-Net, which needs online; 0 leaves it out."""
     online: bool
-    """ask the teacher instead of its cache"""
+    """Ask the teacher at every step instead of its recorded outputs."""
 
     @model_validator(mode="after")
     def _check(self) -> "Kd":
@@ -31,15 +32,15 @@ class UnetVariant(Frozen):
     """One Stage-I student; the paper's rows and the user's own alike."""
 
     architecture: Literal["dense", "low_rank"]
-    """the teacher's own or the low-rank one"""
+    """Architecture of the student: the teacher's own, or the low-rank one."""
     init: Literal["random", "svd", "balanced", "data_aware", "planned"]
-    """where the weights start"""
+    """Where the weights start: at random, or at a decomposition of the teacher's."""
     objective: Literal["teacher", "noise"]
-    """the teacher's outputs or the noise"""
-    learning_rate: Annotated[float, Field(gt=0)]
-    """after warm-up"""
+    """What is learnt: the teacher's outputs, or the noise in the image."""
+    learning_rate: AboveZero
+    """Learning rate after warm-up; it falls to zero by half a cosine."""
     steps: Count
-    """training steps; 0 evaluates the start"""
+    """Number of training steps; 0 evaluates the start."""
 
     @model_validator(mode="after")
     def _check(self) -> "UnetVariant":
@@ -49,8 +50,11 @@ class UnetVariant(Frozen):
 
 
 class DistillUnet(Frozen):
-    """Stage I of ELR-Diffusion."""
+    """Low-rank U-Nets, Stage I of ELR-Diffusion."""
 
     training: Training
+    """How all students of this family are trained."""
     kd: Kd
+    """What students with objective teacher minimise."""
     variants: Annotated[dict[Name, UnetVariant], Field(min_length=1)]
+    """Students of this family by name; a new entry is a new student."""

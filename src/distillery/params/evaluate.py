@@ -8,26 +8,21 @@ from distillery.params.base import Frozen, Positive
 
 
 class Evaluate(Frozen):
-    """Metrics and their settings."""
+    """What is measured, and by which networks."""
 
     num_samples: Positive
-    """images per model and seed that are measured"""
-    num_prediction_samples: Annotated[
-        int, Field(ge=1, description="test records for the distance of predictions")
-    ]
-    feature_extractor: Annotated[
-        str, Field(description="of FID and KID: teacher_clip, or a local folder of a vision model")
-    ]
-    clip_model: Annotated[
-        str, Field(description="of the CLIP score: teacher_clip, or a local folder of a CLIP model")
-    ]
-    lpips: Annotated[
-        str | None,
-        Field(
-            description="of LPIPS: teacher_clip, a folder of AlexNet, VGG-16 or a CLIP model, "
-            "or null to leave it out"
-        ),
-    ]
-    prompt_prefix: Annotated[str, Field(description="put before captions in the CLIP score")]
-    num_bootstrap: Annotated[int, Field(ge=100, description="resamples of per-image metrics")]
-    num_blocks: Annotated[int, Field(ge=2, description="image blocks of the FID and KID intervals")]
+    """Images per model and training seed that are measured; at most those that are drawn."""
+    num_prediction_samples: Positive
+    """Test records on which predictions are compared with the teacher's."""
+    feature_extractor: str
+    """Network of FID and KID: teacher_clip, or a local folder of a vision model."""
+    clip_model: str
+    """Network of the CLIP score: teacher_clip, or a local folder of a CLIP model."""
+    lpips: str | None
+    """Network of LPIPS: teacher_clip, a folder of AlexNet, VGG-16 or CLIP; null leaves it out."""
+    prompt_prefix: str
+    """Text that is put before captions in the CLIP score."""
+    num_bootstrap: Annotated[int, Field(ge=100)]
+    """Resamples that the intervals of per-image metrics are taken from."""
+    num_blocks: Annotated[int, Field(ge=2)]
+    """Blocks of images that the intervals of FID and KID are taken from."""

@@ -8,15 +8,15 @@ from distillery.params.base import Count, Frozen, Kind
 
 
 class ExtractConditions(Frozen):
-    """Condition maps."""
+    """Condition maps, made from every selected image."""
 
     kinds: Annotated[list[Kind], Field(min_length=1)]
-    """condition maps to make"""
+    """Kinds of condition maps that are made."""
     canny_low: Count
-    """lower threshold of the Canny detector"""
+    """Lower threshold of the Canny detector: weaker gradients are never edges."""
     canny_high: Count
-    """upper threshold of the Canny detector"""
+    """Upper threshold of the Canny detector: stronger gradients always are edges."""
     sketch: str
-    """builtin (algorithmic) or a local folder of a learned annotator"""
+    """What draws sketches: builtin (an algorithm), or the folder of a learned annotator."""
     segmentation: str
-    """builtin (exact for scenes, colour-quantised elsewhere) or a local folder"""
+    """What segments: builtin (exact for scenes, else quantised colours), or a model's folder."""

@@ -1,40 +1,52 @@
-"""The section finetune_control of params.yaml: the control adapter."""
+"""The section finetune_control of params.yaml: the control adapter, Stage II of ELR-Diffusion."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distillery.params.base import Count, Frozen, Kind, Name, Positive, Share, Training, Weighting
+from distillery.params.base import (
+    AboveZero,
+    Backbone,
+    Count,
+    Factor,
+    Frozen,
+    Kind,
+    Name,
+    Positive,
+    Share,
+    Training,
+    Weighting,
+)
 
 
 class Kronecker(Frozen):
     """The Kronecker update of the copied encoder."""
 
     n: Positive
-    """branches, and the side of each A"""
+    """Number of branches of the update, and the side of each matrix A."""
     r: Positive
-    """rank of u v"""
-    alpha: Annotated[float, Field(gt=0)]
-    """the update is scaled by alpha / r"""
+    """Rank of the product u v in each branch."""
+    alpha: AboveZero
+    """Scale of the update: it is multiplied by alpha / r."""
     share_A: bool  # noqa: N815 (the name that the paper's matrix has)
-    """one set of A for all layers"""
+    """Use one set of matrices A for all layers instead of one set a layer."""
     zero: Literal["A", "u", "v"]
-    """factor that starts at zero"""
+    """Factor that starts at zero, so that the update starts as nothing."""
     indivisible: Literal["error", "skip", "lora"]
-    """what becomes of layers that n does not divide"""
+    """What becomes of layers whose sides n does not divide: refused, left alone, or a LoRA."""
 
 
 class Drop(Frozen):
     """How often conditions and captions are left out in training."""
 
     each: Share
-    """a condition"""
+    """Probability that one condition is left out, for each by itself."""
     keep_all: Share
-    """none of them"""
+    """Probability that none of the conditions is left out."""
     drop_all: Share
-    """all of them"""
+    """Probability that all of the conditions are left out."""
     caption: Share
-    """the caption"""
+    """Probability that the caption is left out."""
 
     @model_validator(mode="after")
     def _check(self) -> "Drop":
@@ -46,23 +58,23 @@ class Drop(Frozen):
 class ControlVariant(Frozen):
     """One adapter; the paper's rows and the user's own alike."""
 
-    backbone: Annotated[str, Field(pattern=r"^(teacher|unet/[a-z0-9][a-z0-9_]*)$")]
-    """frozen U-Net: teacher, or unet/ and a variant of distill_unet"""
+    backbone: Backbone
+    """Frozen U-Net that is controlled: teacher, or unet/ and a variant of distill_unet."""
     update: Literal["full", "kronecker"]
-    """what of the copied encoder is trained: all, or a Kronecker update"""
-    learning_rate: Annotated[float, Field(gt=0)]
-    """after warm-up"""
+    """What of the copied encoder is trained: all of it, or a Kronecker update."""
+    learning_rate: AboveZero
+    """Learning rate after warm-up; it falls to zero by half a cosine."""
     steps: Count
-    """training steps"""
+    """Number of training steps; 0 evaluates the start."""
 
 
 class ControlLosses(Frozen):
     """Factors of what an adapter learns from; 0 leaves a term out."""
 
-    lambda_diffusion: Annotated[float, Field(ge=0)]
-    """of the diffusion loss, ELR-Diffusion's only one"""
-    lambda_kd: Annotated[float, Field(ge=0)]
-    """of the distance to the residuals of the teacher's ControlNets, one per condition"""
+    lambda_diffusion: Factor
+    """Factor of the diffusion loss, ELR-Diffusion's only one."""
+    lambda_kd: Factor
+    """Factor of the distance to the residuals of the teacher's ControlNets, one per condition."""
 
     @model_validator(mode="after")
     def _check(self) -> "ControlLosses":
@@ -72,16 +84,21 @@ class ControlLosses(Frozen):
 
 
 class FinetuneControl(Frozen):
-    """Stage II of ELR-Diffusion."""
+    """Control adapters, Stage II of ELR-Diffusion."""
 
     training: Training
+    """How all adapters of this family are trained."""
     weighting: Weighting
+    """How the diffusion loss is weighted over timesteps."""
     losses: ControlLosses
+    """What an adapter learns from, and how much each counts."""
     conditions: Annotated[list[Kind], Field(min_length=1)]
-    """kinds of maps that the adapter takes, in this order"""
+    """Kinds of maps that the adapter takes, in this order."""
     kronecker: Kronecker
+    """Size of the Kronecker update of variants that have one."""
     norm: Literal["frozen", "official"]
-    """norm inside feature denormalisation: the U-Net's own, or without affine"""
+    """Norm inside feature denormalisation: the U-Net's own, or without affine as published."""
     drop: Drop
+    """How often conditions and captions are left out in training."""
     variants: dict[Name, ControlVariant]
-    """students by name; {} leaves the family out"""
+    """Students of this family by name; {} leaves the family out."""

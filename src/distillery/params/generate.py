@@ -1,37 +1,37 @@
 """The section generate of params.yaml: how all models draw."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from distillery.params.base import Frozen, Name, Positive
+from distillery.params.base import Factor, Frozen, Name, Positive, Precision
 
 
 class WholeStudent(Frozen):
     """Distilled parts that work together in one pipeline."""
 
     backbone: Annotated[str, Field(pattern=r"^unet/[a-z0-9][a-z0-9_]*$")]
-    """low-rank U-Net: unet/ and a variant of distill_unet"""
+    """Low-rank U-Net of the pipeline: unet/ and a variant of distill_unet."""
     guidance: Name
-    """variant of distill_guidance that was trained on it"""
+    """Guidance student that was trained on this U-Net, a variant of distill_guidance."""
     controlnet: Name
-    """variant of distill_controlnet"""
+    """Small ControlNet of the pipeline, a variant of distill_controlnet."""
 
 
 class Generate(Frozen):
     """Sampling; the same prompts and noise for every model."""
 
     num_samples: Positive
-    """images per model and seed"""
+    """Images that each model draws for each training seed."""
     num_inference_steps: Positive
-    """denoising steps"""
-    guidance_scale: Annotated[float, Field(ge=0)]
-    """classifier-free guidance; 1 is none"""
+    """Denoising steps of one image."""
+    guidance_scale: Factor
+    """Scale of classifier-free guidance; up to 1 there is none."""
     batch_size: Positive
-    """images at once; results do not depend on it"""
-    dtype: Annotated[
-        Literal["float32", "float16", "bfloat16"], Field(description="of the U-Net, VAE and text")
-    ]
-    seed_offset: Annotated[int, Field(ge=1, description="added to seed for the offset samples")]
+    """Images drawn at once; the results do not depend on it."""
+    dtype: Precision
+    """Number format of the U-Net, the VAE and the text encoder while drawing."""
+    seed_offset: Positive
+    """Added to the seed for the teacher's second set, which shows how far chance alone goes."""
     whole: dict[Name, WholeStudent]
-    """students made of several distilled parts"""
+    """Students made of several distilled parts, by name; {} leaves the family out."""

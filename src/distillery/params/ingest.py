@@ -4,52 +4,54 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distillery.params.base import Count, Frozen, Positive, Share
+from distillery.params.base import AboveZero, Count, Frozen, Positive, Share
 
 
 class Scenes(Frozen):
     """The procedural source; shares are fractions of num_scenes."""
 
     num_scenes: Positive
-    """scenes drawn, planted defects included"""
+    """How many scenes are drawn, planted defects included."""
     size_px: Annotated[int, Field(ge=32, le=512)]
-    """side of a scene"""
+    """Side of a drawn scene."""
     seed: Count
-    """first scene; the teacher's own training range is refused"""
+    """Number of the first scene; the range that the shipped teacher was trained on is refused."""
     defects: dict[str, Share]
-    """share of scenes that get each planted, labelled defect"""
+    """Share of the scenes that get each defect, planted with a label to measure curation by."""
 
 
 class Download(Frozen):
     """How the images of a list of URLs are fetched; of it, only max_bytes runs `ingest` again."""
 
     num_threads: Annotated[int, Field(ge=1, le=256)]
-    """downloads at a time"""
+    """How many downloads run at a time."""
     max_per_host: Positive
-    """requests to one host at a time"""
-    timeout_s: Annotated[float, Field(gt=0)]
-    """time for one try, redirects included"""
+    """How many requests to one host run at a time."""
+    timeout_s: AboveZero
+    """Time that one try may take, redirects included."""
     max_bytes: Annotated[int, Field(ge=1, le=2**28)]
-    """size of an image at most"""
+    """Largest image file that is accepted; a longer answer is cut off and counted as failed."""
     num_retries: Annotated[int, Field(ge=0, le=10)]
-    """further tries after a timeout, a broken connection or a server's error"""
+    """Further tries after a timeout, a broken connection or a server's error."""
     max_failed_share: Share
-    """share of failed rows above which the run ends with an error"""
+    """Share of failed rows above which the stage ends with an error."""
 
 
 class Ingest(Frozen):
     """Where images and captions come from."""
 
     source: Literal["scenes", "webdataset", "parquet", "folder", "urls"]
-    """scenes (drawn), webdataset (img2dataset), parquet (image bytes), folder, urls (downloaded)"""
+    """What is read: drawn scenes, img2dataset shards, parquet with image bytes, a folder, URLs."""
     path: str | None
-    """file or folder of the other sources"""
+    """File or folder of the source; null for scenes, which are drawn."""
     shard_size_samples: Positive
-    """samples in a shard"""
+    """Samples in one shard of the raw images."""
     max_samples: Positive | None
-    """stop after so many; null takes all"""
+    """Stop after so many samples; null takes all of them."""
     download: Download
+    """How the images of source urls are fetched."""
     scenes: Scenes
+    """What is drawn for source scenes."""
 
     @model_validator(mode="after")
     def _check(self) -> "Ingest":

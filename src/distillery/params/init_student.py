@@ -4,20 +4,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distillery.params.base import Frozen, Positive
+from distillery.params.base import AboveZero, Frozen, Positive
 
 
 class Rank(Frozen):
     """How ranks are chosen; `value` is the ratio, rank, energy or parameter target."""
 
     rule: Literal["ratio", "fixed", "energy", "target_total", "spectrum", "file"]
-    """how a layer's rank is chosen; spectrum plans for a total of parameters from the weights"""
-    value: Annotated[float, Field(gt=0)]
-    """share of the full rank, rank, share of energy or parameters in total"""
+    """How a layer's rank is chosen; spectrum plans for a total of parameters from the weights."""
+    value: AboveZero
+    """Share of the full rank, rank, share of energy or parameters in total, as the rule asks."""
     file: str | None
-    """of rule file: what `distillery ranks --out` wrote"""
+    """Plan of rule file, written by `distillery ranks --out`; null with other rules."""
     keep_dense: list[str]
-    """layers that are not decomposed"""
+    """Names of layers that are not decomposed."""
 
     @model_validator(mode="after")
     def _check(self) -> "Rank":
@@ -27,10 +27,11 @@ class Rank(Frozen):
 
 
 class InitStudent(Frozen):
-    """Decomposition of the teacher."""
+    """Decompositions of the teacher's U-Net."""
 
     methods: Annotated[list[Literal["svd", "data_aware", "planned"]], Field(min_length=1)]
-    """decompositions to write; planned spreads as many parameters by what layers' outputs need"""
+    """Decompositions to make; planned spreads as many parameters by what layers' outputs need."""
     rank: Rank
+    """How the ranks of the decomposed layers are chosen."""
     num_moment_samples: Positive
-    """cached samples that data_aware and planned measure activations on"""
+    """Recorded samples that data_aware and planned measure activations on."""

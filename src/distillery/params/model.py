@@ -4,7 +4,7 @@ There are no defaults here, the defaults are the shipped `params.yaml`. What one
 another is in `checks`; reading a file is in `load`.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -33,27 +33,48 @@ from distillery.params.report import Report
 class Params(Frozen):
     """All of params.yaml: one section per stage, and what several stages share."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of data, cache and generation")]
-    seeds: Annotated[list[int], Field(min_length=1, description="training seeds")]
-    device: Annotated[str, Field(pattern="^(cpu|cuda)$", description="cpu or cuda")]
-    num_threads: Annotated[int, Field(ge=1, le=256, description="CPU threads per stage")]
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    """Seed of the data, the teacher's cache and the generated images."""
+    seeds: Annotated[list[int], Field(min_length=1)]
+    """Seeds of the trainings; every student is trained once for each."""
+    device: Literal["cpu", "cuda"]
+    """Device that teacher and students are computed on."""
+    num_threads: Annotated[int, Field(ge=1, le=256)]
+    """CPU threads of each stage; never taken from the machine, as results may depend on it."""
     paths: Paths
+    """Where everything lives, relative to the repository."""
     data: Data
+    """What every stage must agree on about the data."""
     ingest: Ingest
+    """Where images and captions come from."""
     curate: Curate
+    """Which images are kept."""
     deduplicate: Deduplicate
+    """What counts as a duplicate, and how images are divided."""
     extract_conditions: ExtractConditions
+    """Which condition maps are made, and how."""
     prepare_teacher: PrepareTeacher
+    """Which teacher the students learn from."""
     cache_teacher: CacheTeacher
+    """What is recorded of the teacher's answers."""
     init_student: InitStudent
+    """How low-rank students start from the teacher."""
     distill_unet: DistillUnet
+    """How low-rank U-Nets are trained, and which."""
     finetune_control: FinetuneControl
+    """How control adapters are trained, and which."""
     distill_controlnet: DistillControlnet
+    """How small ControlNets are trained, and which."""
     distill_guidance: DistillGuidance
+    """How guidance students are trained, and which."""
     generate: Generate
+    """How every model draws the test prompts."""
     evaluate: Evaluate
+    """What is measured of the drawn images."""
     profile: Profile
+    """How latency is measured."""
     report: Report
+    """What the report shows."""
 
     @model_validator(mode="after")
     def _check_pairs(self) -> "Params":

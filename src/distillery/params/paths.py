@@ -7,30 +7,30 @@ class Paths(Frozen):
     """Where everything lives, relative to the repository; each path stands here only."""
 
     raw: PathName
-    """source images as img2dataset shards"""
+    """Folder of the source images, as img2dataset shards."""
     curated: PathName
-    """kept images, by part"""
+    """Folder of the images that curation kept, by part."""
     selection: PathName
-    """which images are used, and for what"""
+    """Folder of the table that says which images are used, and for what."""
     conditions: PathName
-    """condition maps, by part and kind"""
+    """Folder of the condition maps, by part and kind."""
     scenes_teacher: PathName
-    """the shipped tiny Stable Diffusion"""
+    """Folder of the tiny Stable Diffusion that is shipped with the repository."""
     teacher: PathName
-    """the teacher, in diffusers layout"""
+    """Folder of the teacher, in diffusers layout."""
     teacher_cache: PathName
-    """the teacher's outputs, by view and part"""
+    """Folder of the teacher's recorded outputs, by view and part."""
     init: PathName
-    """the decomposed U-Net"""
+    """Folder of the decomposed U-Nets that low-rank students start from."""
     models: PathName
-    """everything trained"""
+    """Folder of everything trained, by family and variant."""
     samples: PathName
-    """generated images, by family and variant"""
+    """Folder of the generated images, by family and variant."""
     metrics: PathName
-    """metrics, by family and variant"""
+    """Folder of the metrics, by family and variant."""
     results: PathName
-    """committed results of larger runs, which the report reads"""
+    """Folder of committed results of larger runs, which the report reads."""
     reports: PathName
-    """the report"""
+    """Folder of the report and its tables."""
     work: PathName
-    """resume state, logs and run records; no front end declares it"""
+    """Folder of resume states, logs and run records; no front end declares it."""

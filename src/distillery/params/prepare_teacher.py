@@ -7,16 +7,16 @@ class PrepareTeacher(Frozen):
     """Which teacher: `scenes` (shipped), a local diffusers folder, or a hub id."""
 
     source: str
-    """scenes (shipped), a local diffusers folder or a hub id"""
+    """Where the teacher comes from: scenes (shipped), a local diffusers folder or a hub id."""
     mirrors: list[str]
-    """hub ids to try in turn when the first fails"""
+    """Hub ids that are tried in turn when the source cannot be had."""
     revision: str | None
-    """commit or tag of the hub id"""
+    """Commit or tag of the hub id; null takes the newest."""
     controlnets: dict[Kind, str]
-    """ControlNet by kind of map: a local folder or a hub id; replaces what the source has"""
+    """ControlNet by kind of map, a local folder or a hub id; replaces what the source has."""
     sha256: dict[str, str]
-    """expected hash by file; others are not checked"""
+    """Expected hash by file name; a file with another one is refused, others are not checked."""
     train: bool
-    """train the scenes teacher anew"""
+    """Train the scenes teacher anew from its recipe instead of taking the shipped one."""
     recipe: str
-    """how it is trained"""
+    """File with the numbers of the scenes teacher's training."""

@@ -7,6 +7,6 @@ class Profile(Frozen):
     """Latency at the models' own size."""
 
     batch_size: Positive
-    """images per timed evaluation"""
+    """Images in one timed evaluation."""
     num_repeats: Positive
-    """timed rounds"""
+    """Timed rounds, of which the median is reported."""

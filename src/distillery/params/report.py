@@ -7,6 +7,6 @@ class Report(Frozen):
     """The page."""
 
     title: str
-    """heading of the page"""
+    """Heading of the page that the report shows."""
     num_gallery_samples: Positive
-    """prompts in the gallery"""
+    """Prompts that are shown in the gallery, for every model."""

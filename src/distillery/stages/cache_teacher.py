@@ -7,6 +7,7 @@ import torch
 
 from distillery.core.device import claim_device
 from distillery.core.errors import DistilleryError
+from distillery.core.precision import NAMES
 from distillery.core.run import Run
 from distillery.data.loader import iter_records
 from distillery.params import Params
@@ -33,7 +34,7 @@ def cache_teacher(
     """Ask the teacher once, for all trainings to come; say first how many bytes that takes."""
     wanted, seed = params.cache_teacher, params.seed
     plan = CachePlan(
-        dtype=wanted.dtype,
+        dtype=NAMES[wanted.dtype],
         num_slots=wanted.num_slots,
         seed=seed,
         resolution_px=params.data.resolution_px,
@@ -55,7 +56,7 @@ def cache_teacher(
     )
     print(f"{run.label}: {room}", file=sys.stderr)
     device = claim_device(params.device)
-    half = wanted.dtype == "float16" and device.type == "cuda"
+    half = wanted.dtype == "fp16" and device.type == "cuda"
     loaded = load_teacher(teacher, device, torch.float16 if half else torch.float32)
     if view == BASE:
         write_base(records, loaded, cache, plan, run, _make_latents(params, loaded))

@@ -1,8 +1,7 @@
 """Stage `generate`: the teacher or a student in, images of the test prompts out."""
 
-import torch
-
 from distillery.core.device import claim_device
+from distillery.core.precision import torch_dtype
 from distillery.core.run import Run
 from distillery.data.loader import iter_records
 from distillery.families.load import OFFSET, Folders, attach, load_student, open_maps
@@ -21,7 +20,7 @@ def generate(
 ) -> None:  # fmt: skip
     """Sample every training seed's model with the same prompts and noise."""
     settings = params.generate
-    device, dtype = claim_device(params.device), getattr(torch, settings.dtype)
+    device, dtype = claim_device(params.device), torch_dtype(settings.dtype)
     sampler = Sampler(
         load_teacher(teacher, device, dtype),
         settings.num_inference_steps,

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from distillery.core.device import check_launcher, num_processes
 from distillery.core.errors import DistilleryError
+from distillery.core.precision import autocast_name
 from distillery.diffusion.batch import Batch, Samples
 from distillery.diffusion.objectives import Objective
 from distillery.train.logs import History, Log
@@ -87,7 +88,9 @@ def make_accelerator(device: torch.device, settings: Settings) -> Accelerator:
     """An Accelerator for this device and precision, checked against the launcher."""
     check_launcher()
     AcceleratorState._reset_state()  # a process may train with several settings in turn
-    accelerator = Accelerator(mixed_precision=settings.precision, cpu=device.type == "cpu")
+    accelerator = Accelerator(
+        mixed_precision=autocast_name(settings.precision), cpu=device.type == "cpu"
+    )
     if accelerator.num_processes != num_processes():
         raise DistilleryError(
             f"training: {num_processes()} processes were asked for, {accelerator.num_processes} "

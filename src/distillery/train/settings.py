@@ -21,7 +21,7 @@ class Settings:
     warmup_steps: int
     max_grad_norm: float
     ema_decay: float
-    precision: Literal["no", "bf16", "fp16"]
+    precision: Literal["fp32", "bf16", "fp16"]
     gradient_checkpointing: bool
     optimizer: Literal["adamw", "adamw8bit"]
     compile: bool

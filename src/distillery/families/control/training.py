@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from distillery.core.artifacts import MANIFEST, read_manifest
 from distillery.core.errors import DistilleryError
+from distillery.core.precision import torch_dtype
 from distillery.core.run import Run
 from distillery.data.conditions.reader import ConditionMaps
 from distillery.diffusion.control import online_residuals
@@ -39,7 +40,6 @@ from distillery.train.settings import Settings
 
 TEACHER = "teacher"
 NUM_INIT_MAPS = 128
-_DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # What must agree between a backbone and the teacher whose latents and captions are cached.
 _SHARED_SETTINGS = ("in_channels", "out_channels", "cross_attention_dim")
 
@@ -111,7 +111,7 @@ def train_adapters(
     cache = TeacherCache(teacher_cache, [], len(diffusion.alpha_bar))
     maps = ConditionMaps(conditions, tuning.kinds, cache.meta.resolution_px)
     train, val = (ConditionedSamples(cache.samples(split), maps) for split in ("train", "val"))
-    unet = load_unet(unet_folder, device, _DTYPES[settings.precision])
+    unet = load_unet(unet_folder, device, torch_dtype(settings.precision))
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     objective = TuneControl(

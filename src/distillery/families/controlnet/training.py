@@ -15,6 +15,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
+from distillery.core.precision import torch_dtype
 from distillery.core.run import Run
 from distillery.data.conditions.reader import ConditionMaps
 from distillery.diffusion.batch import Samples
@@ -40,7 +41,6 @@ from distillery.train.schedule import teacher_diffusion
 from distillery.train.seeds import train_seeds
 from distillery.train.settings import Settings
 
-_DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NUM_HINTS = 32
 
 
@@ -90,7 +90,7 @@ def train_controlnets(
     cache = TeacherCache(teacher_cache, [view] if view else [], len(diffusion.alpha_bar))
     maps = ConditionMaps(conditions, [kind], cache.meta.resolution_px)
     train, val = (ConditionedSamples(cache.samples(split), maps) for split in ("train", "val"))
-    unet = load_unet(teacher, device, _DTYPES[settings.precision])
+    unet = load_unet(teacher, device, torch_dtype(settings.precision))
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     residuals = _residuals(teacher, unet, distillation, diffusion, [train, val], run, settings)

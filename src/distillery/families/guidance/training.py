@@ -16,6 +16,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import nn
 
+from distillery.core.precision import torch_dtype
 from distillery.core.run import Run
 from distillery.diffusion.guidance import (
     DistillGuided,
@@ -40,7 +41,6 @@ from distillery.train.seeds import train_seeds
 from distillery.train.settings import Settings
 
 VIEWS = ("cond", "uncond")
-_BASE_DTYPE = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def train_guidance(
         save_lora(model, folder) if wanted.update == "lora" else save_model(model, folder)
 
     builds_on = {"teacher": teacher, "backbone": backbone}
-    dtype = _BASE_DTYPE[settings.precision]
+    dtype = torch_dtype(settings.precision)
     train_seeds(
         lambda seed: start_student(wanted, backbone, dtype=dtype, seed=seed),
         guided_by if learns else lambda model: Denoise(diffusion),

@@ -99,7 +99,7 @@ def require_room(
     if total > budget_bytes:
         raise DistilleryError(
             f"cache_teacher: {estimate}: over the budget; raise cache_teacher.budget_bytes, lower "
-            "num_slots or the number of images, or set dtype float16"
+            "num_slots or the number of images, or set dtype fp16"
         )
     if needed > free:
         raise DistilleryError(

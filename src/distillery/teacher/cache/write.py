@@ -238,6 +238,6 @@ def _numpy(values: Tensor, keys: Sequence[str], plan: CachePlan) -> np.ndarray:
     if not finite.all():
         raise DistilleryError(
             f"cache_teacher: record {keys[int(np.argmin(finite))]}: the teacher's output is not "
-            f"finite in {plan.dtype}; set cache_teacher.dtype to float32"
+            f"finite in {plan.dtype}; set cache_teacher.dtype to fp32"
         )
     return array
