@@ -6,8 +6,8 @@
 The command gets `--params FILE` and one option per further argument. `In` paths must exist and fit
 together (`In | None = None`: where given); each `Out` is a path beside the final name, published
 with a manifest when the function returns (under torchrun: by the main process). What the function
-may read of the params is what `reads` names: it is what both front ends watch, and what the
-fingerprint covers. This module knows nothing of Snakemake or DVC.
+may read of the params is what `reads` names, at any depth: it is what both front ends watch, and
+what the fingerprint covers. This module knows nothing of Snakemake or DVC.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from distillery.core.errors import DistilleryError
 from distillery.core.log import log_path, log_to
 from distillery.core.run import Run, record_run
 from distillery.core.threads import set_threads
+from distillery.core.view import restrict
 from distillery.params import Params, load_params, select
 
 __computes__ = False  # what it sets that matters is in core
@@ -47,6 +48,7 @@ class Stage:
     name: str
     function: Callable[..., None]
     reads: tuple[str, ...]
+    unrecorded: tuple[str, ...]
     arguments: dict[str, Any]
 
     def inputs(self) -> list[str]:
@@ -137,7 +139,8 @@ class Stage:
     ) -> list[Path]:
         """Call the function on partial paths; publish all of them once it has returned."""
         finals = {name: Path(arguments[name]) for name in self.outputs()}
-        view = _View(params, self.reads_for(**selected))
+        declared = [*self.reads, *self.unrecorded]
+        view = restrict(params, [key.format(**selected) for key in declared])
         publish = artifacts.publish if _is_main_process() else _discard
         with contextlib.ExitStack() as stack:
             partials = {n: stack.enter_context(publish(f)) for n, f in finals.items()}
@@ -148,21 +151,13 @@ class Stage:
         return list(finals.values())
 
 
-class _View:
-    """Params restricted to the sections a stage has declared; anything else is a bug, loudly."""
+def stage(
+    reads: Sequence[str], unrecorded: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Stage]:
+    """Decorator: see the module's docstring. `reads` are dotted keys of params.yaml.
 
-    def __init__(self, params: Params, reads: list[str]) -> None:
-        self._params = params
-        self._sections = {key.split(".")[0] for key in reads} | {"paths"}
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in self._sections:
-            raise AttributeError(f"section {name!r} is not in this stage's reads")
-        return getattr(self._params, name)
-
-
-def stage(reads: Sequence[str]) -> Callable[[Callable[..., None]], Stage]:
-    """Decorator: see the module's docstring. `reads` are dotted keys of params.yaml."""
+    `unrecorded` are keys that it reads too and its artefact does not depend on: budgets, patience.
+    """
 
     def wrap(function: Callable[..., None]) -> Stage:
         hints = get_type_hints(function, include_extras=True)
@@ -171,7 +166,7 @@ def stage(reads: Sequence[str]) -> Callable[[Callable[..., None]], Stage]:
             for name in inspect.signature(function).parameters
             if name not in _RESERVED
         }
-        return Stage(function.__name__, function, tuple(reads), arguments)
+        return Stage(function.__name__, function, tuple(reads), tuple(unrecorded), arguments)
 
     return wrap
 
