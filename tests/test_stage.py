@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,17 @@ def copy_it(params: Params, run: Run, part: int, source: In, out: Out) -> None:
 def peek(params: Params, run: Run, out: Out) -> None:
     """Read a section that was not declared."""
     out.write_text(str(params.curate))
+
+
+@stage(
+    reads=["curate.min_side_px", "distill_unet.variants.{variant}"], unrecorded=["data.parts"]
+)  # fmt: skip
+def peek_deeper(params: Params, run: Run, variant: str, key: str, out: Out) -> None:
+    """Read a declared key, an unrecorded one, and the one that is asked for."""
+    value: Any = params
+    for name in key.split("."):
+        value = value[name] if name in ("elr", "svd_only") else getattr(value, name)
+    out.write_text(f"{value} {params.curate.min_side_px} {params.data.parts}")
 
 
 @stage(reads=["seed"])
@@ -96,6 +108,27 @@ def test_undeclared_section_is_refused(params: Params) -> None:
     with pytest.raises(AttributeError, match="'curate' is not in this stage's reads"):
         peek(params, out=Path("out"))
     assert not Path("out").exists()
+
+
+def _peek(params: Params, key: str) -> None:
+    peek_deeper(params, variant="elr", key=key, out=Path("out"))
+
+
+@pytest.mark.parametrize("key", ["curate.max_aspect", "distill_unet.variants.svd_only.steps"])
+def test_undeclared_key_is_refused_at_any_depth(params: Params, key: str) -> None:
+    with pytest.raises(AttributeError, match="is not in this stage's reads"):
+        _peek(params, key)
+    _peek(params, "distill_unet.variants.elr.steps")
+    assert Path("out").read_text().startswith("140 48 [0, 1]")
+
+
+def test_unrecorded_keys_are_not_in_the_fingerprint(params: Params) -> None:
+    _peek(params, "distill_unet.variants.elr")
+    first = read_run(Path("work"), "peek_deeper/elr/distill_unet.variants.elr")["fingerprint"]
+    data = params.data.model_copy(update={"parts": [0]})
+    _peek(params.model_copy(update={"data": data}), "distill_unet.variants.elr")
+    again = read_run(Path("work"), "peek_deeper/elr/distill_unet.variants.elr")["fingerprint"]
+    assert again == first
 
 
 def test_missing_input_says_what_to_do(params: Params) -> None:

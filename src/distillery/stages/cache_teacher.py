@@ -21,11 +21,12 @@ from distillery.teacher.cache.write import CachePlan, MakeLatents, write_base, w
 from distillery.teacher.load import Teacher, load_teacher
 
 
-# Not all of cache_teacher: a further view must not make the others out of date.
+# A further view or part must not make the others out of date: they only set the room to ask for.
 @stage(
-    reads=["seed", "device", "num_threads", "data", "cache_teacher.num_slots",
+    reads=["seed", "device", "num_threads", "data.resolution_px", "cache_teacher.num_slots",
            "cache_teacher.shard_size_samples", "cache_teacher.batch_size", "cache_teacher.dtype",
-           "cache_teacher.generated"]
+           "cache_teacher.generated"],
+    unrecorded=["data.parts", "cache_teacher.views", "cache_teacher.budget_bytes"],
 )  # fmt: skip
 def cache_teacher(
     params: Params, run: Run, view: str, part: int, curated: In, selection: In, teacher: In,

@@ -12,7 +12,12 @@ from distillery.stage import In, Out, stage
 from distillery.teacher.load import load_teacher
 
 
-@stage(reads=["seed", "seeds", "device", "num_threads", "data.resolution_px", "generate"])
+# Not `generate.whole`: a whole student's parts are inputs, and a further one changes no other.
+@stage(
+    reads=["seed", "seeds", "device", "num_threads", "data.resolution_px",
+           "generate.num_samples", "generate.num_inference_steps", "generate.guidance_scale",
+           "generate.batch_size", "generate.dtype", "generate.seed_offset"]
+)  # fmt: skip
 def generate(
     params: Params, run: Run, variant: str, teacher: In, model: In, curated: In, selection: In,
     samples: Out, backbone: In | None = None, controlnet: In | None = None,

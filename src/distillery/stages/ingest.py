@@ -25,15 +25,10 @@ from distillery.stage import Out, stage
 # Of `ingest.download` only what an image depends on: more patience or fewer threads must not
 # throw away what is downloaded, and an error may have just advised them.
 @stage(
-    reads=[
-        "ingest.source",
-        "ingest.path",
-        "ingest.shard_size_samples",
-        "ingest.max_samples",
-        "ingest.download.max_bytes",
-        "ingest.scenes",
-    ]
-)
+    reads=["ingest.source", "ingest.path", "ingest.shard_size_samples", "ingest.max_samples",
+           "ingest.download.max_bytes", "ingest.scenes"],
+    unrecorded=["ingest.download"],
+)  # fmt: skip
 def ingest(params: Params, run: Run, raw: Out) -> None:
     """Rewrite the source's images and captions as raw shards; nothing is decoded or dropped."""
     settings = params.ingest

@@ -15,7 +15,7 @@ from distillery.teacher.source import (
 )
 
 
-@stage(reads=["seed", "device", "num_threads", "prepare_teacher"])
+@stage(reads=["device", "num_threads", "prepare_teacher"])
 def prepare_teacher(params: Params, run: Run, scenes_teacher: In, teacher: Out) -> None:
     """Fetch or train the teacher, check that it can be distilled and record what it is."""
     wanted = params.prepare_teacher
@@ -35,14 +35,15 @@ def _train(params: Params, work: Path) -> Path:
     from distillery.core.device import claim_device
     from distillery.scenes_teacher.recipe import train_scenes_teacher
 
-    recipe = read_yaml(Path(params.prepare_teacher.recipe))[0]["prepare_teacher"]["recipe"]
+    written = read_yaml(Path(params.prepare_teacher.recipe))[0]["prepare_teacher"]
+    recipe = written["recipe"]
     work = work / hash_json(recipe)[:16]
     train_scenes_teacher(
         recipe,
         work / "teacher",
         work / "parts",
         num_threads=params.num_threads,
-        seed=params.seed,
+        seed=written["seed"],
         device=str(claim_device(params.device)),
     )
     return work / "teacher"

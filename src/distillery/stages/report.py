@@ -8,8 +8,9 @@ from distillery.stage import In, Out, stage
 
 @stage(
     reads=[
-        "seed", "seeds", "device", "ingest.source", "data.resolution_px", "generate", "evaluate",
-        "prepare_teacher.source", "report",
+        "seed", "seeds", "device", "ingest.source", "data.resolution_px", "generate.num_samples",
+        "generate.num_inference_steps", "generate.guidance_scale", "generate.whole",
+        "evaluate.feature_extractor", "prepare_teacher.source", "report",
     ]
 )  # fmt: skip
 def report(
