@@ -94,9 +94,10 @@ def save_tiny_teacher(folder: Path) -> None:
 
 def copy_repository(target: Path, teacher: Path, **changed: Path) -> Project:
     """The working tree with the tiny preset and a teacher, committed to a new Git repository."""
-    ignored = shutil.ignore_patterns("cache", "tmp", "*.egg-info")
-    for name in ("src", "workflow", "profiles", ".dvc", "docs/results", "presets"):
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in ("src", "workflow", "profiles", "docs/results", "presets"):
         shutil.copytree(ROOT / name, target / name, ignore=ignored)
+    shutil.copytree(ROOT / ".dvc", target / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
     for name in ("Snakefile", "dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, target / name)
     shutil.copy(ROOT / "tests/presets/tiny.yaml", target / "params.yaml")

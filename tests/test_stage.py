@@ -1,5 +1,6 @@
 """A typed function becomes a command that publishes all or nothing and reads what it declares."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -219,3 +220,74 @@ def test_killed_stage_leaves_nothing_and_resumes(params: Params) -> None:
     assert done.stdout == "finished 2\n"
     assert sorted(p.name for p in Path("out").glob("*.txt")) == ["0.txt", "1.txt", "2.txt"]
     assert verify(Path("out")) == []
+
+
+@stage(reads=["seed"])
+def cut_short(params: Params, run: Run, source: In, out: Out) -> None:
+    """Two files, the second only if there is a file `go`; what was reused is printed."""
+    out.mkdir()
+    for name in ("first", "second"):
+        if run.reuse(out / name):
+            print(f"reused {name}")
+            continue
+        if name == "second" and not Path("go").exists():
+            raise KeyboardInterrupt
+        (out / name).write_text(name)
+        run.finish(out / name)
+
+
+def _cut(
+    params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, formula: str
+) -> tuple[str, str]:
+    """Run it with the code `formula`; returns what it printed, and said."""
+    monkeypatch.setattr("distillery.stage.current_code", lambda verb: Code({"f": formula}, ()))
+    with contextlib.suppress(KeyboardInterrupt):
+        cut_short(params, source=Path("source"), out=Path("out"))
+    return capsys.readouterr()
+
+
+def test_work_begun_with_other_code_waits_until_told(
+    params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert "reused" not in _cut(params, monkeypatch, capsys, "a - b")[0]
+    assert "reused first" in _cut(params, monkeypatch, capsys, "a - b")[0]  # a comment changed
+    printed, said = _cut(params, monkeypatch, capsys, "a + b")
+    assert "reused" not in printed
+    (line,) = [line for line in said.splitlines() if "begun with other code" in line]
+    assert "starts anew: work/cut_short/" in line
+    assert "DISTILLERY_RESUME=old-code" in line
+    monkeypatch.setenv("DISTILLERY_RESUME", "old-code")
+    Path("go").touch()
+    printed, said = _cut(params, monkeypatch, capsys, "a * b")
+    assert "reused first" in printed
+    assert "goes on from work/cut_short/" in said
+    assert read_manifest(Path("out"))["recipe"]["begun_with"]
+
+
+def test_finished_work_is_not_spoken_of(
+    params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    Path("go").touch()
+    _cut(params, monkeypatch, capsys, "a - b")
+    printed, said = _cut(params, monkeypatch, capsys, "a + b")
+    assert "reused" not in printed
+    assert "other code" not in said
+    assert "begun_with" not in read_manifest(Path("out"))["recipe"]
+
+
+def test_work_of_other_inputs_is_not_resumed(
+    params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    _cut(params, monkeypatch, capsys, "a - b")
+    Path("source/text").write_text("other")
+    printed, said = _cut(params, monkeypatch, capsys, "a - b")
+    assert "reused" not in printed + said
+    assert "other code" not in said
+
+
+def test_an_unknown_wish_to_resume_is_refused(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISTILLERY_RESUME", "yes")
+    with pytest.raises(DistilleryError, match="DISTILLERY_RESUME=yes: unknown; it is old-code"):
+        cut_short(params, source=Path("source"), out=Path("out"))

@@ -31,6 +31,7 @@ from distillery.core.log import log_path, log_to
 from distillery.core.run import Run, record_run
 from distillery.core.threads import set_threads
 from distillery.core.view import restrict
+from distillery.core.work import find_work
 from distillery.params import Params, load_params, select
 
 __computes__ = False  # what it sets that matters is in core
@@ -110,11 +111,16 @@ class Stage:
         _require(inputs, label)
         ancestors = artifacts.merge_ancestors(inputs)
         recipe = self._recipe(params, selected, inputs)
-        run = Run(label, artifacts.hash_json(recipe), Path(params.paths.work))
+        work_root = Path(params.paths.work)
+        work = find_work(work_root, label, *_task_and_code(recipe))
+        if work.begun_with:
+            recipe["begun_with"] = work.begun_with
+        run = Run(label, artifacts.hash_json(recipe), work_root, work.folder)
         set_threads(params.num_threads)
         started = time.monotonic()
         print(f"{label}: started", file=sys.stderr)
         outputs = self._execute(params, run, selected, inputs, arguments, (recipe, ancestors))
+        work.finish()
         record = record_run(run, seconds=time.monotonic() - started, outputs=outputs)
         print(
             f"{label}: done in {record['seconds']:.1f} s -> {', '.join(map(str, outputs))}",
@@ -169,6 +175,13 @@ def stage(
         return Stage(function.__name__, function, tuple(reads), tuple(unrecorded), arguments)
 
     return wrap
+
+
+def _task_and_code(recipe: dict[str, Any]) -> tuple[str, str]:
+    """What is to be made, and what makes it, as hashes."""
+    makers = {"code", "libraries", "schema"}
+    task = {key: value for key, value in recipe.items() if key not in makers}
+    return artifacts.hash_json(task), artifacts.hash_json({key: recipe[key] for key in makers})
 
 
 def _require(inputs: dict[str, Path], label: str) -> None:

@@ -1,8 +1,8 @@
 """One execution of a stage: its work folder, finished shards, progress and record.
 
-The work folder `work/<stage>/<fingerprint>/` is declared to neither front end, because both delete
-declared outputs before a rerun: what is there survives an interruption and is picked up by the
-same command. It also holds what may vary from run to run (`work/runs/`), out of every artefact.
+The work folder is declared to neither front end, because both delete declared outputs before a
+rerun: what is there survives an interruption and is picked up by the same command (`core.work` says
+when). `work/` also holds what may vary from run to run (`work/runs/`), out of every artefact.
 """
 
 import functools
@@ -32,11 +32,13 @@ class Run:
     label: str
     fingerprint: str
     work_root: Path
+    folder: Path | None = None
 
     @functools.cached_property
     def work(self) -> Path:
-        """Folder for resume state, bound to the fingerprint; created on first use."""
-        folder = self.work_root / self.label.split("/")[0] / self.fingerprint[:16]
+        """Folder for resume state, of this fingerprint or the one given; created on first use."""
+        own = self.work_root / self.label.split("/")[0] / self.fingerprint[:16]
+        folder = self.folder or own
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
