@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from distillery.commands.measuring import AsJson, compare, evaluate, params, profile, ranks
+from distillery.commands.measuring import AsJson, compare, evaluate, latency, params, profile, ranks
 from distillery.core import artifacts
 from distillery.core.errors import DistilleryError
 
@@ -146,7 +146,7 @@ def generate(
     typer.echo(json.dumps(found, indent=1) if as_json else said)
 
 
-for _command in (evaluate, params, ranks, profile, compare):
+for _command in (evaluate, params, ranks, latency, profile, compare):
     app.command()(_command)
 
 

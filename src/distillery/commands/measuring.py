@@ -118,6 +118,57 @@ def ranks(
     typer.echo(command.as_json(found) if as_json else command.as_text(found))
 
 
+def latency(
+    preset: Preset = "params.yaml",
+    device: Annotated[
+        str, typer.Option(help="cpu or cuda; h100, h200, a100 are predicted.")
+    ] = "cpu",
+    dtype: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
+    batch: Annotated[str, typer.Option(help="Images per evaluation, one table for each.")] = "1",
+    resolution: Annotated[
+        int | None, typer.Option(help="Pixels; the preset's own if none.")
+    ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="eager, or graph (CUDA graphs, the default there).")
+    ] = None,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Memory format.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Each times all forms in turn.")] = 9,
+    multiple_of: Annotated[
+        int | None, typer.Option(min=1, help="Of ranks: 64 for half precision on GPUs, else 8.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Stands for the device in tables' names.")
+    ] = None,
+    predict: Annotated[
+        bool,
+        typer.Option("--predict", help="By three constants, measured here, not layer by layer."),
+    ] = False,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Where to write the tables.")
+    ] = None,
+) -> None:
+    """Time every distinct layer of a U-Net: dense, low-rank at aligned ranks, block by block.
+
+    `distillery ranks --target-ms` plans with the tables that lie in docs/results/latency.
+
+    Example: distillery latency --preset sd15 --device cuda --dtype fp16 --batch 1,8 --json f.json
+    Example: distillery latency --preset sd15 --resolution 128 --json cpu.json
+    Example: distillery latency --preset sd21 --device h100 --dtype fp16 --batch 8
+    """
+    from distillery.commands import latency as command
+    from distillery.commands.profile import batch_sizes_in
+    from distillery.cost.latency.table import write_form
+
+    tables = command.measure(
+        preset, device=device, dtype=dtype, batch_sizes=batch_sizes_in(batch, "--batch"),
+        resolution_px=resolution, runtime=runtime, channels_last=channels_last, num_rounds=rounds,
+        multiple_of=multiple_of, name=name, predict=predict,
+    )  # fmt: skip
+    if json_path:
+        artifacts.write_json(json_path, write_form(tables))
+    typer.echo(command.as_text(tables, command.architecture_parts(preset, resolution)))
+
+
 def profile(
     preset: Preset = "sd15",
     rows: Annotated[

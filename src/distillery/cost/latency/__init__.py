@@ -1,0 +1,1 @@
+"""Latency tables: what every layer of an architecture costs in each form, measured or predicted."""

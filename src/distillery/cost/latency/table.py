@@ -1,0 +1,144 @@
+"""A latency table: seconds of every distinct layer in each form, of blocks and of whole models.
+
+In: JSON files that `distillery latency` wrote, or seconds from `measure` or `roofline`. Out: the
+latency of a layer at a rank, of a block's remainder, of a whole plan. Not here: clocks.
+
+A plan's latency is the dense model's, less the dense time of every layer that it changes, plus the
+time of the form that it has instead, less the remainder (norms, activations, attention products) of
+every block that it removes. What no form changes is never modelled: it is in the dense time.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distillery.core.artifacts import read_json
+from distillery.core.errors import DistilleryError
+from distillery.core.precision import NAMES
+from distillery.cost.latency.units import Anatomy
+
+DENSE = "dense"
+Spread = Mapping[str, Any]  # {"median_s": s, "quartiles_s": [s, s]}; predictions have no quartiles
+
+
+def table_name(device: str, dtype: str, batch_size: int) -> str:
+    """`<device>-<dtype>-b<batch>`, such as `h100-fp16-b8`."""
+    return f"{device}-{short_dtype(dtype)}-b{batch_size}"
+
+
+def short_dtype(dtype: str) -> str:
+    """`fp16` for `fp16` or `float16`; raises DistilleryError for an unknown type."""
+    for short, long in NAMES.items():
+        if dtype in (short, long):
+            return short
+    raise DistilleryError(f"dtype {dtype!r} is unknown; choose one of {', '.join(NAMES)}")
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Seconds of one batch on one device; `layers` by key and form, `blocks`, `models` by key.
+
+    `basis` is `measured` or `predicted`, `facts` say on what, when and how.
+    """
+
+    name: str
+    basis: str
+    multiple_of: int
+    layers: Mapping[str, Mapping[str, Spread]]
+    blocks: Mapping[str, Spread]
+    models: Mapping[str, Spread]
+    facts: Mapping[str, Any]
+
+    def layer_s(self, key: str, rank: int | None = None) -> float:
+        """Seconds of a layer; between timed ranks on a straight line, beyond them the last one.
+
+        Raises DistilleryError for a layer that was not timed.
+        """
+        forms = self.layers.get(key) or _missing(self, "layer", key)
+        if rank is None:
+            return forms[DENSE]["median_s"]
+        ranks = sorted(int(form) for form in forms if form != DENSE)
+        if not ranks:
+            raise DistilleryError(f"table {self.name}: layer {key} was timed in no low-rank form")
+        return float(np.interp(rank, ranks, [forms[str(r)]["median_s"] for r in ranks]))
+
+    def block_s(self, key: str) -> float:
+        """Seconds of a whole dense block."""
+        return (self.blocks.get(key) or _missing(self, "block", key))["median_s"]
+
+    def model_s(self, key: str) -> float:
+        """Seconds of a whole dense model."""
+        return (self.models.get(key) or _missing(self, "model", key))["median_s"]
+
+    def covers(self, parts: Anatomy) -> bool:
+        """Whether every layer, block and the whole of a model were timed."""
+        return (
+            parts.model.key in self.models
+            and all(unit.key in self.layers for unit in parts.layers.values())
+            and all(unit.key in self.blocks for unit in parts.blocks.values())
+        )
+
+
+def _missing(table: LatencyTable, kind: str, key: str) -> Any:
+    raise DistilleryError(
+        f"table {table.name}: no {kind} {key}; time this architecture with `distillery latency`"
+    )
+
+
+def remainder_s(table: LatencyTable, parts: Anatomy, block: str) -> float:
+    """Seconds of a block that belong to none of its layers; at least 0."""
+    inside = sum(table.layer_s(parts.layers[name].key) for name in parts.layers_of(block))
+    return max(0.0, table.block_s(parts.blocks[block].key) - inside)
+
+
+def plan_s(
+    table: LatencyTable,
+    parts: Anatomy,
+    ranks: Mapping[str, int],
+    removed: Collection[str] = (),
+) -> float:
+    """Predicted seconds of one evaluation of a batch with these ranks and removed blocks."""
+    gone = {name for block in removed for name in parts.layers_gone_with(block)}
+    seconds = table.model_s(parts.model.key)
+    for name, unit in parts.layers.items():
+        if name in gone:
+            seconds -= table.layer_s(unit.key)
+        elif name in ranks:
+            seconds += table.layer_s(unit.key, ranks[name]) - table.layer_s(unit.key)
+    return seconds - sum(remainder_s(table, parts, block) for block in removed)
+
+
+def write_form(tables: Iterable[LatencyTable]) -> dict[str, Any]:
+    """What a file of tables holds."""
+    return {"tables": [_plain(table) for table in tables]}
+
+
+def _plain(table: LatencyTable) -> dict[str, Any]:
+    plain = asdict(table)
+    return {**plain.pop("facts"), **plain}
+
+
+def read_tables(path: Path) -> list[LatencyTable]:
+    """The tables of a file, or of every JSON file in a folder; none where there is no such path.
+
+    Raises DistilleryError for a file that holds something else.
+    """
+    if path.is_dir():
+        return [table for file in sorted(path.glob("*.json")) for table in read_tables(file)]
+    if not path.is_file():
+        return []
+    try:
+        return [_table(entry) for entry in read_json(path)["tables"]]
+    except (KeyError, TypeError) as error:
+        raise DistilleryError(
+            f"{path}: not a file of latency tables ({error}); write it with `distillery latency`"
+        ) from error
+
+
+def _table(entry: Mapping[str, Any]) -> LatencyTable:
+    own = ("name", "basis", "multiple_of", "layers", "blocks", "models")
+    facts = {key: value for key, value in entry.items() if key not in own}
+    return LatencyTable(**{key: entry[key] for key in own}, facts=facts)
