@@ -7,7 +7,8 @@ the shard and the record, before anything uses the bytes.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from distillery.core.errors import DamagedError
 
 HASH_COLUMN = "record_sha256"
 _RECORDS = "records"
+_GROUP_BYTES = 2**26  # of a row group of a table, before compression
 HF_IMAGE = {"_type": "Image"}
 
 
@@ -51,16 +53,58 @@ def _hashable(value: Any) -> Any:
     return value
 
 
-def write_table_shard(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
+def write_table_shard(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
     """Write rows (dicts with the schema's fields) as one parquet shard, atomically.
 
     Columns of struct{bytes, path} are declared as images, so `datasets.load_dataset` decodes them.
     """
-    hashed = [{**row, HASH_COLUMN: hash_record(row)} for row in rows]
+    with open_table_shard(path, schema) as add:
+        for row in rows:
+            add(row)
+
+
+@contextmanager
+def open_table_shard(
+    path: Path, schema: pa.Schema
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Yield a function that adds a row; the shard appears, atomically, when the block ends.
+
+    A row group is written whenever 64 MiB of bytes wait, so memory does not grow with the shard.
+    """
     fields = [*schema, pa.field(HASH_COLUMN, pa.string())]
-    table = pa.Table.from_pylist(hashed, schema=pa.schema(fields, metadata=_hf_metadata(fields)))
-    with publish(path) as partial:
-        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
+    full = pa.schema(fields, metadata=_hf_metadata(fields))
+    options = {"compression": "zstd", "write_page_checksum": True}
+    with publish(path) as partial, pq.ParquetWriter(partial, full, **options) as writer:
+        waiting = _Waiting(writer, full)
+        yield waiting.add
+        if waiting.rows or not waiting.num_groups:
+            waiting.write()
+
+
+class _Waiting:
+    """Rows that wait to become a row group."""
+
+    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
+        self._writer, self._schema = writer, schema
+        self.rows: list[dict[str, Any]] = []
+        self.num_groups = self._num_bytes = 0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.rows.append({**row, HASH_COLUMN: hash_record(row)})
+        self._num_bytes += _count_bytes(row)
+        if self._num_bytes >= _GROUP_BYTES:
+            self.write()
+
+    def write(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self.rows, schema=self._schema))
+        self.num_groups += 1
+        self.rows, self._num_bytes = [], 0
+
+
+def _count_bytes(value: Any) -> int:
+    if isinstance(value, Mapping):
+        return sum(map(_count_bytes, value.values()))
+    return len(value) if isinstance(value, bytes | str) else 0
 
 
 def _hf_metadata(fields: Sequence[pa.Field]) -> dict[str, str]:
@@ -83,30 +127,38 @@ def read_table_shard(path: Path, columns: Sequence[str] | None = None) -> list[d
 
     With `columns` the record hash can't be checked (it covers the whole row): page checksums are.
     """
+    return list(iter_table_shard(path, columns))
+
+
+def iter_table_shard(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of `read_table_shard`, with one row group in memory at a time."""
+    wanted = None if columns is None else list(columns)
     try:
-        wanted = None if columns is None else list(columns)
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table = file.read(columns=wanted)
-        if lacking := set(wanted or []) - set(table.column_names):
-            raise ValueError(f"no column {', '.join(sorted(lacking))}")
-        rows = table.to_pylist()
+            if lacking := set(wanted or []) - set(file.schema_arrow.names):
+                raise ValueError(f"no column {', '.join(sorted(lacking))}")
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group, columns=wanted).to_pylist()
+                yield from rows if wanted is not None else _checked(rows, path)
+    except DamagedError:
+        raise
     except (OSError, pa.ArrowException, ValueError) as error:
         raise DamagedError(f"{path}: unreadable ({error}); rerun the stage that makes it") from None
-    if columns is None:
-        for row in rows:
-            expected = row.pop(HASH_COLUMN, None)
-            if hash_record(row) != expected:
-                key = row.get("key")
-                raise DamagedError(
-                    f"{path}: record {key} is damaged; rerun the stage that makes it"
-                )
-    return rows
+
+
+def _checked(rows: list[dict[str, Any]], path: Path) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        expected = row.pop(HASH_COLUMN, None)
+        if hash_record(row) != expected:
+            key = row.get("key")
+            raise DamagedError(f"{path}: record {key} is damaged; rerun the stage that makes it")
+        yield row
 
 
 def read_table(folder: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of all shards in a folder, in order, checked; one shard in memory at a time."""
+    """Rows of all shards in a folder, in order, checked; one row group in memory at a time."""
     for path in list_shards(folder):
-        yield from read_table_shard(path, columns)
+        yield from iter_table_shard(path, columns)
 
 
 def write_tensor_shard(path: Path, keys: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:

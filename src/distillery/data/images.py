@@ -18,7 +18,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from distillery.core.errors import DistilleryError
 from distillery.data.dedupe.phash import phash
@@ -30,6 +30,15 @@ START_LIMIT_S = 300.0
 # Formats that need no external program and that image collections hold; a fixed list, because
 # Pillow also opens formats that run others (EPS) or read further files. Multi-picture files (MPO)
 # open as JPEG.
+_TURNS = {  # EXIF 2.3, orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 
@@ -64,7 +73,7 @@ def _decode(data: bytes) -> tuple[np.ndarray, str]:
             if image.width * image.height > MAX_PIXELS:
                 raise UndecodableError(f"{image.width} x {image.height} px, over {MAX_PIXELS} px")
             image.load()
-            return np.asarray(_as_rgb(ImageOps.exif_transpose(image))), image.format
+            return np.asarray(_as_rgb(_upright(image))), image.format
     except UndecodableError:
         raise
     except Image.DecompressionBombError as error:
@@ -84,14 +93,37 @@ def _known_formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF orientation says; of the other tags, also broken ones, nothing is read."""
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # tags that can't be parsed at all, which viewers ignore as well
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
 def _as_rgb(image: Image.Image) -> Image.Image:
-    """RGB; transparent pixels become white, 16-bit grey keeps its upper 8 bits."""
+    """RGB; transparent pixels become white, grey of 9 to 16 bits is scaled to 8.
+
+    What has no agreed range (32 bits, floats, signed numbers) would be clipped, so it is refused.
+    """
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(_upper_bits(image)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise UndecodableError("samples of 32 bits, signed or floats: save it with 8 or 16 bits")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
+
+
+def _upper_bits(image: Image.Image) -> np.ndarray:
+    """uint8 (H, W) of grey with 9 to 16 bits, as a TIFF's tags count and polarise them."""
+    tags = getattr(image, "tag_v2", {})
+    num_bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
+    upper = (np.asarray(image) >> (num_bits - 8)).astype(np.uint8)
+    white_is_zero = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
+    return 255 - upper if white_is_zero else upper
 
 
 def inspect_image(data: bytes) -> ImageFacts:

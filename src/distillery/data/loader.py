@@ -4,7 +4,7 @@ In: the curated parts and the selection. Out: `Record`s of the splits asked for,
 and their images at one resolution. It shuffles nothing and batches nothing.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from distillery.core.errors import DistilleryError
-from distillery.core.shards import read_table_shard
+from distillery.core.shards import iter_table_shard, read_table_shard
 from distillery.data.images import decode_rgb
 
 SELECTION = "selection.parquet"
@@ -39,7 +39,7 @@ def iter_records(
     parts: Sequence[int] | None = None,
     splits: Collection[str] = SPLITS,
 ) -> Iterator[Record]:
-    """Selected records of the splits, part by part, sorted by key; one shard in memory at a time.
+    """Selected records of the splits, part by part, sorted by key; a row group in memory at a time.
 
     `curated` is the folder of all parts. Raises DistilleryError for an unknown split, for damage,
     and where the selection names a key that is not there (made from other data).
@@ -50,7 +50,7 @@ def iter_records(
     for part in sorted({row["part"] for row in rows} if parts is None else set(parts)):
         wanted = {r["key"]: r for r in rows if r["part"] == part and r["split"] in splits}
         for shard in sorted((curated / str(part)).glob("[0-9]*.parquet")):
-            for row in sorted(read_table_shard(shard), key=lambda row: row["key"]):
+            for row in _rows_by_key(shard):
                 if (choice := wanted.pop(row["key"], None)) is not None:
                     yield _record(row, choice)
         if wanted:
@@ -58,6 +58,13 @@ def iter_records(
                 f"{curated / str(part)}: lacks {len(wanted)} keys of {selection}, first "
                 f"{min(wanted)}; run deduplicate again"
             )
+
+
+def _rows_by_key(shard: Path) -> Iterable[dict]:
+    """Rows of a shard sorted by key: as they are stored, unless someone else made the raw shard."""
+    keys = [row["key"] for row in iter_table_shard(shard, ["key"])]
+    rows = iter_table_shard(shard)
+    return rows if keys == sorted(keys) else sorted(rows, key=lambda row: row["key"])
 
 
 def read_selection(selection: Path) -> list[dict]:

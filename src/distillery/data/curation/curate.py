@@ -15,13 +15,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distillery.core.artifacts import write_json
-from distillery.core.errors import DistilleryError
-from distillery.core.shards import image_type, list_shards, read_table_shard, write_table_shard
+from distillery.core.artifacts import MANIFEST, hash_file, read_manifest, write_json
+from distillery.core.errors import DamagedError, DistilleryError
+from distillery.core.shards import image_type, iter_table_shard, list_shards, open_table_shard
 from distillery.data.curation.filters import first_rejection
 from distillery.data.curation.filters.base import SCORES, Candidate, Filter
 from distillery.data.images import ImageFacts, Inspector
 from distillery.data.ingest.readers.tar import read_shard
+from distillery.data.ingest.resume import shard_files
 from distillery.data.ingest.sample import FAILED_TO_DOWNLOAD, RawSample
 
 CURATED_SCHEMA = pa.schema(
@@ -59,6 +60,7 @@ COUNTS = "counts.json"
 # Reasons that are counted as failed: there was nothing to judge.
 NOT_DOWNLOADED, UNREADABLE = "not_downloaded", "unreadable"
 FAILED = (NOT_DOWNLOADED, UNREADABLE)
+_MAX_REJECTED_BYTES = 2**24  # larger images are not kept with their reason
 
 # Keeps `datasets.load_dataset(<folder>)` from reading the rejected rows and the manifest.
 _DATASET_CARD = """---
@@ -107,18 +109,32 @@ def curate_shard(
 ) -> None:
     """Judge every row of one raw shard and write both files, also where they have no rows.
 
-    Raises DamagedError where the shard is cut short or not a tar.
+    Raises DamagedError where the shard is cut short, not a tar, or not the recorded bytes.
     """
-    kept, rejected = [], []
-    for sample in read_shard(tar):
-        row, refusal = judge(sample, filters, inspector)
-        if refusal is None:
-            kept.append(row)
-        else:
-            rejected.append(_rejected_row(sample, *refusal))
-        on_sample()
-    write_table_shard(paths.kept, kept, CURATED_SCHEMA)
-    write_table_shard(paths.rejected, rejected, REJECTED_SCHEMA)
+    require_undamaged(tar)
+    with (
+        open_table_shard(paths.kept, CURATED_SCHEMA) as keep,
+        open_table_shard(paths.rejected, REJECTED_SCHEMA) as reject,
+    ):
+        for sample in read_shard(tar):
+            row, refusal = judge(sample, filters, inspector)
+            if refusal is None:
+                keep(row)
+            else:
+                reject(_rejected_row(sample, *refusal))
+            on_sample()
+
+
+def require_undamaged(tar: Path) -> None:
+    """Compare a raw shard's files with what `ingest` has recorded; a user's own have no record."""
+    if not (tar.parent / MANIFEST).is_file():
+        return
+    recorded = read_manifest(tar.parent)["files"]
+    for file in shard_files(tar):
+        if file.name in recorded and (not file.is_file() or hash_file(file) != recorded[file.name]):
+            raise DamagedError(
+                f"{file}: missing, or not the bytes that ingest wrote; run ingest again"
+            )
 
 
 def judge(
@@ -128,16 +144,28 @@ def judge(
     if sample.image is None:
         downloaded = not sample.status.startswith(FAILED_TO_DOWNLOAD)
         return None, (UNREADABLE if downloaded else NOT_DOWNLOADED, sample.status)
+    digest = _require_recorded(sample)
     facts = inspector.inspect(sample.image)
     if not isinstance(facts, ImageFacts):
         return None, (UNREADABLE, facts)
     if problem := _segmentation_problem(sample, facts, inspector):
         return None, (UNREADABLE, problem)
-    row = _curated_row(sample, facts)
+    row = _curated_row(sample, facts, digest)
     shared = {name: row[name] for name in ("caption", "url", "sha256", "md5", *SCORES)}
     candidate = Candidate(facts.width_px, facts.height_px, **shared)
     refusal = first_rejection(candidate, filters)
     return (row, None) if refusal is None else (None, refusal)
+
+
+def _require_recorded(sample: RawSample) -> str:
+    """sha256 of the image's bytes; DamagedError where the shard's table has another."""
+    digest = hashlib.sha256(sample.image).hexdigest()
+    if sample.sha256 not in (None, digest):
+        raise DamagedError(
+            f"{sample.source}: image {sample.key} is not the bytes that its .parquet has the "
+            "sha256 of; run ingest again"
+        )
+    return digest
 
 
 def _segmentation_problem(sample: RawSample, image: ImageFacts, inspector: Inspector) -> str | None:
@@ -152,7 +180,7 @@ def _segmentation_problem(sample: RawSample, image: ImageFacts, inspector: Inspe
     return None
 
 
-def _curated_row(sample: RawSample, facts: ImageFacts) -> dict[str, Any]:
+def _curated_row(sample: RawSample, facts: ImageFacts, digest: str) -> dict[str, Any]:
     row = {name: sample.metadata.get(name) for name in ("url", "planted", *SCORES)}
     return row | {
         "key": sample.key,
@@ -160,7 +188,7 @@ def _curated_row(sample: RawSample, facts: ImageFacts) -> dict[str, Any]:
         "caption": sample.caption,
         "width": facts.width_px,
         "height": facts.height_px,
-        "sha256": hashlib.sha256(sample.image).hexdigest(),
+        "sha256": digest,
         "md5": hashlib.md5(sample.image, usedforsecurity=False).hexdigest(),
         "phash": facts.phash,
         "segmentation": sample.segmentation,
@@ -168,13 +196,14 @@ def _curated_row(sample: RawSample, facts: ImageFacts) -> dict[str, Any]:
 
 
 def _rejected_row(sample: RawSample, reason: str, detail: str) -> dict[str, Any]:
+    too_large = sample.image is not None and len(sample.image) > _MAX_REJECTED_BYTES
     return {
         "key": sample.key,
         "reason": reason,
         "detail": detail,
         "url": sample.metadata.get("url"),
         "caption": sample.caption,
-        "image": {"bytes": sample.image, "path": None},
+        "image": {"bytes": None if too_large else sample.image, "path": None},
         "planted": sample.metadata.get("planted"),
     }
 
@@ -204,4 +233,4 @@ def finish_part(curated: Path) -> dict[str, Any]:
 
 def _read_columns(folder: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     shards = sorted(folder.glob("[0-9]*.parquet"))
-    return [row for path in shards for row in read_table_shard(path, columns)]
+    return [row for path in shards for row in iter_table_shard(path, columns)]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distillery.core.shards import read_table_shard
+from distillery.core.shards import iter_table_shard
 from distillery.data.dedupe.candidates import hamming_pairs
 from distillery.data.dedupe.compare import (
     SIDE_PX,
@@ -68,7 +68,7 @@ def read_rows(folders: Mapping[int, Path]) -> list[Row]:
     rows = []
     for part, folder in folders.items():
         for shard in sorted(folder.glob("[0-9]*.parquet")):
-            for row in read_table_shard(shard, [*_COLUMNS, "image"]):
+            for row in iter_table_shard(shard, [*_COLUMNS, "image"]):
                 size = {"width_px": row.pop("width"), "height_px": row.pop("height")}
                 num_bytes = len(row.pop("image")["bytes"])
                 rows.append(Row(**row, **size, part=part, num_bytes=num_bytes))
@@ -191,7 +191,7 @@ def load_thumbnails(
 def _read_images(folders: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
     for folder in folders:
         for shard in sorted(folder.glob("[0-9]*.parquet")):
-            for row in read_table_shard(shard, ["key", "image"]):
+            for row in iter_table_shard(shard, ["key", "image"]):
                 yield row["key"], row["image"]["bytes"]
 
 

@@ -23,7 +23,14 @@ from distillery.core.artifacts import publish, write_json
 from distillery.core.errors import DistilleryError
 from distillery.core.shards import shard_name
 from distillery.data.ingest.resume import shard_files
-from distillery.data.ingest.sample import SEGMENTATION_SUFFIX, SUCCESS, RawSample
+from distillery.data.ingest.sample import (
+    IMAGE_SUFFIXES,
+    SEGMENTATION_SUFFIX,
+    SUCCESS,
+    RawSample,
+    picture_format,
+    shown_name,
+)
 
 T = TypeVar("T")
 _TAR_FORMAT = tarfile.USTAR_FORMAT
@@ -133,7 +140,7 @@ def _write_shard(
                 _add_sample(archive, rows[-1], sample)
             count(1)
     _, parquet, stats = shard_files(tar)
-    pq.write_table(pa.Table.from_pylist(rows, RAW_SCHEMA), parquet)
+    pq.write_table(pa.Table.from_pylist(rows, RAW_SCHEMA), parquet, write_page_checksum=True)
     statuses = Counter(row["status"] for row in rows)
     write_json(
         stats,
@@ -148,14 +155,21 @@ def _row(key: str, sample: RawSample) -> dict[str, Any]:
         "status": sample.status,
         "caption": sample.caption,
         "sha256": hashlib.sha256(sample.image).hexdigest() if sample.image is not None else None,
-        "source": f"{sample.source}:{sample.key}",
+        "source": shown_name(f"{sample.source}:{sample.key}"),
     }
+
+
+def _suffix(sample: RawSample) -> str:
+    """The sample's own where it is an image's, right or wrong, else what the bytes announce."""
+    if sample.suffix in IMAGE_SUFFIXES:
+        return sample.suffix
+    return picture_format(sample.image[:16]) or "jpg"
 
 
 def _add_sample(archive: tarfile.TarFile, row: dict[str, Any], sample: RawSample) -> None:
     metadata = json.dumps(row, sort_keys=True, ensure_ascii=False)
     members = {
-        sample.suffix or "jpg": sample.image,
+        _suffix(sample): sample.image,
         "txt": row["caption"].encode(),
         "json": metadata.encode(),
     }

@@ -1,18 +1,38 @@
-"""One image with its caption as a source has it, and how sources spell their columns.
+"""One image with its caption as a source has it, and how sources spell their columns and files.
 
 In: a row of whatever names and types. Out: caption and metadata under this project's names. The
-formats themselves are read by `readers_tar`, `readers_parquet` and `readers_folder`.
+formats themselves are read by `readers`.
 """
 
 import math
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from distillery.core.errors import DistilleryError
+from distillery.data.ingest.text import BadTextError, normalise_caption
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
+# What pictures are called besides; which of them can be decoded, the bytes say.
+PICTURE_SUFFIXES = (
+    *IMAGE_SUFFIXES, "jfif", "jpe", "jif", "jfi", "pjpeg", "pjp", "mpo", "apng", "dib", "heic",
+    "heif", "jxl", "jp2",
+)  # fmt: skip
+_MAGIC = tuple(
+    (suffix, re.compile(pattern, re.DOTALL))
+    for suffix, pattern in (
+        ("jpg", rb"\xff\xd8\xff"),
+        ("png", rb"\x89PNG\r\n\x1a\n"),
+        ("webp", rb"RIFF....WEBP"),
+        ("gif", rb"GIF8[79]a"),
+        ("tif", rb"II\*\0|MM\0\*|II\+\0|MM\0\+"),
+        ("avif", rb"....ftypavi[fs]"),
+        ("bmp", rb"BM.{8}"),
+    )
+)
 SEGMENTATION_SUFFIX = "seg.png"
 MAX_IMAGE_BYTES = 2**28
 
@@ -28,15 +48,16 @@ _ALIASES = {
 }
 # The names above in lower case, of all columns that are read beside the caption.
 METADATA_NAMES = tuple(alias for aliases in _ALIASES.values() for alias in aliases)
+READ_NAMES = {*CAPTION_NAMES, *METADATA_NAMES}
 SUCCESS = "success"
 FAILED_TO_DOWNLOAD = "failed_to_download"  # begins img2dataset's status, and ours
 
 
 @dataclass(frozen=True)
 class RawSample:
-    """One image as found. `image` is None where there are no bytes; `status` then says why.
+    """One image as it is. `image` is None where there are no bytes; `status` then says why.
 
-    `key` names it within the file `source`.
+    `key` names it within the file `source`; `sha256` is what the source has recorded of its bytes.
     """
 
     key: str
@@ -47,28 +68,59 @@ class RawSample:
     metadata: dict[str, Any] = field(default_factory=dict)
     segmentation: bytes | None = None
     status: str = SUCCESS
+    sha256: str | None = None
 
 
 def list_inputs(path: Path, suffix: str) -> list[Path]:
     """`path` itself if it is a file, else the files with `suffix` below it, sorted."""
     if path.is_file():
         return [path]
-    found = sorted(p for p in path.rglob(f"*.{suffix}") if p.is_file())
-    if not found:
+    files = sorted(p for p in walk_files(path) if p.suffix == f".{suffix}")
+    if not files:
         raise DistilleryError(f"{path}: no .{suffix} file here or below; check ingest.path")
-    return found
+    return files
 
 
-def normalise_caption(text: Any) -> str:
-    """One line, single blanks: tabs, newlines and other control characters become blanks."""
-    if text is None or (isinstance(text, float) and math.isnan(text)):
-        return ""
-    printable = "".join(c if c.isprintable() else " " for c in str(text))
-    return " ".join(printable.split())
+def walk_files(folder: Path) -> Iterator[Path]:
+    """Files at any depth, also behind links, a folder once; no companions (`is_companion`)."""
+    seen = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(root, name) for name in names if not is_companion(name))
+
+
+def is_companion(name: str) -> bool:
+    """Whether a file is what a Mac keeps beside another: `._name`, or below `__MACOSX`."""
+    path = PurePosixPath(name)
+    return path.name.startswith("._") or "__MACOSX" in path.parts
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    """(`a/b.c`, `jpg`) of `a/b.c.JPG`; the suffix is empty where the last part has no dot."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, suffix = base.rpartition(".")
+    return (folder + slash + stem, suffix.lower()) if dot and stem else (name, "")
+
+
+def picture_format(head: bytes) -> str | None:
+    """The suffix of the format that the first 16 bytes of a file announce, or None."""
+    return next((suffix for suffix, magic in _MAGIC if magic.match(head)), None)
+
+
+def shown_name(name: str) -> str:
+    """A file's name as text; bytes that are no UTF-8 are escaped: `caf\\xe9.jpg`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def find_caption(row: Mapping[str, Any]) -> str:
-    """The caption among a row's columns, whatever its spelling (`caption`, `TEXT`, ...)."""
+    """The caption among a row's columns, whatever its spelling (`caption`, `TEXT`, ...).
+
+    Raises BadTextError where it is none.
+    """
     return normalise_caption(_lookup(row, CAPTION_NAMES))
 
 
@@ -79,12 +131,28 @@ def find_url(row: Mapping[str, Any]) -> Any:
 
 def find_metadata(row: Mapping[str, Any]) -> dict[str, Any]:
     """URL, scores (floats; absent or NaN left out) and planted label of a row."""
-    found = {name: _lookup(row, aliases) for name, aliases in _ALIASES.items()}
+    metadata = {name: _lookup(row, aliases) for name, aliases in _ALIASES.items()}
     for name in SCORE_NAMES:
-        found[name] = _score(found[name])
+        metadata[name] = _score(metadata[name])
     for name in ("url", "planted"):
-        found[name] = normalise_caption(found[name]) or None
-    return {name: value for name, value in found.items() if value is not None}
+        metadata[name] = _text_or_none(metadata[name])
+    return {name: value for name, value in metadata.items() if value is not None}
+
+
+def _text_or_none(value: Any) -> str | None:
+    try:
+        return normalise_caption(value) or None
+    except BadTextError:
+        return None
+
+
+def make_sample(caption: Callable[[], str], **fields: Any) -> RawSample:
+    """A sample whose caption may turn out to be no text: then it is a failed one that says so."""
+    try:
+        return RawSample(caption=caption(), **fields)
+    except BadTextError as error:
+        failed = {"image": None, "suffix": "", "segmentation": None}
+        return RawSample(caption="", **{**fields, **failed, "status": f"caption: {error}"})
 
 
 def _lookup(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:

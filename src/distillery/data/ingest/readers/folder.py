@@ -1,42 +1,49 @@
 """Reads a folder of images with captions beside them.
 
-In: a folder. Out: `RawSample`s, by file name. Captions come from `metadata.csv` or
-`metadata.jsonl` (columns `file_name` and `text`, as Hugging Face's imagefolder has them) or, where
-there is none, from `.txt` files named like their images. An image without a caption gets an empty
-one, which curation rejects and counts; a row whose file is missing is counted as failed.
+In: a folder. Out: `RawSample`s, by file name. Captions come from `metadata.csv`, `.jsonl` or
+`.parquet` (columns `file_name`, relative to that file's folder, and `text`, as Hugging Face's
+imagefolder has them), at any depth, or from `.txt` files named like their images. An image without
+a caption gets an empty one, which curation rejects and counts; a row whose file is missing is
+counted as failed. Links are followed. Files that are left out are named on standard error.
 """
 
-import csv
-import json
+import itertools
+import os
+import posixpath
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from distillery.core.errors import DistilleryError
+from distillery.data.ingest.readers.folder_tables import TABLES, file_name, read_table_rows
 from distillery.data.ingest.sample import (
-    CAPTION_NAMES,
-    IMAGE_SUFFIXES,
     MAX_IMAGE_BYTES,
+    PICTURE_SUFFIXES,
     SUCCESS,
     RawSample,
     find_caption,
     find_metadata,
-    normalise_caption,
+    make_sample,
+    picture_format,
+    shown_name,
+    split_suffix,
+    walk_files,
 )
+from distillery.data.ingest.text import decode_text, normalise_caption
 
-_FILE_COLUMN = "file_name"
-_TABLES = ("metadata.csv", "metadata.jsonl")
+_BESIDE = (".txt", ".json", ".csv", ".tsv", ".jsonl", ".parquet", ".md", ".caption")
 
 
 def read_folder(folder: Path) -> Iterator[RawSample]:
-    """Images at any depth of `folder`, sorted; with a metadata file, exactly its rows."""
+    """Images at any depth of `folder`, sorted; below a metadata file, exactly its rows."""
     if not folder.is_dir():
         raise DistilleryError(f"{folder}: not a folder; set ingest.path to a folder of images")
-    tables = [folder / name for name in _TABLES if (folder / name).is_file()]
-    if len(tables) > 1:
-        raise DistilleryError(f"{folder}: both {' and '.join(_TABLES)}; keep one of them")
+    files = sorted(walk_files(folder))
+    tables = _tables(files)
+    free = [file for file in files if not _is_below(file, tables)]
     num_samples = 0
-    for sample in _from_table(folder, tables[0]) if tables else _from_sidecars(folder):
+    for sample in _all_samples(folder, tables, _pictures(free)):
         num_samples += 1
         yield sample
     if num_samples == 0:
@@ -44,69 +51,107 @@ def read_folder(folder: Path) -> Iterator[RawSample]:
         raise DistilleryError(f"{where}; check ingest.path and ingest.source")
 
 
-def _from_sidecars(folder: Path) -> Iterator[RawSample]:
-    images = (p for p in folder.rglob("*") if p.suffix.lstrip(".").lower() in IMAGE_SUFFIXES)
-    for image in sorted(p for p in images if p.is_file()):
-        sidecar = image.with_suffix(".txt")
-        text = sidecar.read_text("utf-8", errors="replace") if sidecar.is_file() else ""
-        yield _load(folder, image.relative_to(folder).as_posix(), text, {})
+def _tables(files: list[Path]) -> list[Path]:
+    tables = [file for file in files if file.name in TABLES]
+    for first, second in itertools.pairwise(tables):
+        if first.parent == second.parent:
+            raise DistilleryError(
+                f"{first.parent}: both {first.name} and {second.name}; keep one of them"
+            )
+    return tables
+
+
+def _is_below(file: Path, tables: list[Path]) -> bool:
+    return any(table.parent in file.parents for table in tables)
+
+
+def _all_samples(folder: Path, tables: list[Path], free: list[Path]) -> Iterator[RawSample]:
+    for table in tables:
+        yield from _from_table(folder, table)
+    for image in free:
+        yield _from_sidecar(folder, image)
+
+
+def _pictures(files: list[Path]) -> list[Path]:
+    """Files that are pictures by name or bytes; what else lies there is named once."""
+    others = [f for f in files if f.suffix.lower() not in _BESIDE and not f.name.startswith(".")]
+    pictures = [file for file in others if _is_picture(file)]
+    if left_out := sorted(set(others) - set(pictures)):
+        print(
+            f"ingest: {len(left_out)} files are no pictures and left out, first "
+            f"{shown_name(str(left_out[0]))}",
+            file=sys.stderr,
+        )
+    return pictures
+
+
+def _is_picture(file: Path) -> bool:
+    if split_suffix(file.name)[1] in PICTURE_SUFFIXES:
+        return True
+    try:
+        with file.open("rb") as opened:
+            return picture_format(opened.read(16)) is not None
+    except OSError:
+        return False
+
+
+def _from_sidecar(folder: Path, image: Path) -> RawSample:
+    def caption() -> str:
+        sidecars = (image.with_suffix(".txt"), image.with_name(f"{image.name}.txt"))
+        sidecar = next((s for s in sidecars if s.is_file()), None)
+        return normalise_caption(decode_text(sidecar.read_bytes())) if sidecar else ""
+
+    name = image.relative_to(folder).as_posix()
+    return make_sample(caption, metadata={}, **_load(image, name))
 
 
 def _from_table(folder: Path, table: Path) -> Iterator[RawSample]:
-    rows = list(_read_csv(table) if table.suffix == ".csv" else _read_jsonl(table))
-    for row in sorted(rows, key=lambda row: str(row[_FILE_COLUMN])):
-        yield _load(folder, str(row[_FILE_COLUMN]), find_caption(row), find_metadata(row))
+    rows = sorted(read_table_rows(table), key=file_name)
+    for row in rows:
+        yield _from_row(folder, table, row)
+    _name_unlisted(table, {posixpath.normpath(file_name(row)) for row in rows})
 
 
-def _read_csv(table: Path) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(2**24)
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            _require_columns(table, 1, reader.fieldnames or [])
-            for row in reader:
-                if None in row or row[_FILE_COLUMN] in (None, ""):
-                    raise DistilleryError(
-                        f"{table}:{reader.line_num}: not the columns of line 1; "
-                        "quote captions that contain commas"
-                    )
-                yield row
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DistilleryError(f"{table}: not valid UTF-8 CSV ({error}); correct it") from None
+def _from_row(folder: Path, table: Path, row: dict[str, Any]) -> RawSample:
+    name = posixpath.normpath(file_name(row))
+    if name.startswith(("../", "/")) or name == "..":
+        raise DistilleryError(f"{table}: file_name {name} lies outside of the folder; correct it")
+    path = table.parent / name
+    return make_sample(
+        lambda: find_caption(row),
+        metadata=find_metadata(row),
+        **_load(path, path.relative_to(folder).as_posix()),
+    )
 
 
-def _read_jsonl(table: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(table.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DistilleryError(f"{table}:{number}: not valid JSON ({error})") from None
-        _require_columns(table, number, row if isinstance(row, dict) else [])
-        yield row
-
-
-def _require_columns(table: Path, line: int, columns: Any) -> None:
-    names = [str(name) for name in columns]
-    if _FILE_COLUMN not in names or not any(name.lower() in CAPTION_NAMES for name in names):
-        raise DistilleryError(
-            f"{table}:{line}: needs the columns {_FILE_COLUMN} and text, has "
-            f"{', '.join(names) or 'none'}"
+def _name_unlisted(table: Path, listed: set[str]) -> None:
+    pictures = (f for f in sorted(walk_files(table.parent)) if f.name not in TABLES)
+    names = [f.relative_to(table.parent).as_posix() for f in pictures if _is_picture(f)]
+    if unlisted := [name for name in names if name not in listed]:
+        print(
+            f"ingest: {table} does not list {len(unlisted)} pictures, which are left out, first "
+            f"{shown_name(unlisted[0])}",
+            file=sys.stderr,
         )
 
 
-def _load(folder: Path, name: str, caption: str, metadata: dict[str, Any]) -> RawSample:
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise DistilleryError(f"{folder}: file_name {name} lies outside of the folder; correct it")
+def _load(path: Path, name: str) -> dict[str, Any]:
     image, status = None, SUCCESS
-    if not path.is_file():
-        status = "file not found"
-    elif path.stat().st_size > MAX_IMAGE_BYTES:
-        status = f"{path.stat().st_size} bytes is over {MAX_IMAGE_BYTES}"
-    else:
-        image = path.read_bytes()
-    suffix = path.suffix.lstrip(".").lower()
-    caption = normalise_caption(caption)
-    return RawSample(name, ".", image, suffix, caption, metadata, status=status)
+    try:
+        num_bytes = os.stat(path).st_size
+        if not path.is_file():
+            status = "file not found"
+        elif num_bytes > MAX_IMAGE_BYTES:
+            status = f"{num_bytes} bytes is over {MAX_IMAGE_BYTES}"
+        else:
+            image = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError | ValueError)
+        status = "file not found" if missing else f"not readable: {os.strerror(error.errno)}"
+    return {
+        "key": shown_name(name),
+        "source": ".",
+        "image": image,
+        "suffix": split_suffix(name)[1],
+        "status": status,
+    }

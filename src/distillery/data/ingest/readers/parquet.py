@@ -13,22 +13,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distillery.core.errors import DamagedError, DistilleryError
+from distillery.data.ingest.readers.rows import rows_of
 from distillery.data.ingest.sample import (
     CAPTION_NAMES,
+    MAX_IMAGE_BYTES,
     SUCCESS,
     RawSample,
     find_caption,
     find_metadata,
     list_inputs,
+    make_sample,
+    split_suffix,
 )
 
-_BATCH_SAMPLES = 64
+_BATCH_SAMPLES = 16
 _SEGMENTATION = "segmentation"
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes")
 
 
 def read_parquet(path: Path) -> Iterator[RawSample]:
-    """Rows of all files in order, a batch of 64 in memory at a time."""
+    """Rows of all files in order, a batch of 16 in memory at a time."""
     for file in list_inputs(path, "parquet"):
         try:
             with pq.ParquetFile(file) as table:
@@ -36,28 +40,33 @@ def read_parquet(path: Path) -> Iterator[RawSample]:
                 _require_caption(file, table.schema_arrow)
                 row_number = 0
                 for batch in table.iter_batches(_BATCH_SAMPLES):
-                    for row in batch.to_pylist():
+                    for i in range(batch.num_rows):  # one at a time: pictures are large
+                        (row,) = rows_of(batch.slice(i, 1))
                         yield _as_sample(row, image, file.name, row_number)
                         row_number += 1
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             raise DamagedError(
                 f"{file}: not readable as parquet ({error}); fetch or write it again"
             ) from None
 
 
 def _image_column(file: Path, schema: pa.Schema) -> str:
-    found = [f.name for f in schema if _holds_image(f.type) and f.name.lower() != _SEGMENTATION]
-    named = [name for wanted in _IMAGE_NAMES for name in found if name.lower() == wanted]
-    if named or len(found) == 1:
-        return (named or found)[0]
-    what = f"several image columns ({', '.join(found)})" if found else "no image column"
-    urls_only = not found and any(name.lower() == "url" for name in schema.names)
+    columns = [f.name for f in schema if _may_hold_image(f)]
+    named = [name for wanted in _IMAGE_NAMES for name in columns if name.lower() == wanted]
+    if named or len(columns) == 1:
+        return (named or columns)[0]
+    what = f"several image columns ({', '.join(columns)})" if columns else "no image column"
+    urls_only = not columns and any(name.lower() == "url" for name in schema.names)
     remedy = (
         "download them with ingest.source urls"
         if urls_only
         else "name the one with the image bytes 'image'"
     )
     raise DistilleryError(f"{file}: {what} among {', '.join(schema.names)}; {remedy}")
+
+
+def _may_hold_image(column: pa.Field) -> bool:
+    return _holds_image(column.type) and column.name.lower() not in (_SEGMENTATION, *CAPTION_NAMES)
 
 
 def _holds_image(kind: pa.DataType) -> bool:
@@ -67,11 +76,28 @@ def _holds_image(kind: pa.DataType) -> bool:
 
 
 def _require_caption(file: Path, schema: pa.Schema) -> None:
-    if not any(name.lower() in CAPTION_NAMES for name in schema.names):
+    columns = [field for field in schema if field.name.lower() in CAPTION_NAMES]
+    if not columns:
         raise DistilleryError(
             f"{file}: no caption column among {', '.join(schema.names)}; "
             f"name it one of {', '.join(CAPTION_NAMES)}"
         )
+    for column in columns:
+        if not holds_text(column.type):
+            raise DistilleryError(
+                f"{file}: column {column.name} holds {column.type}, not text; write one text a row"
+            )
+
+
+def holds_text(kind: pa.DataType) -> bool:
+    """Whether a column can be captions: text, bytes of text, or a list of such."""
+    if pa.types.is_dictionary(kind):
+        return holds_text(kind.value_type)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return holds_text(kind.value_type) and not pa.types.is_nested(kind.value_type)
+    text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    data = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_null)
+    return any(is_kind(kind) for is_kind in (*text, *data))
 
 
 def _as_sample(row: dict[str, Any], image_column: str, source: str, number: int) -> RawSample:
@@ -80,13 +106,17 @@ def _as_sample(row: dict[str, Any], image_column: str, source: str, number: int)
     if isinstance(image, dict):
         image, path = image.get("bytes"), image.get("path")
     segmentation = row.pop(_SEGMENTATION, None)
-    return RawSample(
+    has_image = isinstance(image, bytes)
+    status = SUCCESS if has_image else "no image bytes in the row"
+    if has_image and len(image) > MAX_IMAGE_BYTES:
+        image, status = None, f"{len(image)} bytes is over {MAX_IMAGE_BYTES}"
+    return make_sample(
+        lambda: find_caption(row),
         key=str(number),
         source=source,
-        image=image,
-        suffix=Path(path).suffix.lstrip(".").lower() if path else "",
-        caption=find_caption(row),
+        image=image if has_image else None,
+        suffix=split_suffix(path)[1] if isinstance(path, str) else "",
         metadata=find_metadata(row),
         segmentation=segmentation if isinstance(segmentation, bytes) else None,
-        status=SUCCESS if image is not None else "no image bytes in the row",
+        status=status,
     )

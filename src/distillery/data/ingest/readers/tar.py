@@ -7,42 +7,36 @@ ignored by name, nothing is unpickled.
 """
 
 import json
-import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distillery.core.artifacts import read_json
 from distillery.core.errors import DamagedError
+from distillery.data.ingest.readers.rows import rows_of
+from distillery.data.ingest.readers.tar_groups import Group, group_members
+from distillery.data.ingest.readers.tar_index import REMEDY, Member, list_members, read_member
 from distillery.data.ingest.sample import (
-    IMAGE_SUFFIXES,
     MAX_IMAGE_BYTES,
-    SEGMENTATION_SUFFIX,
+    PICTURE_SUFFIXES,
+    READ_NAMES,
     SUCCESS,
     RawSample,
     find_caption,
     find_metadata,
     list_inputs,
-    normalise_caption,
+    make_sample,
+    picture_format,
+    shown_name,
 )
+from distillery.data.ingest.text import BadTextError, decode_text, normalise_caption
 
-_BLOCK_BYTES = 512
-_REMEDY = "fetch or write this shard again, or delete its files"
-_TEXT_SUFFIXES = ("txt", "json")
-
-
-@dataclass
-class _Group:
-    """The members of one sample: consecutive names that are equal up to the first dot."""
-
-    key: str
-    folder: Path
-    members: dict[str, bytes] = field(default_factory=dict)
-    status: str = SUCCESS
+_ROW_COLUMNS = {"key", "status", "sha256", *READ_NAMES}
+_MAX_TEXT_BYTES = 2**24
 
 
 def read_webdataset(path: Path) -> Iterator[RawSample]:
@@ -53,93 +47,87 @@ def read_webdataset(path: Path) -> Iterator[RawSample]:
 
 def read_shard(tar: Path) -> Iterator[RawSample]:
     """Samples of one shard in order; the parquet file's columns complete the json member's."""
-    check_end_of_archive(tar)
+    groups = group_members(list_members(tar), tar)
     rows = _read_rows(tar)
-    num_found = 0
-    for group in _stream_groups(tar):
-        num_found += 1
-        yield _as_sample(group, rows.pop(group.key, {}), tar)
-    _check_complete(tar, num_found, rows)
+    _check_complete(tar, groups, rows)
+    try:
+        with tar.open("rb") as file:
+            for group in groups:
+                yield _as_sample(file, group, rows.pop(group.key, {}), tar)
+    except OSError as error:
+        raise DamagedError(f"{tar}: not readable ({error}); {REMEDY}") from None
     for key, row in rows.items():
-        yield RawSample(
-            key, tar.name, None, "", find_caption(row), find_metadata(row),
-            status=str(row["status"]),
+        yield make_sample(
+            lambda row=row: find_caption(row), key=key, source=tar.name, image=None, suffix="",
+            metadata=find_metadata(row), status=str(row["status"]),
         )  # fmt: skip
 
 
-def check_end_of_archive(tar: Path) -> None:
-    """Raise DamagedError unless the file ends with the two zero blocks that close every tar."""
-    size_bytes = tar.stat().st_size
-    with tar.open("rb") as file:
-        file.seek(max(size_bytes - 2 * _BLOCK_BYTES, 0))
-        tail = file.read()
-    if size_bytes % _BLOCK_BYTES or len(tail) < 2 * _BLOCK_BYTES or any(tail):
-        raise DamagedError(f"{tar}: cut short, the end-of-archive mark is missing; {_REMEDY}")
+def _as_sample(file: BinaryIO, group: Group, row: dict[str, Any], tar: Path) -> RawSample:
+    metadata: dict[str, Any] = {}
 
+    def caption() -> str:
+        given = {name: value for name, value in row.items() if value is not None}
+        merged = _read_json(file, group.json) | given
+        metadata.update(find_metadata(merged))
+        if group.txt is None:
+            return find_caption(merged)
+        return normalise_caption(decode_text(_read_text(file, group.txt)))
 
-def _stream_groups(tar: Path) -> Iterator[_Group]:
-    group: _Group | None = None
-    try:
-        with tarfile.open(tar, mode="r|") as archive:
-            for member in archive:
-                if not member.isfile():
-                    continue
-                name = Path(member.name)
-                key, _, suffix = name.name.partition(".")
-                if group is None or (key, name.parent) != (group.key, group.folder):
-                    if group:
-                        yield group
-                    group = _Group(key, name.parent)
-                _add_member(group, suffix.lower(), member, archive)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DamagedError(f"{tar}: not a readable tar ({error}); {_REMEDY}") from None
-    if group:
-        yield group
-
-
-def _add_member(
-    group: _Group, suffix: str, member: tarfile.TarInfo, archive: tarfile.TarFile
-) -> None:
-    if suffix not in (*IMAGE_SUFFIXES, *_TEXT_SUFFIXES, SEGMENTATION_SUFFIX):
-        return
-    if member.size > MAX_IMAGE_BYTES:
-        group.status = f"{suffix} of {member.size} bytes is over {MAX_IMAGE_BYTES}"
-        return
-    group.members[suffix] = archive.extractfile(member).read()
-
-
-def _as_sample(group: _Group, row: dict[str, Any], tar: Path) -> RawSample:
-    inline = _parse_json(group.members.get("json"))
-    merged = {**inline, **{name: value for name, value in row.items() if value is not None}}
-    text = group.members.get("txt")
-    caption = find_caption(merged) if text is None else _decode_text(text)
-    suffix = next((s for s in group.members if s in IMAGE_SUFFIXES), "")
-    status = group.status
-    if not suffix and status == SUCCESS:
-        status = "no image member"
-    return RawSample(
+    status = _problem(file, group)
+    image = read_member(file, group.image) if status == SUCCESS else None
+    labels = group.segmentation if image else None
+    return make_sample(
+        caption,
         key=group.key,
         source=tar.name,
-        image=group.members.get(suffix),
-        suffix=suffix,
-        caption=normalise_caption(caption),
-        metadata=find_metadata(merged),
-        segmentation=group.members.get(SEGMENTATION_SUFFIX),
+        image=image,
+        suffix=group.suffix if image else "",
+        metadata=metadata,
+        segmentation=read_member(file, labels) if labels else None,
         status=status,
+        sha256=row.get("sha256"),
     )
 
 
-def _parse_json(data: bytes | None) -> dict[str, Any]:
-    """The json member's mapping; a broken one costs its scores, as if they were absent."""
-    try:
-        value = json.loads(data) if data else {}
-    except (json.JSONDecodeError, UnicodeDecodeError):
+def _problem(file: BinaryIO, group: Group) -> str:
+    """Why the image of a group can't be read, or SUCCESS."""
+    if group.image is None or not _is_picture(file, group):
+        return "no image member"
+    if group.image.problem:
+        return group.image.problem
+    for member in (group.image, group.segmentation):
+        if member and member.num_bytes > MAX_IMAGE_BYTES:
+            return (
+                f"{shown_name(member.name)} of {member.num_bytes} bytes is over {MAX_IMAGE_BYTES}"
+            )
+    return SUCCESS
+
+
+def _is_picture(file: BinaryIO, group: Group) -> bool:
+    """By its name, else by its bytes."""
+    if group.suffix in PICTURE_SUFFIXES or group.image.problem:
+        return True
+    head = replace(group.image, num_bytes=min(group.image.num_bytes, 16))
+    return picture_format(read_member(file, head)) is not None
+
+
+def _read_text(file: BinaryIO, member: Member) -> bytes:
+    if member.problem or member.num_bytes > _MAX_TEXT_BYTES:
+        raise BadTextError(member.problem or f"text of {member.num_bytes} bytes")
+    return read_member(file, member)
+
+
+def _read_json(file: BinaryIO, member: Member | None) -> dict[str, Any]:
+    """The json member's mapping. A broken one may hide a score or caption: BadTextError."""
+    if member is None:
         return {}
+    try:
+        value = json.loads(decode_text(_read_text(file, member)) or "{}")
+    except (ValueError, RecursionError) as error:
+        what = str(error) if isinstance(error, BadTextError) else type(error).__name__
+        raise BadTextError(f"json member unreadable ({what})") from None
     return value if isinstance(value, dict) else {}
-
-
-def _decode_text(data: bytes) -> str:
-    return data.decode("utf-8", errors="replace")
 
 
 def _read_rows(tar: Path) -> dict[str, dict[str, Any]]:
@@ -148,24 +136,28 @@ def _read_rows(tar: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        rows = pq.read_table(path).to_pylist()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DamagedError(f"{path}: unreadable ({error}); {_REMEDY}") from None
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            names = [n for n in file.schema_arrow.names if n.lower() in _ROW_COLUMNS]
+            batches = file.iter_batches(columns=names)
+            rows = [row for batch in batches for row in rows_of(batch)]
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedError(f"{path}: unreadable ({error}); {REMEDY}") from None
     return {str(row["key"]): row for row in rows if row.get("key") is not None}
 
 
-def _check_complete(tar: Path, num_found: int, rows_left: dict[str, dict[str, Any]]) -> None:
+def _check_complete(tar: Path, groups: list[Group], rows: dict[str, dict[str, Any]]) -> None:
     """Compare with the parquet file's and the stats file's counts, where they exist."""
-    missing = [key for key, row in rows_left.items() if row.get("status", SUCCESS) == SUCCESS]
+    keys = {group.key for group in groups}
+    missing = [k for k, r in rows.items() if r.get("status", SUCCESS) == SUCCESS and k not in keys]
     if missing:
         raise DamagedError(
             f"{tar}: cut short, {len(missing)} samples of its .parquet are not in it "
-            f"(first: {missing[0]}); {_REMEDY}"
+            f"(first: {missing[0]}); {REMEDY}"
         )
     stats = tar.with_name(f"{tar.stem}_stats.json")
     if stats.is_file():
-        expected = read_json(stats, remedy=_REMEDY).get("successes", num_found)
-        if expected != num_found:
+        expected = read_json(stats, remedy=REMEDY).get("successes", len(groups))
+        if expected != len(groups):
             raise DamagedError(
-                f"{tar}: holds {num_found} samples, {stats.name} says {expected}; {_REMEDY}"
+                f"{tar}: holds {len(groups)} samples, {stats.name} says {expected}; {REMEDY}"
             )

@@ -17,18 +17,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distillery.core.errors import DamagedError, DistilleryError
+from distillery.data.ingest.readers.rows import rows_of
 from distillery.data.ingest.sample import (
     CAPTION_NAMES,
-    METADATA_NAMES,
+    READ_NAMES,
     find_caption,
     find_metadata,
     find_url,
+    walk_files,
 )
+from distillery.data.ingest.text import BadTextError, Undecodable
 
 _SUFFIXES = (".csv", ".jsonl", ".parquet", ".tsv")
 _BATCH_ROWS = 1024
 _MAX_FIELD_CHARS = 2**20
-_READ_NAMES = {*CAPTION_NAMES, *METADATA_NAMES}
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ def list_tables(path: Path) -> list[Path]:
     """
     if not path.exists():
         raise DistilleryError(f"{path}: not found; set ingest.path to your list of URLs")
-    found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    tables = [file for file in found if file.suffix.lower() in _SUFFIXES]
+    files = [path] if path.is_file() else sorted(walk_files(path))
+    tables = [file for file in files if file.suffix.lower() in _SUFFIXES]
     if not tables:
         raise DistilleryError(
             f"{path}: no {', '.join(_SUFFIXES)} file here or below; check ingest.path"
@@ -75,11 +77,16 @@ def read_urls(tables: Iterable[Path]) -> Iterator[UrlRow]:
     """The rows of all lists, in order."""
     for table in tables:
         for number, row in enumerate(_read_raw(table)):
-            if row is None:
-                yield UrlRow(str(number), table.name, is_damaged=True)
-            else:
-                caption, metadata = find_caption(row), find_metadata(row)
-                yield UrlRow(str(number), table.name, find_url(row), caption, metadata)
+            yield _as_row(row, str(number), table.name)
+
+
+def _as_row(row: dict[str, Any] | None, key: str, source: str) -> UrlRow:
+    try:
+        if row is not None:
+            return UrlRow(key, source, find_url(row), find_caption(row), find_metadata(row))
+    except BadTextError:
+        pass
+    return UrlRow(key, source, is_damaged=True)
 
 
 def _read_raw(table: Path) -> Iterator[dict[str, Any] | None]:
@@ -93,21 +100,15 @@ def _read_raw(table: Path) -> Iterator[dict[str, Any] | None]:
 def _read_parquet(table: Path) -> Iterator[dict[str, Any] | None]:
     try:
         with pq.ParquetFile(table) as file:
-            wanted = [n for n in file.schema_arrow.names if n.lower() in _READ_NAMES]
+            wanted = [n for n in file.schema_arrow.names if n.lower() in READ_NAMES]
             for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
-                yield from _rows_of(batch)
+                yield from map(_whole, rows_of(batch))
     except (OSError, pa.ArrowException) as error:
         raise _damaged(table, error) from None
 
 
-def _rows_of(batch: pa.RecordBatch) -> list[dict[str, Any] | None]:
-    """Rows of a batch; None for one whose text is not UTF-8, which Arrow does not check."""
-    try:
-        return batch.to_pylist()
-    except UnicodeDecodeError:
-        if batch.num_rows == 1:
-            return [None]
-        return [row for i in range(batch.num_rows) for row in _rows_of(batch.slice(i, 1))]
+def _whole(row: dict[str, Any]) -> dict[str, Any] | None:
+    return None if any(isinstance(value, Undecodable) for value in row.values()) else row
 
 
 def _read_csv(table: Path) -> Iterator[dict[str, Any] | None]:

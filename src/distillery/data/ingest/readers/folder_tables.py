@@ -1,0 +1,85 @@
+"""Reads the metadata file of a folder of images: csv, jsonl or parquet.
+
+In: a file with the columns `file_name` and `text` (or another name of a caption). Out: its rows, as
+they are stored; a line that can't be read, or lacks a column, is an error that names it.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distillery.core.errors import DistilleryError
+from distillery.data.ingest.readers.rows import rows_of
+from distillery.data.ingest.sample import CAPTION_NAMES, shown_name
+from distillery.data.ingest.text import BadTextError, decode_text
+
+TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_FILE_COLUMN = "file_name"
+
+
+def read_table_rows(table: Path) -> list[dict[str, Any]]:
+    """All rows; each has a `file_name` and a column of captions."""
+    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    return list(readers[table.suffix](table))
+
+
+def file_name(row: dict[str, Any]) -> str:
+    """The name of a row's file; parts may be separated as Windows does."""
+    return str(row[_FILE_COLUMN]).replace("\\", "/")
+
+
+def _read_csv(table: Path) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(2**24)
+    try:
+        reader = csv.DictReader(io.StringIO(decode_text(table.read_bytes()), newline=""))
+        _require_columns(table, 1, reader.fieldnames or [])
+        for row in reader:
+            if None in row or row[_FILE_COLUMN] in (None, ""):
+                raise DistilleryError(
+                    f"{table}:{reader.line_num}: not the columns of line 1; "
+                    "quote captions that contain commas"
+                )
+            yield row
+    except (csv.Error, BadTextError) as error:
+        raise DistilleryError(f"{table}: not valid UTF-8 CSV ({error}); correct it") from None
+
+
+def _read_jsonl(table: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = decode_text(table.read_bytes()).split("\n")
+    except BadTextError as error:
+        raise DistilleryError(f"{table}: not valid UTF-8 ({error}); correct it") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DistilleryError(f"{table}:{number}: not valid JSON ({error})") from None
+        _require_columns(table, number, row if isinstance(row, dict) else [])
+        yield row
+
+
+def _read_parquet(table: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with pq.ParquetFile(table, page_checksum_verification=True) as file:
+            _require_columns(table, 1, file.schema_arrow.names)
+            for batch in file.iter_batches():
+                yield from rows_of(batch)
+    except (OSError, pa.ArrowException) as error:
+        raise DistilleryError(f"{table}: not readable ({error}); write it again") from None
+
+
+def _require_columns(table: Path, line: int, columns: Any) -> None:
+    names = [str(name) for name in columns]
+    if _FILE_COLUMN not in names or not any(name.lower() in CAPTION_NAMES for name in names):
+        raise DistilleryError(
+            f"{table}:{line}: needs the columns {_FILE_COLUMN} and text, has "
+            f"{shown_name(', '.join(names)) or 'none'}"
+        )

@@ -1,0 +1,124 @@
+"""What a source gives as text, read as text or refused: nothing else may become a caption.
+
+In: a value of any type from a table, a JSON member or a text file. Out: text, or `BadTextError`
+with the reason. A text that marks its encoding is read in it, anything else is UTF-8; of a list of
+captions the first one counts. Mappings, numbers of bytes, code-page letters and what a programming
+language prints for a list are refused, because a caption made of them teaches a model nonsense.
+"""
+
+import ast
+import codecs
+import math
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+# Longest mark first: UTF-32's begins with UTF-16's.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_PRINTED = re.compile(r"""\s*(?:[\[(]\s*[bu]?['"]|\{\s*['"]|b['"]|(?:array|Series)\()""")
+_PRINTED_ARRAY = re.compile(r"""['"]\s+['"]""")  # numpy prints no commas: ['a' 'b']
+_MAX_PRINTED_CHARS = 2**16
+_MAX_NUL_SHARE = 0.2
+_JOINERS = "\u200c\u200d"  # parts of words in Persian and Indic scripts, and of emoji
+_TAGS = range(0xE0020, 0xE0080)  # parts of emoji: flags of regions
+
+
+class BadTextError(ValueError):
+    """A value that is no text; the message says why, without naming the place."""
+
+
+class Undecodable:
+    """Stands in a row for a value that the file's reader could not decode."""
+
+
+def decode_text(data: bytes) -> str:
+    """Text of a file or member: by its mark, else UTF-8. Raises BadTextError."""
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        return _require_whole(data.decode(encoding))
+    except UnicodeDecodeError as error:
+        what = encoding.removesuffix("-sig").upper()
+        raise BadTextError(f"text is no {what} at byte {error.start}") from None
+
+
+def as_text(value: Any) -> str:
+    """The text that a value is, or holds first; empty for None and NaN. Raises BadTextError."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, str):
+        return _unprinted(_require_whole(value))
+    if isinstance(value, bytes | bytearray | memoryview):
+        return as_text(decode_text(bytes(value)))
+    if isinstance(value, list | tuple):
+        return next((text for text in map(_as_item, value) if text.strip()), "")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return _number(value)
+    raise BadTextError(f"text is {_kind(value)}")
+
+
+def normalise_caption(text: Any) -> str:
+    """`as_text` on one line with single blanks: other control characters become blanks.
+
+    Joiners stay, since words and emoji are built with them; other invisible marks go.
+    """
+    visible = "".join(_visible(c) for c in as_text(text))
+    return " ".join(visible.split()).strip(_JOINERS)
+
+
+def _as_item(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        raise BadTextError("text is a list of lists")
+    return as_text(value)
+
+
+def _require_whole(text: str) -> str:
+    """Refuse text that was decoded by the wrong rule before it came here."""
+    if "\ufffd" in text:
+        raise BadTextError("text has replacement characters: its encoding was lost")
+    if text.count("\0") > _MAX_NUL_SHARE * len(text):
+        raise BadTextError("text is UTF-16 without its mark")
+    return text
+
+
+def _unprinted(text: str) -> str:
+    """Read what a programming language printed for a list or bytes as what it was."""
+    if not _PRINTED.match(text):
+        return text
+    try:
+        if len(text) > _MAX_PRINTED_CHARS or _PRINTED_ARRAY.search(text):
+            raise ValueError
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        if text.lstrip().startswith("("):
+            return text  # a sentence that begins with a quoted word in brackets
+        raise BadTextError("text is a printed list, mapping or bytes") from None
+    return value if isinstance(value, str) else as_text(value)
+
+
+def _number(value: int | float) -> str:
+    try:
+        return str(value)
+    except ValueError:  # more digits than Python prints
+        raise BadTextError("text is a number of thousands of digits") from None
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "a mapping; name the column with one text"
+    if isinstance(value, Undecodable):
+        return "no UTF-8"
+    return f"of type {type(value).__name__}"
+
+
+def _visible(char: str) -> str:
+    if char.isprintable() or char in _JOINERS or ord(char) in _TAGS:
+        return char
+    is_mark = unicodedata.category(char) == "Cf" and char != "\u200b"  # which parts words
+    return "" if is_mark else " "
