@@ -110,8 +110,8 @@ class Reach:
         targets = {self.modules.follow(s if ":" in s else f"{s}:") for s in exact}
         imports = any(chain[-1] == "import_module" for chain in writer.uses)
         for start in writer.beginnings if imports else ():
-            package = module.package if start == "." else start.rstrip(".")
-            targets |= {Target(inner.name) for inner in self.modules.below(package)}
+            place = f"{module.package}{start}" if start.startswith(".") else start
+            targets |= {Target(inner.name) for inner in self.modules.below(place.rstrip("."))}
         return {t for t in targets if not t.is_library}
 
     def _counts(self, target: Target) -> bool:

@@ -1,0 +1,96 @@
+"""A stage's lock follows what it computes, and a stage whose lock is out of date refuses."""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from distillery.core.code.lock import lock_text, stage_code, verbs
+from distillery.core.code.reach import Reach
+from reword import reword
+
+ROOT = Path(__file__).resolve().parents[3]
+TRAININGS = {"distill_unet", "finetune_control", "distill_controlnet", "distill_guidance"}
+
+
+def _locks(package: Path) -> dict[str, str]:
+    return {verb: lock_text(verb, stage_code(verb, package)) for verb in verbs(package)}
+
+
+@pytest.fixture(scope="module")
+def locks() -> dict[str, str]:
+    return _locks(ROOT / "src/distillery")
+
+
+def _changed(target: Path, locks: dict[str, str], file: str, old: str, new: str) -> set[str]:
+    """The stages whose lock changes with an edit of one file."""
+    package = target / "src" / "distillery"
+    shutil.copytree(ROOT / "src/distillery", package)
+    text = (package / file).read_text()
+    assert old in text
+    (package / file).write_text(text.replace(old, new))
+    after = _locks(package)
+    return {verb for verb in locks if after[verb] != locks[verb]}
+
+
+def test_words_are_not_code(tmp_path: Path, locks: dict[str, str]) -> None:
+    package = tmp_path / "src" / "distillery"
+    shutil.copytree(ROOT / "src/distillery", package)
+    assert reword(package) > 200
+    assert _locks(package) == locks
+
+
+def test_an_operator_is_code_of_what_reaches_it(tmp_path: Path, locks: dict[str, str]) -> None:
+    old, new = "(mine - mean)", "(mine + mean)"
+    changed = _changed(tmp_path, locks, "diffusion/layerwise.py", old, new)
+    assert changed == {"distill_controlnet", "finetune_control"}
+
+
+def test_a_loss_of_all_trainings(tmp_path: Path, locks: dict[str, str]) -> None:
+    old, new = "prediction.float() - wanted", "prediction.float() + wanted"
+    assert _changed(tmp_path, locks, "diffusion/losses.py", old, new) == TRAININGS
+
+
+def test_locks_say_what_changed(locks: dict[str, str]) -> None:
+    lines = locks["curate"].splitlines()
+    assert lines[0].startswith("#")
+    assert lines[1].startswith("total ")
+    assert lines[2] == "libraries PIL cv2 numpy pyarrow"
+    assert lines[3:] == sorted(lines[3:])
+    assert any(line.startswith("distillery.stages.curate:curate ") for line in lines)
+    assert not any("distillery.params" in line for line in lines)
+
+
+def test_all_stages_take_a_moment() -> None:
+    """As front ends ask for all of them whenever they start."""
+    started = time.process_time()
+    reach = Reach(ROOT / "src/distillery")
+    for verb in verbs():
+        reach.code([f"distillery.stages.{verb}:{verb}"])
+    assert time.process_time() - started < 3.0
+
+
+def _run_ingest(project: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "distillery.stages.ingest", "--params", "params.yaml",
+               "--raw", "data/raw"]  # fmt: skip
+    return subprocess.run(
+        command, cwd=project, env={"PYTHONPATH": "src"}, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_stale_lock_is_refused_where_there_are_locks(tmp_path: Path) -> None:
+    for name in ("src", "workflow"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "tests/presets/tiny.yaml", tmp_path / "params.yaml")
+    lock = tmp_path / "workflow/code/ingest.lock"
+    lock.write_text(lock.read_text().replace("total ", "total 0"))
+    done = _run_ingest(tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"ingest: {lock}: not what the code is now; run `python workflow/sync")
+    assert not (tmp_path / "data").exists()
+    shutil.rmtree(tmp_path / "workflow")
+    assert _run_ingest(tmp_path).returncode == 0
