@@ -11,6 +11,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
+from distillery.params.merge import lay_over
+from distillery.params.rewrite import rewrite
+
 ROOT = Path(__file__).resolve().parent.parent
 DVC_TARGETS = ("evaluate_unet@elr", "extract_conditions")
 
@@ -92,6 +97,13 @@ def save_tiny_teacher(folder: Path) -> None:
     (folder / "clip" / "preprocessor_config.json").write_text(json.dumps(processor))
 
 
+def tiny_params() -> str:
+    """The tiny preset as a complete params.yaml; the shipped one's comments stay."""
+    shipped = (ROOT / "params.yaml").read_text()
+    tiny = yaml.safe_load((ROOT / "tests/presets/tiny.yaml").read_text())
+    return rewrite(shipped, lay_over(yaml.safe_load(shipped), tiny))
+
+
 def copy_repository(target: Path, teacher: Path, **changed: Path) -> Project:
     """The working tree with the tiny preset and a teacher, committed to a new Git repository."""
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
@@ -100,7 +112,7 @@ def copy_repository(target: Path, teacher: Path, **changed: Path) -> Project:
     shutil.copytree(ROOT / ".dvc", target / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
     for name in ("Snakefile", "dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, target / name)
-    shutil.copy(ROOT / "tests/presets/tiny.yaml", target / "params.yaml")
+    (target / "params.yaml").write_text(tiny_params())
     shutil.copytree(teacher, target / "data/tiny-teacher")
     project = Project(target, **changed)
     project.git("init", "--quiet")

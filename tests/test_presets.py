@@ -1,35 +1,81 @@
-"""Every shipped preset loads, says what it is for, and the generated documents are current."""
+"""Presets hold what differs from params.yaml, say what they are for, and give what they gave."""
 
-import re
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 
-from distillery.params import load_params
+from distillery.params import Params
+from distillery.params.merge import lay_over, section_at
+from distillery.params.presets import load_preset, preset_names
 
 ROOT = Path(__file__).resolve().parent.parent
-PRESETS = ["scenes", "scenes-full", "photos", "sd15", "sd21", "sd-turbo"]
+SHIPPED = ROOT / "params.yaml"
+PRESETS = preset_names(ROOT / "presets")
+FILES = [*(ROOT / f"presets/{name}.yaml" for name in PRESETS), ROOT / "tests/presets/tiny.yaml"]
+
+
+def _params(name: str) -> Params:
+    return load_preset(ROOT / f"presets/{name}.yaml", SHIPPED)
+
+
+def _values(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def _same(base: Any, given: Any, section: Any = Params, at: str = "") -> list[str]:
+    """Keys of a preset that say what the base says already."""
+    if section is None or not isinstance(base, dict):
+        return [at] if base == given else []
+    return [
+        key
+        for name in given
+        for key in _same(base[name], given[name], section_at(section, name), f"{at}.{name}")
+    ]
+
+
+def test_presets_are_those_that_the_pages_name() -> None:
+    assert PRESETS == ["photos", "scenes", "scenes-full", "sd-turbo", "sd15", "sd21"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_preset_is_short_and_holds_what_differs(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 60
+    assert _same(_values(SHIPPED), _values(path)) == []
+    load_preset(path, SHIPPED)
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_preset_loads_and_introduces_itself(name: str) -> None:
-    path = ROOT / f"presets/{name}.yaml"
-    load_params(path)
-    comment = path.read_text().split("\nseed:")[0]
-    assert f"Preset: {name}." in comment
-    assert "Start: " in comment
+def test_a_preset_introduces_itself(name: str) -> None:
+    head = (ROOT / f"presets/{name}.yaml").read_text().split("\n\n")[0]
+    assert f"Preset: {name}." in head
+    assert "Cost: " in head
+    assert "Start: " in head
 
 
-def test_no_preset_is_untested() -> None:
-    assert {path.stem for path in (ROOT / "presets").glob("*.yaml")} == {*PRESETS, "scenes-teacher"}
+def test_scenes_is_what_ships() -> None:
+    assert _values(ROOT / "presets/scenes.yaml") == {}
+    assert _params("scenes").model_dump() == Params.model_validate(_values(SHIPPED)).model_dump()
 
 
-def test_default_is_the_scenes_preset() -> None:
-    assert (ROOT / "presets/scenes.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+def test_editors_take_whole_files_and_presets() -> None:
+    schemas = ROOT / "workflow/schemas"
+    jsonschema.validate(_values(SHIPPED), json.loads((schemas / "params.schema.json").read_text()))
+    partial = json.loads((schemas / "preset.schema.json").read_text())
+    for path in FILES:
+        jsonschema.validate(_values(path), partial)
+    wrong = {"distill_unet": {"variants": {"mine": {"steps": 3}}}}  # an entry is never partial
+    with pytest.raises(jsonschema.ValidationError, match="is a required property"):
+        jsonschema.validate(wrong, partial)
 
 
 def test_full_preset_differs_where_it_says() -> None:
-    scenes, full = (load_params(ROOT / f"presets/{n}.yaml") for n in ("scenes", "scenes-full"))
+    scenes, full = _params("scenes"), _params("scenes-full")
     assert full.seeds == [0, 1, 2]
     paper = {"standard_no_kd", "decomposed_no_kd", "elr", "svd_only", "random_kd", "svd_no_kd"}
     assert set(full.distill_unet.variants) == paper | {
@@ -42,13 +88,23 @@ def test_full_preset_differs_where_it_says() -> None:
 
 def test_stable_diffusion_presets_invent_no_hash() -> None:
     for name in ("sd15", "sd21", "sd-turbo"):
-        params = load_params(ROOT / f"presets/{name}.yaml")
+        params = _params(name)
         assert params.device == "cuda"
         assert params.prepare_teacher.sha256 == {}
         assert all(v.steps == 0 or v.steps >= 1000 for v in params.distill_unet.variants.values())
 
 
-def test_every_parameter_is_described() -> None:
-    rows = re.findall(r"^\| `(.+?)` \|.*\| (.*?) \|$", (ROOT / "docs/params.md").read_text(), re.M)
-    assert len(rows) > 80
-    assert [key for key, meaning in rows if not meaning.strip()] == []
+def test_a_preset_starts_as_its_head_says() -> None:
+    """Snakemake takes the partial file as it is, and its variants are the preset's, not both's."""
+    command = [sys.executable, "workflow/jobs.py", "--config-file", "presets/photos.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    labels = {json.loads(line)["label"] for line in done.stdout.splitlines()}
+    assert {label for label in labels if label.startswith("distill_controlnet/")} == {
+        "distill_controlnet/distilled"
+    }
+
+
+def test_merging_is_what_snakemake_and_use_do() -> None:
+    merged = lay_over(_values(SHIPPED), _values(ROOT / "presets/photos.yaml"))
+    assert merged == _params("photos").model_dump(mode="json")

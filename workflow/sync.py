@@ -1,8 +1,8 @@
 """Write all files that follow from the source: code locks, dvc.yaml's lists, the params' docs.
 
 In: src/distillery and params.yaml. Out: workflow/code/<verb>.lock (what a stage's code is), in
-dvc.yaml the lock and the `reads` of every stage, workflow/schemas/params.schema.json (for editors)
-and docs/params.md.
+dvc.yaml the lock and the `reads` of every stage, workflow/schemas/ (for editors, and the shipped
+params.yaml that presets differ from) and docs/params.md.
 
     python workflow/sync.py           write what is out of date
     python workflow/sync.py --check   write nothing; end with 1 if something is out of date
@@ -16,6 +16,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "workflow")]
 
 from generated import dvc_stages, params_docs  # noqa: E402
 
+from distillery.commands.use import SHIPPED  # noqa: E402
 from distillery.core.code.lock import lock_path, lock_text, stage_code, verbs  # noqa: E402
 
 
@@ -24,12 +25,12 @@ def wanted() -> dict[Path, str | None]:
     locks = {lock_path(verb): lock_text(verb, stage_code(verb)) for verb in verbs()}
     old = set((ROOT / "workflow/code").glob("*.lock")) - set(locks)
     dvc = ROOT / "dvc.yaml"
+    params = params_docs.texts(ROOT / "params.yaml", ROOT / SHIPPED)
     return {
         **dict.fromkeys(old),
         **locks,
         dvc: dvc_stages.synced(dvc.read_text(encoding="utf-8")),
-        ROOT / "workflow/schemas/params.schema.json": params_docs.schema_text(),
-        ROOT / "docs/params.md": params_docs.table_text(ROOT / "presets/scenes.yaml"),
+        **{ROOT / path: text for path, text in params.items()},
     }
 
 

@@ -59,6 +59,24 @@ def plan(
 
 
 @app.command()
+def use(
+    preset: Annotated[str, typer.Argument(help="A name in presets/, or a file.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="key=value", help="Values of your own.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite edits of params.yaml.")] = False,
+) -> None:
+    """Write params.yaml for a preset: complete, with comments, and with your own values.
+
+    Example: distillery use photos ingest.path=data/photos
+    Example: distillery use sd21 ingest.path=data/laion distill_unet.variants.elr.steps=20000
+    """
+    from distillery.commands import use as command
+
+    typer.echo(command.use(preset, settings or [], force=force))
+
+
+@app.command()
 def verify(
     path: Annotated[Path, typer.Argument(help="A folder of shards, a cache or a model.")],
     as_json: AsJson = False,

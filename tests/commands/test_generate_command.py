@@ -15,7 +15,7 @@ from distillery.core.artifacts import write_json
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.teacher.load import load_unet
-from project import ROOT
+from project import tiny_params
 
 PROMPTS = {"a": "a red circle", "b": "a blue square", "c": "a green star"}
 
@@ -24,7 +24,7 @@ PROMPTS = {"a": "a red circle", "b": "a blue square", "c": "a green star"}
 def finished_project(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a finished run leaves it, as far as `generate` looks."""
     root = tmp_path_factory.mktemp("project")
-    params = yaml.safe_load((ROOT / "tests/presets/tiny.yaml").read_text())
+    params = yaml.safe_load(tiny_params())
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     shutil.copytree(tiny_teacher, root / params["paths"]["teacher"])
     unet = load_unet(tiny_teacher)

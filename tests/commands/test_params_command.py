@@ -8,6 +8,7 @@ import pytest
 from distillery.commands import params
 from distillery.core.errors import DistilleryError
 from distillery.params import load_params
+from distillery.params.presets import load_preset
 
 
 def test_scenes_lists_every_model():
@@ -20,7 +21,7 @@ def test_scenes_lists_every_model():
 def test_a_params_file_lists_its_own_students_with_macs(tiny_teacher: Path):
     preset = "tests/presets/tiny.yaml"
     found = params.count(preset, tiny_teacher)
-    described = load_params(Path(preset))
+    described = load_preset(Path(preset))
     students = {s["name"]: s for s in found["students"]}
     for family, section in (
         ("unet", described.distill_unet),

@@ -12,7 +12,6 @@ from ruamel.yaml import YAML
 
 from distillery.core.errors import DistilleryError
 from distillery.params import Params, base, load_params, select
-from distillery.params.overrides import effective_params, merge
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = ROOT / "params.yaml"
@@ -69,7 +68,7 @@ def test_key_given_twice(tmp_path: Path) -> None:
 
 def test_broken_yaml_and_missing_file(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    with pytest.raises(DistilleryError, match="not found; copy one from presets/"):
+    with pytest.raises(DistilleryError, match="not found; `distillery use scenes`"):
         load_params(path)
     path.write_text("seed: [0\n")
     with pytest.raises(DistilleryError, match=r"params.yaml:\d+: not valid YAML"):
@@ -99,10 +98,8 @@ def test_generated_latents_have_no_maps(tmp_path: Path) -> None:
 
 
 def test_distilled_controlnets_must_be_there(tmp_path: Path) -> None:
-    sd21 = (ROOT / "presets" / "sd21.yaml").read_text()
-    path = tmp_path / "params.yaml"
-    path.write_text(sd21.replace("lambda_kd: 0.0}\n  conditions", "lambda_kd: 1.0}\n  conditions"))
-    with pytest.raises(DistilleryError, match="lambda_kd: needs a ControlNet for sketch"):
+    path, _ = _edited(tmp_path, "source: scenes        # scenes (", "source: some/where # (")
+    with pytest.raises(DistilleryError, match="lambda_kd: needs a ControlNet for canny"):
         load_params(path)
 
 
@@ -197,58 +194,3 @@ def test_select_gives_plain_values() -> None:
     assert chosen["distill_unet.variants.elr"]["architecture"] == "low_rank"
     with pytest.raises(DistilleryError, match=r"'nobody' is not among .*elr"):
         select(params, ["distill_unet.variants.nobody"])
-
-
-def test_no_override_uses_the_file_itself() -> None:
-    assert effective_params(DEFAULT, [], {}) == DEFAULT
-    assert effective_params(DEFAULT, [DEFAULT], {"seed": 0}) == DEFAULT
-
-
-def test_overrides_reach_a_merged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    values = {"seed": 3, "curate": {"min_side_px": "64", "min_aesthetic": "null"}}
-    path = effective_params(DEFAULT, [], values)
-    assert path == effective_params(DEFAULT, [], values)
-    assert path.parent == Path("work")
-    params = load_params(path)
-    assert (params.seed, params.curate.min_side_px) == (3, 64)
-    assert params.curate.min_aesthetic is None
-    assert params.curate.max_aspect == load_params(DEFAULT).curate.max_aspect
-
-
-def test_nested_nonsense_is_refused_clearly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(DistilleryError, match=r"curate\.min_side_px: Input should be a valid int"):
-        load_params(effective_params(DEFAULT, [], {"curate": {"min_side_px": "large"}}))
-
-
-def test_preset_replaces_and_part_of_one_merges(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    tiny = ROOT / "tests/presets/tiny.yaml"
-    part = tmp_path / "part.yaml"
-    part.write_text("generate: {guidance_scale: 1.5}\n")
-    params = load_params(effective_params(DEFAULT, [tiny, part], {}))
-    assert list(params.distill_unet.variants) == ["elr"]
-    assert params.generate.guidance_scale == 1.5
-
-
-@pytest.mark.parametrize(
-    ("base", "override", "expected"),
-    [
-        (1, "2", 2),
-        (1.0, "1e-3", 0.001),
-        ("no", "yes", "yes"),
-        (None, "data/photos", "data/photos"),
-        (None, "null", None),
-        ([0, 1], ["0", "1", "2"], [0, 1, 2]),
-        (["a"], ["b", "1"], ["b", "1"]),
-        ({"a": 1, "b": 2}, {"b": "3"}, {"a": 1, "b": 3}),
-        ({"a": 1}, "{a: 2}", {"a": 2}),
-    ],
-)
-def test_merge(base: object, override: object, expected: object) -> None:
-    assert merge(base, override) == expected

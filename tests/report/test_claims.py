@@ -6,7 +6,7 @@ import pytest
 from fake_run import CONTROLLED, GUIDED, MODELS, OF_TOWER, committed, make_run, per_image
 
 from distillery.core.errors import DistilleryError
-from distillery.params import load_params
+from distillery.params.presets import load_preset
 from distillery.report.claims import judge_all, read_claims
 from distillery.report.evidence import Results, judged_on, read_committed, read_run
 from distillery.report.full_size import read_full_size
@@ -110,7 +110,7 @@ def test_results_without_the_contract_are_refused(tmp_path: Path):
 
 def test_rules_name_models_and_metrics_that_exist():
     own = {name for name in (*MODELS, *CONTROLLED, *GUIDED) if name.startswith("teacher/")}
-    full = load_params(ROOT / "presets/scenes-full.yaml")
+    full = load_preset(ROOT / "presets/scenes-full.yaml", ROOT / "params.yaml")
     own |= {f"unet/{name}" for name in full.distill_unet.variants}
     own |= {f"control/{name}" for name in full.finetune_control.variants}
     own |= {f"controlnet/{name}" for name in full.distill_controlnet.variants}

@@ -1,7 +1,7 @@
-"""The JSON schema of params.yaml, for editors, and the table of all parameters.
+"""The JSON schemas of params.yaml, for editors, and the table of all parameters.
 
-In: the pydantic models and a params file. Out: the texts of workflow/schemas/params.schema.json and
-docs/params.md.
+In: the pydantic models and a params file. Out: the texts of the schemas of params.yaml and of
+presets, of docs/params.md, and of the shipped params.yaml that presets differ from.
 """
 
 import json
@@ -12,15 +12,20 @@ from typing import Any
 import yaml
 
 from distillery.params import Params
+from distillery.params.overrides import WRITTEN_BY
 
 _INTRO = """# Parameters
 
-Everything in `params.yaml`, with the values of the `scenes` preset. Every key is needed: there are
+Everything in `params.yaml`, with the values that it ships with. Every key is needed: there are
 no defaults in code. An unknown key, a wrong type or a value out of range stops before anything
 runs, on one line with file, line and key. `python workflow/sync.py` writes this page.
 
-Overrides for one run: `snakemake --config seed=1 'curate={min_side_px: 64}'`, or `--configfile
-FILE`; a file with every section (a preset) replaces `params.yaml`, a smaller one is laid over it.
+`distillery use PRESET [key=value ...]` writes a complete `params.yaml` for a preset, a file in
+`presets/` with the values that differ. For one run, `snakemake --configfile presets/PRESET.yaml`
+and `--config seed=1 'curate={min_side_px: 64}'` lay values over `params.yaml`. In all of them a
+section is merged key by key; `variants`, `whole`, `controlnets`, `sha256`, `defects` and lists are
+replaced as a whole. `2e-3` is a number, and number formats are `fp32`, `bf16` and `fp16`.
+
 Paths are relative to the repository. What `ingest.path` or a teacher's folder points to is not
 watched: after changing the files there, run `snakemake -R ingest` (or `prepare_teacher`).
 """
@@ -30,6 +35,23 @@ def schema() -> dict[str, Any]:
     """The JSON schema of params.yaml."""
     described = Params.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **described}
+
+
+def preset_schema() -> dict[str, Any]:
+    """The same for a preset: no section is needed, and no key of one."""
+    document = schema()
+    sections = [document]
+    for section in sections:
+        section.pop("required", None)
+        inner = (_section_in(field, document) for field in section["properties"].values())
+        sections += [s for s in inner if s and "required" in s]
+    return document
+
+
+def _section_in(field: dict[str, Any], document: dict[str, Any]) -> dict[str, Any] | None:
+    """The section that a field is, where it is one or null."""
+    refs = [kind for kind in field.get("anyOf", [field]) if "$ref" in kind]
+    return _resolve(refs[0], document) if refs else None
 
 
 def table(values: dict[str, Any]) -> str:
@@ -94,11 +116,17 @@ def _kind(field: dict[str, Any]) -> str:
     return " ".join([kind, *bounds])
 
 
-def schema_text() -> str:
-    """The schema as a file."""
-    return json.dumps(schema(), indent=1) + "\n"
+def texts(params_file: Path, shipped: Path) -> dict[str, str]:
+    """{path in the repository: text} of all that follows from the models and params.yaml.
 
-
-def table_text(preset: Path) -> str:
-    """The page, with the values of a preset."""
-    return table(yaml.safe_load(preset.read_text(encoding="utf-8")))
+    `shipped` is params.yaml as it ships; a params.yaml that `distillery use` wrote leaves it alone.
+    """
+    text = params_file.read_text(encoding="utf-8")
+    if WRITTEN_BY in text:
+        text = shipped.read_text(encoding="utf-8")
+    return {
+        "workflow/schemas/params.schema.json": json.dumps(schema(), indent=1) + "\n",
+        "workflow/schemas/preset.schema.json": json.dumps(preset_schema(), indent=1) + "\n",
+        "docs/params.md": table(yaml.safe_load(text)),
+        shipped.relative_to(params_file.parent).as_posix(): text,
+    }

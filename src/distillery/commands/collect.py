@@ -20,7 +20,7 @@ from typing import Any
 from distillery.core.artifacts import hash_json, made_with, write_json
 from distillery.core.code.libraries import library_versions
 from distillery.core.errors import DistilleryError
-from distillery.params import load_params
+from distillery.params.presets import load_preset
 from distillery.report.claims import read_claims
 from distillery.report.evidence import PER_IMAGE, Results, per_image_file, read_run
 from distillery.report.markdown import markdown
@@ -41,7 +41,7 @@ def collect_results(
 
     Raises DistilleryError where nothing was evaluated, or with other seeds than the params say.
     """
-    params = load_params(params_file)
+    params = load_preset(params_file)
     seeds = list(params.seeds)
     run = read_run(metrics, preset, tuple(seeds))
     if not run.metrics:

@@ -27,9 +27,9 @@ def count(preset: str, teacher: Path | None = None) -> dict[str, Any]:
         parts = accounting.load_architecture(preset)
         return _found(preset, accounting.paper_entries(preset, parts), [])
     from distillery.families.sizes import student_entries
-    from distillery.params import load_params
+    from distillery.params.presets import load_preset
 
-    params = load_params(Path(preset))
+    params = load_preset(Path(preset))
     folder = teacher or teacher_folder(params)
     parts = accounting.load_architecture(str(folder or architecture_of(params)))
     entries = accounting.paper_entries(str(folder or architecture_of(params)), parts)

@@ -67,9 +67,9 @@ def _parts(preset: str, teacher: Path | None) -> dict[str, nn.Module]:
 
     if not is_params_file(preset):
         return accounting.load_architecture(preset)
-    from distillery.params import load_params
+    from distillery.params.presets import load_preset
 
-    params = load_params(Path(preset))
+    params = load_preset(Path(preset))
     return accounting.load_architecture(str(teacher_folder(params) or architecture_of(params)))
 
 

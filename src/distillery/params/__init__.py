@@ -5,9 +5,9 @@ one another, `load` reading with file:line errors, `overrides` what `--configfil
 change.
 """
 
-from distillery.params.load import load_params, read_yaml
+from distillery.params.load import load_params, read_values
 from distillery.params.model import Params, select
 
 __computes__ = False  # values are recorded by key
 
-__all__ = ["Params", "load_params", "read_yaml", "select"]
+__all__ = ["Params", "load_params", "read_values", "select"]

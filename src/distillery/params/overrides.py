@@ -6,6 +6,7 @@ its text. It does not check values; `load_params` does.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,52 +14,38 @@ from typing import Any
 import yaml
 
 from distillery.core.artifacts import publish
-from distillery.params.load import read_yaml
-from distillery.params.model import Params
+from distillery.core.errors import DistilleryError
+from distillery.params.load import read_values
+from distillery.params.merge import lay_over, typed
+from distillery.params.presets import FOLDER
+
+WRITTEN_BY = "# Written by `distillery use "
+_USED = re.compile(rf"^{re.escape(WRITTEN_BY)}([^ `]+)", re.MULTILINE)
 
 
 def effective_params(default: Path, files: Sequence[Path], values: Mapping[str, Any]) -> Path:
-    """The params file to run with; see the module's docstring.
+    """The params file to run with: `files` and `values` laid over `default`, in this order.
 
-    A file that holds every section (a preset) replaces what came before it; a partial one, and
-    `values`, are merged into it key by key. Nested values of `--config` arrive as strings: where
-    the key is not a string they are read as YAML.
+    Raises DistilleryError for a preset over a params.yaml that holds another one: their mixture is
+    nobody's wish.
     """
-    base, _ = read_yaml(default)
-    merged = base
-    for file in files:
-        given, _ = read_yaml(file)
-        merged = given if set(Params.model_fields) <= set(given) else merge(merged, given)
-    merged = merge(merged, values)
+    base, _ = read_values(default)
+    merged: Any = base
+    for file in map(Path, files):
+        _require_no_other_preset(default, file)
+        merged = lay_over(merged, read_values(file)[0])
+    merged = lay_over(merged, typed(merged, values))
     return default if merged == base else _write(merged)
 
 
-def merge(base: Any, override: Any) -> Any:
-    """`override` laid over `base`: mappings key by key, anything else replaced."""
-    if isinstance(override, str) and not isinstance(base, str):
-        override = _read_scalar(override)
-    if isinstance(override, Mapping):
-        old = base if isinstance(base, Mapping) else {}
-        new = {key: merge(old.get(key), value) for key, value in override.items()}
-        return {**old, **new}
-    if isinstance(override, list):
-        sample = base[0] if isinstance(base, list) and base else None
-        return [merge(sample, item) for item in override]
-    return override
-
-
-def _read_scalar(text: str) -> Any:
-    """A YAML value; unlike in YAML 1.1, `1e-3` is a number."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+def _require_no_other_preset(default: Path, file: Path) -> None:
+    used = _USED.search(default.read_text(encoding="utf-8"))
+    other = used and used[1] not in ("scenes", file.stem)
+    if other and file.resolve().parent == FOLDER.resolve():
+        raise DistilleryError(
+            f"{file}: differs from the shipped params.yaml, but {default} holds the preset "
+            f"{used[1]}; run `distillery use {file.stem}`, or `distillery use scenes` first"
+        )
 
 
 def _write(values: Mapping[str, Any]) -> Path:

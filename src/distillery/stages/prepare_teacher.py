@@ -4,7 +4,7 @@ from pathlib import Path
 
 from distillery.core.artifacts import hash_json, write_json
 from distillery.core.run import Run
-from distillery.params import Params, read_yaml
+from distillery.params import Params, read_values
 from distillery.stage import In, Out, stage
 from distillery.teacher.fingerprint import FINGERPRINT, fingerprint
 from distillery.teacher.source import (
@@ -35,7 +35,7 @@ def _train(params: Params, work: Path) -> Path:
     from distillery.core.device import claim_device
     from distillery.scenes_teacher.recipe import train_scenes_teacher
 
-    written = read_yaml(Path(params.prepare_teacher.recipe))[0]["prepare_teacher"]
+    written = read_values(Path(params.prepare_teacher.recipe))[0]["prepare_teacher"]
     recipe = written["recipe"]
     work = work / hash_json(recipe)[:16]
     train_scenes_teacher(

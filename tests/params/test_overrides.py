@@ -1,0 +1,64 @@
+"""What `--configfile` and `--config` change, as one params file."""
+
+from pathlib import Path
+
+import pytest
+
+from distillery.core.errors import DistilleryError
+from distillery.params import load_params
+from distillery.params.overrides import WRITTEN_BY, effective_params
+
+ROOT = Path(__file__).resolve().parents[2]
+DEFAULT = ROOT / "params.yaml"
+
+
+def test_no_override_uses_the_file_itself() -> None:
+    assert effective_params(DEFAULT, [], {}) == DEFAULT
+    assert effective_params(DEFAULT, [DEFAULT], {"seed": 0}) == DEFAULT
+
+
+def test_overrides_reach_a_merged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = {"seed": 3, "curate": {"min_side_px": "64", "min_aesthetic": "null"}}
+    path = effective_params(DEFAULT, [], values)
+    assert path == effective_params(DEFAULT, [], values)
+    assert path.parent == Path("work")
+    params = load_params(path)
+    assert (params.seed, params.curate.min_side_px) == (3, 64)
+    assert params.curate.min_aesthetic is None
+    assert params.curate.max_aspect == load_params(DEFAULT).curate.max_aspect
+
+
+def test_nested_nonsense_is_refused_clearly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DistilleryError, match=r"curate\.min_side_px: Input should be a valid int"):
+        load_params(effective_params(DEFAULT, [], {"curate": {"min_side_px": "large"}}))
+
+
+def test_files_are_laid_over_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = ROOT / "tests/presets/tiny.yaml"
+    part = tmp_path / "part.yaml"
+    part.write_text("generate: {guidance_scale: 1.5}\n")
+    params = load_params(effective_params(DEFAULT, [tiny, part], {}))
+    assert list(params.distill_unet.variants) == ["elr"]
+    assert (params.generate.guidance_scale, params.generate.num_samples) == (1.5, 8)
+
+
+def test_a_preset_over_another_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their mixture, photos on the GPU of sd21 say, is nobody's wish."""
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets/photos.yaml").write_text("seed: 1\n")
+    monkeypatch.chdir(tmp_path)
+    for used, refused in (("sd21", True), ("photos", False), ("scenes", False)):
+        text = DEFAULT.read_text().replace("\n\nseed", f"\n{WRITTEN_BY}{used} a=b`; 0\n\nseed")
+        Path("params.yaml").write_text(text)
+        if refused:
+            with pytest.raises(DistilleryError, match="holds the preset sd21; run `distillery use"):
+                effective_params(Path("params.yaml"), [Path("presets/photos.yaml")], {})
+        else:
+            effective_params(Path("params.yaml"), [Path("presets/photos.yaml")], {})
