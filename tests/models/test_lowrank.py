@@ -17,7 +17,7 @@ from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel, lora_targets
 from tiny_models import UNET_CONFIG, tiny_pipeline, tiny_unet, unet_inputs
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+WEIGHTS = "diffusion_pytorch_model.distillery.safetensors"
 
 
 @torch.no_grad()

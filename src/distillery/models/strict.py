@@ -1,20 +1,45 @@
-"""Loading that takes no weights for granted.
+"""Saving and loading that take no weights for granted.
 
 In: a diffusers model class. Out: the same with a `from_pretrained` that reads safetensors only and
-refuses a folder whose tensors are not exactly the model's; diffusers only warns of that.
-`assign_state` does the same for tensors that are in memory, `init_arguments` reads a config.
+refuses a folder whose tensors are not exactly the model's; diffusers only warns of that. Weights
+have a file name that diffusers' own classes do not look for: they would take the config for that of
+a plain model and draw at random what they miss. `assign_state` does the same for tensors that are
+in memory, `init_arguments` reads a config.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
 
+# What diffusers calls a variant: `diffusion_pytorch_model.distillery.safetensors`.
+WEIGHTS_VARIANT = "distillery"
+
 
 class StrictLoading:
     """Mixin for a `ModelMixin`; it goes before it among the base classes."""
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        is_main_process: bool = True,
+        save_function: Callable | None = None,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        **kwargs,
+    ) -> None:
+        """Save as in diffusers, under a name with `WEIGHTS_VARIANT`, behind `variant` if given."""
+        super().save_pretrained(
+            save_directory,
+            is_main_process=is_main_process,
+            save_function=save_function,
+            safe_serialization=safe_serialization,
+            variant=weights_variant(variant),
+            **kwargs,
+        )
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
@@ -26,6 +51,7 @@ class StrictLoading:
             raise DistilleryError("use_safetensors=False: only safetensors load; convert the file")
         with_info = kwargs.pop("output_loading_info", False)
         kwargs.update(use_safetensors=True, output_loading_info=True)
+        kwargs["variant"] = weights_variant(kwargs.get("variant"))
         model, info = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         if wrong := [*info["missing_keys"], *info["unexpected_keys"]]:
             raise DistilleryError(
@@ -37,6 +63,11 @@ class StrictLoading:
 
     def loaded(self) -> None:
         """Called when the weights are in place."""
+
+
+def weights_variant(variant: str | None) -> str:
+    """The variant under which weights lie, of a variant as diffusers knows it (`fp16`) or none."""
+    return f"{variant}-{WEIGHTS_VARIANT}" if variant else WEIGHTS_VARIANT
 
 
 def init_arguments(kind: type, config: Mapping[str, Any], *left_out: str) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Students in the forms of other tools: one file, a LoRA of kohya's, a hub folder, ComfyUI."""
