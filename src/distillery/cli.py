@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from distillery.commands.exporting import export
 from distillery.commands.measuring import AsJson, compare, evaluate, latency, params, profile, ranks
 from distillery.core import artifacts
 from distillery.core.errors import DistilleryError
@@ -164,7 +165,7 @@ def generate(
     typer.echo(json.dumps(found, indent=1) if as_json else said)
 
 
-for _command in (evaluate, params, ranks, latency, profile, compare):
+for _command in (evaluate, export, params, ranks, latency, profile, compare):
     app.command()(_command)
 
 

@@ -1,8 +1,8 @@
 """A guidance student's LoRA with the key names and metadata of kohya's sd-scripts.
 
-In: a dense U-Net that carries the LoRA. Out: one `.safetensors` file that A1111, ComfyUI and
-diffusers' `load_lora_weights` read. Its `ss_*` entries say what those tools show: rank, alpha, base
-model. No dates: equal LoRAs give equal bytes. Not here: diffusers' and PEFT's forms (`models.lora`).
+In: a dense U-Net with the LoRA. Out: one `.safetensors` file that A1111, ComfyUI and diffusers'
+`load_lora_weights` read. Its `ss_*` entries say what those tools show: rank, alpha, base
+model. No dates: equal LoRAs give equal bytes. Not here: diffusers' and PEFT's forms.
 """
 
 import copy

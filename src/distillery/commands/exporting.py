@@ -1,0 +1,50 @@
+"""The `distillery export` command, as it is typed; what it does is in `export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distillery.core.errors import DistilleryError
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="A student's folder, such as models/unet/elr.")],
+    out: Annotated[Path, typer.Argument(help="The file or folder to write; it must not exist.")],
+    to: Annotated[str, typer.Option(help="diffusers, single-file, kohya, hub or comfyui-node.")],
+    controlnet: Annotated[
+        Path | None, typer.Option(help="A ControlNet student's folder, for a whole student.")
+    ] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision in a single file.")] = False,
+    push: Annotated[
+        str | None, typer.Option(metavar="REPO_ID", help="Upload the hub folder there.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make REPO_ID private.")] = False,
+    base_model: Annotated[
+        str | None, typer.Option(help="The teacher's hub id; else as the model's card says.")
+    ] = None,
+    license_id: Annotated[
+        str | None, typer.Option("--license", help="As the hub names it; else the card's.")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Hub id of what it was trained on; may be repeated.")
+    ] = None,
+    metrics: Annotated[
+        Path | None, typer.Option(help="For the card; else metrics/FAMILY/VARIANT.json if there.")
+    ] = None,
+) -> None:
+    """Write a student in the form that another tool reads, shown to be equal first.
+
+    Example: distillery export models/unet/elr --to single-file elr.safetensors --fp16
+    Example: distillery export models/guidance/lora_distill --to kohya lora.safetensors
+    Example: distillery export models/unet/elr --to hub elr-hub --push me/elr
+    """
+    from distillery.commands import export as command
+    from distillery.export.hub import push as upload
+
+    if push is not None and to != "hub":
+        raise DistilleryError(f"--push goes with --to hub, not {to}")
+    options = command.Options(fp16, license_id, base_model, dataset or (), metrics)
+    typer.echo(command.export(model, to, out, options, controlnet))
+    if push is not None:
+        typer.echo(f"uploaded to {upload(out, push, private)}")

@@ -1,0 +1,104 @@
+"""A folder ready to upload to the Hugging Face hub, and its upload.
+
+In: models by subfolder and what their card says. Out: weights, a card, and for students that plain
+diffusers has no class for the module that `AutoModel.from_pretrained(..., trust_remote_code=True)`
+loads them with, beside diffusers and torch nothing else. Not here: the card's text (`hub_card`).
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from diffusers import ControlNetModel, ModelMixin, UNet2DConditionModel
+
+from distillery.core.artifacts import publish, read_json, write_json
+from distillery.core.errors import DistilleryError
+from distillery.export import remote
+from distillery.export.controlnet_names import plain_controlnet, why_not_plain
+from distillery.export.gate import same_controlnet, same_unet
+from distillery.export.hub_card import HubCard, card_text
+from distillery.export.remote import low_rank_unet, student_controlnet
+from distillery.models.control_adapter import ControlAdapter
+from distillery.models.export import save_model
+from distillery.models.lora.files import save_lora
+from distillery.models.lora.layers import lora_layers
+from distillery.models.lowrank import LowRankUNet2DConditionModel
+from distillery.models.student_controlnet import StudentControlNet
+
+CARD = "README.md"
+ROOT = "."
+_REMOTE_CLASSES = {
+    LowRankUNet2DConditionModel: low_rank_unet.LowRankUNet2DConditionModel,
+    StudentControlNet: student_controlnet.StudentControlNet,
+}
+
+
+def write(models: Mapping[str, ModelMixin], out: Path, card: HubCard) -> Path:
+    """The folder `out` with each model in its subfolder, `.` for the only one, and the card.
+
+    A U-Net that carries a LoRA is written as the LoRA file alone. Raises DistilleryError for a
+    control adapter and where a model, loaded again as its users will, answers otherwise.
+    """
+    models = {place: _simplest(model) for place, model in models.items()}
+    with publish(out) as partial:
+        partial.mkdir()
+        for place, model in models.items():
+            _write_model(model, partial / place)
+        (partial / CARD).write_text(card_text(models, card), encoding="utf-8")
+    return out
+
+
+def _simplest(model: ModelMixin) -> ModelMixin:
+    """A plain ControlNet where a student is one."""
+    if isinstance(model, ControlAdapter):
+        raise DistilleryError(
+            "a control adapter's encoder has norms of its own, which no module travels with yet; "
+            "share its folder as it is and load it with ControlAdapter.from_pretrained"
+        )
+    is_student = isinstance(model, StudentControlNet)
+    return plain_controlnet(model) if is_student and not why_not_plain(model.config) else model
+
+
+def _write_model(model: ModelMixin, folder: Path) -> None:
+    if lora_layers(model):
+        save_lora(model, folder)
+        return
+    save_model(model, folder)
+    kind = _REMOTE_CLASSES.get(type(model))
+    if kind is not None:
+        module = kind.__module__.rpartition(".")[2]
+        shutil.copy(Path(remote.__file__).parent / f"{module}.py", folder)
+        config = read_json(folder / "config.json")
+        config["auto_map"] = {"AutoModel": f"{module}.{kind.__name__}"}
+        write_json(folder / "config.json", config)
+    _require_same(model, (kind or type(model)).from_pretrained(folder))
+
+
+def _require_same(model: ModelMixin, again: ModelMixin) -> None:
+    if isinstance(model, UNet2DConditionModel):
+        same_unet(model, again)
+    elif isinstance(model, ControlNetModel):
+        same_controlnet(model, again)
+    else:
+        raise DistilleryError(f"a {type(model).__name__} is neither a U-Net nor a ControlNet")
+
+
+def push(folder: Path, repo_id: str, private: bool = False) -> str:
+    """Upload the folder to the hub as `repo_id`, made if it is not there; returns its address.
+
+    Uses the token that `hf auth login` or HF_TOKEN gave. Raises DistilleryError with the hub's
+    reason if it refuses.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+    api = HfApi()
+    try:
+        url = api.create_repo(repo_id, exist_ok=True, private=private)
+        api.upload_folder(folder_path=folder, repo_id=repo_id, commit_message="Add the student")
+    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DistilleryError(
+            f"--push {repo_id}: {reason}; the folder {folder} is complete, upload it later"
+        ) from error
+    return str(url)
