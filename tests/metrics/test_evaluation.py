@@ -12,6 +12,7 @@ from distillery.data.conditions.annotate import CONDITION_SCHEMA
 from distillery.data.conditions.canny import canny_map
 from distillery.data.curation.curate import CURATED_SCHEMA
 from distillery.data.dedupe.selection import SELECTION_SCHEMA
+from distillery.metrics import meters
 from distillery.metrics.evaluation import (
     Records,
     ceiling,
@@ -19,13 +20,14 @@ from distillery.metrics.evaluation import (
     load_images,
     load_records,
     measure_samples,
-    reader_judge,
 )
 from distillery.metrics.features import load_extractor
 from distillery.metrics.intervals import metrics_file
-from distillery.metrics.lpips import load_lpips
-from distillery.metrics.measure import Measure
+from distillery.metrics.lpips_networks import load_lpips
+from distillery.metrics.meter import Chunk, Tools
+from distillery.metrics.reader import READER
 from distillery.metrics.references import comparisons
+from distillery.metrics.stream import Pass
 from distillery.sampling.samples import SCHEMA, decode_png, encode_png, hash_order, read_samples
 
 CAPTIONS = [f"a red circle on a {ground} background" for ground in ("white", "black")] * 12
@@ -71,9 +73,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def measure(tiny_teacher: Path) -> Measure:
+def tools(tiny_teacher: Path) -> Tools:
     clip = load_extractor("teacher_clip", tiny_teacher, "cpu")
-    return Measure(clip, clip, "", 200, 4, load_lpips("teacher_clip", tiny_teacher, "cpu", clip))
+    return Tools(clip, clip, "", 200, 4, load_lpips("teacher_clip", tiny_teacher, "cpu", clip))
 
 
 def _records(root: Path, num_samples: int = 24, name: str = "student") -> Records:
@@ -87,11 +89,12 @@ def _compare(root: Path, variant: str, name: str, records: Records, *references:
     )
 
 
-def test_every_metric_has_the_contract_and_contains_its_value(run_folder: Path, measure: Measure):
+def test_every_metric_has_the_contract_and_contains_its_value(run_folder: Path, tools: Tools):
     records = _records(run_folder)
     compared, missing = _compare(run_folder, "unet/x", "student", records, "teacher", None)
-    judges = [reader_judge(measure, records.captions, is_scenes=True)]
-    by_seed, skipped = measure_samples(measure, run_folder / "student", records, compared, judges)
+    by_seed, skipped = measure_samples(
+        tools, run_folder / "student", records, compared, is_scenes=True
+    )
     found = metrics_file(by_seed, skipped | missing, {}, records.keys)
     assert {"fid", "kid", "clip_score", "fid_teacher", "psnr", "ssim", "lpips"} <= set(
         found["metrics"]
@@ -113,29 +116,29 @@ def test_every_metric_has_the_contract_and_contains_its_value(run_folder: Path, 
         assert np.mean(means) == pytest.approx(found["metrics"][name]["value"], rel=1e-3, abs=1e-4)
 
 
-def test_the_reference_is_not_compared_with_itself(run_folder: Path, measure: Measure):
+def test_the_reference_is_not_compared_with_itself(run_folder: Path, tools: Tools):
     records = _records(run_folder, 8)
     compared, skipped = _compare(run_folder, "teacher/guided", "teacher", records, "teacher", None)
-    judges = [reader_judge(measure, records.captions, is_scenes=False)]
-    by_seed, missing = measure_samples(measure, run_folder / "teacher", records, compared, judges)
+    by_seed, missing = measure_samples(tools, run_folder / "teacher", records, compared)
     assert skipped["fid_teacher"] == skipped["lpips"] == "these are the reference images themselves"
     assert "scenes source only" in missing["reader_shape"]
     assert not set(skipped | missing) & set(by_seed[0])
     assert next(iter(by_seed[0].values()))[0].n == 8
 
 
-def test_controlnets_have_three_sets_of_references(run_folder: Path, measure: Measure):
+def test_controlnets_have_three_sets_of_references(run_folder: Path, tools: Tools):
     records = _records(run_folder, name="control")
     names, keys = ("control_canny", "control_canny_offset"), records.keys
     compared, skipped = _compare(run_folder, "controlnet/x", "control", records, *names)
-    by_seed, _ = measure_samples(measure, run_folder / "control", records, compared)
+    by_seed, _ = measure_samples(tools, run_folder / "control", records, compared)
     assert skipped == {}
     groups = {"": records.real, "_pair": names[0], "_teacher": names[1]}
     images = load_images(run_folder / "control" / "seed-0", records.keys)
     for suffix, other in groups.items():
         if suffix:
             other = load_images(run_folder / other / "seed-0", keys)
-        expected = measure.fidelity(images, other, "")
+        pairs = Pass(24, meters.of_pairs(), tools, {"": {}})
+        expected, _ = pairs.run([Chunk(range(24), images[:], references={"": other[:]})]).means()
         for name in ("psnr", "ssim", "lpips"):
             assert by_seed[0][name + suffix][0] == expected[name][0]
     assert {"fid", "fid_teacher", "kid_teacher"} <= set(by_seed[0])
@@ -158,9 +161,9 @@ def test_the_floor_is_the_teacher_against_its_other_noise(run_folder: Path):
     assert "no reference images" in skipped["fid_teacher"]
 
 
-def test_the_maps_of_the_condition_are_judged(run_folder: Path, measure: Measure):
+def test_the_maps_of_the_condition_are_judged(run_folder: Path, tools: Tools):
     records = _records(run_folder, name="control")
-    judge = control_judge(measure, records, run_folder / "maps", 64, "builtin", "cpu")
+    judge = control_judge(tools, records, run_folder / "maps", 64, "builtin", "cpu")
     found, skipped = judge(load_images(run_folder / "control" / "seed-0", records.keys))
     perfect, _ = judge(records.real)
     assert perfect["edge_nmse"][0].value == 0
@@ -168,21 +171,21 @@ def test_the_maps_of_the_condition_are_judged(run_folder: Path, measure: Measure
     assert "sketch_clip_score" in skipped
 
 
-def test_images_without_a_map_are_judged_on_every_map(run_folder: Path, measure: Measure):
+def test_images_without_a_map_are_judged_on_every_map(run_folder: Path, tools: Tools):
     """So that control can be seen against none."""
     records = _records(run_folder)
     assert not any(records.kinds)
-    judge = control_judge(measure, records, run_folder / "maps", 64, "builtin", "cpu")
+    judge = control_judge(tools, records, run_folder / "maps", 64, "builtin", "cpu")
     found, skipped = judge(load_images(run_folder / "student" / "seed-0", records.keys))
     estimate, settings = found["edge_f1"]
     assert estimate.n == 24
     assert settings["condition"] == "canny, not given to the model"
     assert "no image is judged on a sketch map" in skipped["sketch_clip_score"]
-    none = control_judge(measure, records, Path("none"), 64, "builtin", "cpu")
+    none = control_judge(tools, records, Path("none"), 64, "builtin", "cpu")
     assert none(records.real)[0] == {}
 
 
-def test_metrics_do_not_depend_on_order_or_shards(run_folder: Path, measure: Measure):
+def test_metrics_do_not_depend_on_order_or_shards(run_folder: Path, tools: Tools):
     """A folder in other shards and another order of records gives the same values to 1e-6."""
     records, order = _records(run_folder), np.random.default_rng(0).permutation(24)
     rows = read_samples(run_folder / "student" / "seed-0")
@@ -194,31 +197,32 @@ def test_metrics_do_not_depend_on_order_or_shards(run_folder: Path, measure: Mea
     for name in ("student", "shuffled"):
         records = _records(run_folder, name=name)
         compared, _ = _compare(run_folder, "unet/x", name, records, None, None)
-        compared += [replace(compared[0], images=255 - records.real, fidelity="")]
-        judges = [reader_judge(measure, records.captions, is_scenes=True)]
-        found, _ = measure_samples(measure, run_folder / name, records, compared, judges)
-        results.append(found[0])
+        inverted = records.real.through(lambda images: 255 - images)
+        compared += [replace(compared[0], images=inverted, fidelity="")]
+        by_seed, _ = measure_samples(tools, run_folder / name, records, compared, is_scenes=True)
+        results.append(by_seed[0])
     assert {"kid", "fid", "fid_extrapolated", "lpips"} <= set(results[0])
     for name in results[0]:
         a, b = (result[name][0].value for result in results)
         assert a == pytest.approx(b, rel=1e-6, abs=1e-6), name
 
 
-def test_samples_of_other_records_are_refused(run_folder: Path, measure: Measure, tmp_path: Path):
+def test_samples_of_other_records_are_refused(run_folder: Path, tools: Tools, tmp_path: Path):
     other = [{"key": "x", "part": 0, "cluster": "x", "split": "train"}]
     write_table_shard(tmp_path / "selection.parquet", other, SELECTION_SCHEMA)
     with pytest.raises(DistilleryError, match="not in the test split"):
         load_records(run_folder / "student", run_folder / "curated", tmp_path, 64, 8)
 
 
-def test_captions_without_scenes_skip_the_reader(measure: Measure):
+def test_captions_without_scenes_skip_the_reader(tools: Tools):
     images = np.zeros((2, 64, 64, 3), dtype=np.uint8)
-    found, skipped = measure.reader(images, ["a photo of a dog", "a cat"])
-    assert found == {}
+    run = Pass(2, [READER], tools)
+    measured, skipped = run.run([Chunk(range(2), images, ["a photo of a dog", "a cat"])]).means()
+    assert measured == {}
     assert set(skipped) == {"reader_colour", "reader_shape", "reader_pair", "reader_background"}
 
 
-def test_ceilings_have_names_of_their_own(run_folder: Path, measure: Measure):
+def test_ceilings_have_names_of_their_own(run_folder: Path, tools: Tools):
     records = _records(run_folder, 4)
-    found = ceiling(measure, records.real, records.captions)
+    found = ceiling(tools, records.real, records.captions)
     assert {"clip_score_ceiling", "reader_shape_ceiling"} <= set(found)

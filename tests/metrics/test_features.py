@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from distillery.core.errors import DistilleryError
+from distillery.metrics.clip_score import clip_score
 from distillery.metrics.features import Extractor, Preprocess, load_extractor
-from distillery.metrics.text import clip_score
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (70, 48, 40, 3), dtype=np.uint8)
 

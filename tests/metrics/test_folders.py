@@ -12,10 +12,12 @@ from distillery.data.conditions.segmentation import segmentation_map
 from distillery.data.conditions.sketch import sketch_map
 from distillery.data.image_folders import read_prompts
 from distillery.data.scenes.draw import draw_scene
-from distillery.metrics.control import EDGE_METRICS, NAMES
-from distillery.metrics.folders import evaluate_folders
+from distillery.metrics import meters
+from distillery.metrics.edges import EDGE_METRICS
+from distillery.metrics.folders import Given, evaluate_folders
+from distillery.metrics.meter import MAPS
 
-OF_MAPS = {name for names in NAMES.values() for name in names}
+OF_MAPS = set(meters.names_of(m for m in meters.METERS if m.needs_any({MAPS})))
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_pairs_may_differ_in_size_from_pair_to_pair(folders, tiny_teacher: Path)
     a, b = folders
     for folder in folders:
         Image.open(folder / "5.png").resize((48, 40)).save(folder / "5.png")
-    found = evaluate_folders(a, b, extractor=str(tiny_teacher / "clip"), num_blocks=4)
+    found = evaluate_folders(a, b, Given(extractor=str(tiny_teacher / "clip")), num_blocks=4)
     assert found["metrics"]["psnr"]["n"] == found["metrics"]["fid"]["n"] == 8
 
 
@@ -70,7 +72,7 @@ def test_with_a_network_the_other_metrics_appear(folders, tiny_teacher: Path, tm
     prompts = tmp_path / "prompts.json"
     prompts.write_text(json.dumps({f"{i}.png": "a red circle" for i in range(8)}))
     clip = str(tiny_teacher / "clip")
-    found = evaluate_folders(*folders, extractor=clip, prompts=prompts, num_blocks=4)
+    found = evaluate_folders(*folders, Given(prompts, extractor=clip), num_blocks=4)
     assert set(found["metrics"]) == {"psnr", "ssim", "fid", "kid", "clip_score"}
     assert set(found["skipped"]) == {"lpips", *OF_MAPS}
     assert found["metrics"]["fid"]["settings"]["extractor"] == clip
@@ -83,7 +85,7 @@ def test_edge_maps_and_an_lpips_network_add_their_metrics(folders, tiny_teacher:
     for i in range(8):
         edges = canny_map(np.asarray(Image.open(a / f"{i}.png").convert("RGB")))
         Image.fromarray(edges * (i != 3)).save(maps / f"{i}.png")
-    found = evaluate_folders(a, b, conditions=maps, lpips=str(tiny_teacher / "clip"))
+    found = evaluate_folders(a, b, Given(conditions=maps, lpips=str(tiny_teacher / "clip")))
     assert found["metrics"]["edge_nmse"]["value"] == 0
     assert found["metrics"]["edge_f1"]["n"] == 7
     assert found["metrics"]["edge_f1"]["settings"]["left_out_empty_maps"] == 1
@@ -93,7 +95,7 @@ def test_edge_maps_and_an_lpips_network_add_their_metrics(folders, tiny_teacher:
     assert "--conditions holds canny maps" in found["skipped"]["miou"]
     (maps / "5.png").unlink()
     with pytest.raises(DistilleryError, match="a/5: not in"):
-        evaluate_folders(a, b, conditions=maps)
+        evaluate_folders(a, b, Given(conditions=maps))
     for name in ("lpips", "edge_f1"):
         with pytest.raises(DistilleryError, match=f"--metrics {name}: no"):
             evaluate_folders(a, b, metrics=[name])
@@ -122,34 +124,34 @@ def drawn(tmp_path: Path) -> dict[str, Path]:
 def test_segmentations_are_judged_by_the_segmenter_that_is_named(drawn: dict[str, Path]):
     scenes, kind = drawn["scenes"], {"condition_kind": "segmentation"}
     maps = {**kind, "conditions": drawn["segmentation"]}
-    found = evaluate_folders(scenes, scenes, **maps, segmenter="scenes")
+    found = evaluate_folders(scenes, scenes, Given(**maps, segmenter="scenes"))
     miou = found["metrics"]["miou"]
     assert miou["value"] > 0.8
     assert (miou["n"], miou["settings"]["segmenter"]) == (8, "reader of scenes")
     assert "--conditions holds segmentation maps" in found["skipped"]["edge_f1"]
-    without = evaluate_folders(scenes, scenes, **maps)
+    without = evaluate_folders(scenes, scenes, Given(**maps))
     assert "--segmenter scenes" in without["skipped"]["miou"]
     with pytest.raises(DistilleryError, match="--metrics miou: no segmenter"):
-        evaluate_folders(scenes, scenes, **maps, metrics=["miou"])
+        evaluate_folders(scenes, scenes, Given(**maps), metrics=["miou"])
     with pytest.raises(DistilleryError, match="no such folder: no"):
-        evaluate_folders(scenes, scenes, **maps, segmenter="no such folder")
+        evaluate_folders(scenes, scenes, Given(**maps, segmenter="no such folder"))
     with pytest.raises(DistilleryError, match="--condition-kind depth: one of canny"):
-        evaluate_folders(scenes, scenes, condition_kind="depth")
+        Given(condition_kind="depth")
 
 
 def test_sketches_need_a_network_and_captions_for_a_score(
     drawn: dict[str, Path], tiny_teacher: Path, tmp_path: Path
 ):
     scenes, maps = drawn["scenes"], {"conditions": drawn["sketch"], "condition_kind": "sketch"}
-    network = {"extractor": str(tiny_teacher / "clip"), "num_blocks": 4}
-    found = evaluate_folders(scenes, scenes, **maps, **network)
+    network = {"extractor": str(tiny_teacher / "clip")}
+    found = evaluate_folders(scenes, scenes, Given(**maps, **network), num_blocks=4)
     assert found["metrics"]["sketch_similarity"]["value"] > 0.9
     assert found["skipped"]["sketch_clip_score"] == "no prompts are given"
     prompts = tmp_path / "prompts.json"
     prompts.write_text(json.dumps({f"{i}.png": "a red circle" for i in range(8)}))
-    found = evaluate_folders(scenes, scenes, **maps, **network, prompts=prompts)
+    found = evaluate_folders(scenes, scenes, Given(prompts, **maps, **network), num_blocks=4)
     assert found["metrics"]["sketch_clip_score"]["n"] == 8
-    found = evaluate_folders(scenes, scenes, **maps)
+    found = evaluate_folders(scenes, scenes, Given(**maps))
     assert "no feature extractor" in found["skipped"]["sketch_similarity"]
 
 

@@ -6,9 +6,9 @@ import pytest
 from distillery.core.errors import DistilleryError
 from distillery.metrics.intervals import (
     Estimate,
-    block_jackknife,
     bootstrap_mean,
     combine_seeds,
+    jackknife_of_blocks,
     mean_of_blocks,
     metrics_file,
     paired_difference,
@@ -45,17 +45,20 @@ def test_no_values_and_values_that_are_not_finite_are_errors():
         Estimate(float("nan"), 0, 0, 0, 1)
 
 
+def _without_each(statistic, values):
+    return statistic(values), [statistic(np.delete(values, i)) for i in range(len(values))]
+
+
 def test_jackknife_of_a_mean_is_the_classical_standard_error():
     values = np.random.default_rng(2).normal(size=64)
-    raw, estimate = block_jackknife(lambda kept: values[kept].mean(), 64, 64)
-    assert raw == pytest.approx(values.mean())
+    estimate = jackknife_of_blocks(*_without_each(np.mean, values), 64)
     assert estimate.value == pytest.approx(values.mean())
     assert estimate.std == pytest.approx(values.std(ddof=1) / 8)
 
 
 def test_jackknife_removes_the_bias_of_the_plain_variance():
     values = np.random.default_rng(3).normal(size=40)
-    _, estimate = block_jackknife(lambda kept: values[kept].var(), 40, 40)
+    estimate = jackknife_of_blocks(*_without_each(np.var, values), 40)
     assert estimate.value == pytest.approx(values.var(ddof=1))
 
 

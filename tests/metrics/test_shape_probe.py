@@ -5,7 +5,7 @@ from pathlib import Path
 
 from distillery.core.artifacts import read_json
 from distillery.metrics.features import load_extractor
-from distillery.metrics.lpips import load_lpips
+from distillery.metrics.lpips_networks import load_lpips
 from distillery.metrics.shape_probe import (
     RECORD,
     describe,

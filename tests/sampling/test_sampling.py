@@ -15,14 +15,16 @@ from cache_helpers import write_maps
 from distillery.core.errors import DistilleryError
 from distillery.core.run import Run
 from distillery.data.conditions.reader import ConditionMaps
+from distillery.metrics.clip_score import CLIP_SCORE
 from distillery.metrics.features import load_extractor
-from distillery.metrics.measure import Measure
+from distillery.metrics.meter import Chunk, Tools
+from distillery.metrics.meters import SET_METERS
+from distillery.metrics.stream import Pass, set_estimates
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.sampling.sampler import Control, Sampler, load_unet, seed_folder, write_samples
 from distillery.sampling.samples import (
     Prompt,
-    decode_images,
     decode_png,
     encode_png,
     pick_prompts,
@@ -81,18 +83,18 @@ def test_images_hardly_depend_on_the_batch_size(sampler: Sampler):
 
 def test_metrics_hardly_depend_on_the_batch_size(sampler: Sampler, tiny_teacher: Path):
     clip = load_extractor("teacher_clip", tiny_teacher, "cpu")
-    measure = Measure(clip, clip, "a photo of ", num_bootstrap=200, num_blocks=3)
+    tools = Tools(clip, clip, "a photo of ", num_bootstrap=200, num_blocks=3)
     captions = [prompt.caption for prompt in PROMPTS]
     one = sampler.images(PROMPTS)
     other = np.concatenate([sampler.images(PROMPTS[:4]), sampler.images(PROMPTS[4:])])
     real = np.random.default_rng(0).integers(0, 256, one.shape, dtype=np.uint8)
-    found = [
-        measure.text(images, captions)
-        | measure.distribution_of(clip.image_features(images), clip.image_features(real), "real")
-        for images in (one, other)
-    ]
-    for name, (estimate, _) in found[0].items():
-        moved = abs(estimate.value - found[1][name][0].value)
+    features, results = clip.image_features(real), []
+    for images in (one, other):
+        run = Pass(len(images), [CLIP_SCORE], tools, keeps_features=True)
+        means, _ = run.run([Chunk(range(len(images)), images, captions)]).means()
+        results.append(means | set_estimates(SET_METERS, run.features, features, tools, "real"))
+    for name, (estimate, _) in results[0].items():
+        moved = abs(estimate.value - results[1][name][0].value)
         assert moved < 0.01 * (estimate.ci_high - estimate.ci_low), name
 
 
@@ -110,7 +112,7 @@ def test_written_samples_are_read_and_picked_up(sampler: Sampler, tmp_path: Path
     assert counts == [2, 1]
     rows = read_samples(folder)
     assert [row["key"] for row in rows] == [p.key for p in PROMPTS[:3]]
-    assert decode_images([row["image"] for row in rows]).shape == (3, 64, 64, 3)
+    assert [decode_png(row["image"]).shape for row in rows] == [(64, 64, 3)] * 3
     assert sample_folders(folder.parent) == {3: folder}
     first = (folder / "00000.parquet").read_bytes()
     broken = replace(sampler, num_inference_steps=0)

@@ -60,13 +60,11 @@ def evaluate(
     Example: distillery evaluate ... --conditions M --condition-kind segmentation --segmenter F
     """
     from distillery.commands import evaluate as command
+    from distillery.metrics.folders import Given
 
-    found = command.evaluate(
-        images, reference, out, metrics=metrics, prompts=prompts, conditions=conditions,
-        condition_kind=condition_kind, segmenter=segmenter, extractor=extractor, lpips=lpips,
-        device=device,
-    )  # fmt: skip
-    typer.echo(json.dumps(found, indent=1) if as_json else command.as_text(found))
+    given = Given(prompts, conditions, condition_kind, segmenter, extractor, lpips)
+    contract = command.evaluate(images, reference, out, given, metrics=metrics, device=device)
+    typer.echo(json.dumps(contract, indent=1) if as_json else command.as_text(contract))
 
 
 def params(

@@ -1,73 +1,107 @@
-"""Folders of images and their captions, in memory.
+"""Folders of images and their captions.
 
-In: folders, a file of captions. Out: images in pairs of the same name, captions in their order; a
-function applied to images of any sizes. Broken, missing and differently sized files are an error
-that lists them all. Not here: metrics.
+In: folders, a file of captions. Out: images of the same name, a few at a time, captions in their
+order. Broken, missing and differently sized files are an error that lists them all. Not here:
+metrics.
 """
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from distillery.core.errors import DistilleryError
 from distillery.data.images import UndecodableError, decode_rgb
+from distillery.data.pictures import slices
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MAX_LISTED = 20
 
 
-def by_size(function: Callable[..., np.ndarray], *sides: Sequence[np.ndarray]) -> np.ndarray:
-    """`function` of equally large images at a time; its rows in the order of the images."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, image in enumerate(sides[0]):
-        groups.setdefault(image.shape, []).append(index)
-    rows: list[Any] = [None] * len(sides[0])
-    for indices in groups.values():
-        values = function(*(np.stack([side[i] for i in indices]) for side in sides))
-        for index, value in zip(indices, values, strict=True):
-            rows[index] = value
-    return np.stack(rows)
+class Matched:
+    """Files of the same names in a folder of images and in further `folders`, by their role.
 
+    Images are read a few at a time; what is wrong with any file is an error once all were looked
+    at. `on_image` hears of every file read.
+    """
 
-def read_pairs(
-    images: Path, reference: Path, on_image: Callable[[int], object] = lambda count: None
-) -> tuple[list[str], list[np.ndarray], list[np.ndarray]]:
-    """(names, images, reference images), uint8 [H, W, 3] each, sorted by name."""
-    mine, theirs = list_images(images), list_images(reference)
-    problems = [f"{images}/{name}: not in {reference}" for name in sorted(set(mine) - set(theirs))]
-    problems += [f"{reference}/{name}: not in {images}" for name in sorted(set(theirs) - set(mine))]
-    names, pairs = sorted(set(mine) & set(theirs)), []
-    for name in names:
-        pair = []
-        for path in (mine[name], theirs[name]):
+    def __init__(
+        self,
+        images: Path,
+        folders: Mapping[str, Path],
+        on_image: Callable[[int], object] = lambda count: None,
+    ) -> None:
+        self._own, self._on_image = list_images(images), on_image
+        self._files = {role: list_images(folder) for role, folder in folders.items()}
+        self._problems: list[str] = []
+        names = set(self._own)
+        for role, folder in folders.items():
+            other = set(self._files[role])
+            lost, odd = sorted(set(self._own) - other), sorted(other - set(self._own))
+            self._problems += [f"{images}/{name}: not in {folder}" for name in lost]
+            self._problems += [f"{folder}/{name}: not in {images}" for name in odd]
+            names &= other
+        self.names: list[str] = sorted(names)
+
+    def groups(self, size: int) -> Iterator[tuple[list[int], np.ndarray, dict[str, np.ndarray]]]:
+        """(places, images, {role: images}) of at most `size` equally large images, uint8
+        [n, H, W, 3]; a place is an index of `names`.
+
+        Raises DistilleryError at the end, for all unmatched, broken and differently sized files;
+        after the first of them nothing more is given, but all are looked at.
+        """
+        for part in slices(len(self.names), size):
+            loaded = {i: self._load(self.names[i]) for i in range(part.start, part.stop)}
+            if not self._problems:
+                yield from _by_size(loaded)
+        _refuse(self._problems)
+
+    def _load(self, name: str) -> dict[str, np.ndarray]:
+        """{role: image}, the images' own role is ""; what is wrong joins the problems."""
+        files = {"": self._own[name], **{role: f[name] for role, f in self._files.items()}}
+        loaded = {}
+        for role, path in files.items():
             try:
-                pair.append(decode_rgb(path.read_bytes()))
+                loaded[role] = decode_rgb(path.read_bytes())
             except (UndecodableError, OSError) as error:
-                problems.append(f"{path}: broken: {error}")
-            on_image(1)
-        if len(pair) == 2 and pair[0].shape != pair[1].shape:
-            problems.append(f"{mine[name]}: {pair[0].shape[:2]}, reference {pair[1].shape[:2]}")
-        pairs.append(pair)
-    _refuse(problems)
-    return names, [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+                self._problems.append(f"{path}: broken: {error}")
+            self._on_image(1)
+        if "" in loaded:
+            own = loaded[""].shape
+            self._problems += [
+                f"{files['']}: {own[:2]}, {role} {image.shape[:2]}"
+                for role, image in loaded.items()
+                if image.shape != own
+            ]
+        return loaded
+
+
+def _by_size(
+    loaded: Mapping[int, Mapping[str, np.ndarray]],
+) -> Iterator[tuple[list[int], np.ndarray, dict[str, np.ndarray]]]:
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for place, images in loaded.items():
+        sizes.setdefault(images[""].shape, []).append(place)
+    for places in sizes.values():
+        roles = list(loaded[places[0]])
+        stacked = {role: np.stack([loaded[place][role] for place in places]) for role in roles}
+        yield places, stacked.pop(""), stacked
 
 
 def list_images(folder: Path) -> dict[str, Path]:
     """{name without suffix: file}; two files of one name, or none at all, are errors."""
     if not folder.is_dir():
         raise DistilleryError(f"{folder}: no folder; give one with images")
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES):
-        if path.stem in found:
-            raise DistilleryError(f"{path}: {found[path.stem].name} has the same name; keep one")
-        found[path.stem] = path
-    if not found:
+        if path.stem in files:
+            raise DistilleryError(f"{path}: {files[path.stem].name} has the same name; keep one")
+        files[path.stem] = path
+    if not files:
         raise DistilleryError(f"{folder}: no images ({', '.join(SUFFIXES)})")
-    return found
+    return files
 
 
 def _refuse(problems: Sequence[str]) -> None:

@@ -16,8 +16,8 @@ from distillery.families.load import Folders, Student, load_student
 from distillery.families.pairings import FAMILIES, WITH_MAPS, Pairing, pairing
 from distillery.metrics.evaluation import Records
 from distillery.metrics.intervals import bootstrap_mean
-from distillery.metrics.measure import Measured
-from distillery.metrics.prediction import SETTINGS, Probe, make_probe, relative_distances
+from distillery.metrics.meter import Measured
+from distillery.metrics.prediction_distance import SETTINGS, Probe, make_probe, relative_distances
 from distillery.sampling.samples import batches
 from distillery.teacher.load import (
     Teacher,
@@ -122,8 +122,12 @@ def _distances(
     }
 
 
-def reconstruct(teacher_folder: Path, images: np.ndarray, device: torch.device) -> np.ndarray:
-    """uint8 images [n, H, W, 3] through the teacher's VAE and back."""
+def reconstruct(teacher_folder: Path, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    """What takes uint8 images [n, H, W, 3] through the teacher's VAE and back."""
     teacher = load_teacher(teacher_folder, device, torch.float32)
-    parts = batches(images, BATCH_SIZE)
-    return np.concatenate([decode_latents(teacher, encode_images(teacher, p)) for p in parts])
+
+    def back_and_forth(images: np.ndarray) -> np.ndarray:
+        parts = batches(images, BATCH_SIZE)
+        return np.concatenate([decode_latents(teacher, encode_images(teacher, p)) for p in parts])
+
+    return back_and_forth

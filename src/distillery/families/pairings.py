@@ -22,7 +22,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
 from distillery.families.load import Student
-from distillery.metrics.prediction import Predict, controlled, guided, plain
+from distillery.metrics.prediction_distance import Predict, controlled, guided, plain
 from distillery.models.export import assert_same_output
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.teacher.load import Teacher

@@ -2,46 +2,125 @@
 
 In: a folder of images, a reference folder with files of the same names, a list of metrics. Out: the
 metrics contract. PSNR and SSIM are always there; FID, KID, CLIP score and LPIPS where a network for
-them is named; edges, sketch or mIoU where condition maps are. Broken, missing and differently sized
-files are an error that lists them all: no image is ever dropped.
+them is named; edges, sketch or mIoU where condition maps are. Images are read once, a few at a
+time. Broken, missing and differently sized files are an error that lists them all: no image is ever
+dropped.
 """
 
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from distillery.core.artifacts import hash_files, hash_json
 from distillery.core.errors import DistilleryError
-from distillery.data.image_folders import by_size, read_pairs, read_prompts
-from distillery.metrics.control import NAMES
-from distillery.metrics.fidelity import PSNR_SETTINGS, SSIM_SETTINGS, psnr, ssim
-from distillery.metrics.folder_maps import NO_EXTRACTOR, Maps, judge_pairs
-from distillery.metrics.intervals import Estimate, bootstrap_mean, metrics_file
+from distillery.data.conditions import KINDS
+from distillery.data.image_folders import Matched, read_prompts
+from distillery.metrics import meters
+from distillery.metrics.intervals import metrics_file
+from distillery.metrics.meter import (
+    CAPTIONS,
+    CLIP,
+    EXTRACTOR,
+    LPIPS,
+    PAIRS,
+    SCENES,
+    SEGMENTER,
+    Chunk,
+    Measured,
+    Tools,
+)
+from distillery.metrics.miou import Segmenter, open_segmenter, scenes_segmenter
+from distillery.metrics.stream import CHUNK, Pass, set_estimates
 
-if TYPE_CHECKING:
-    from distillery.metrics.measure import Measure
+READER_OF_SCENES = "scenes"
+NO_EXTRACTOR = "no feature extractor is named; give a local folder of a CLIP model"
+LACKING = {
+    LPIPS: "no LPIPS network is named; give --lpips a local folder of one",
+    SEGMENTER: "no segmenter is named; give --segmenter scenes or a local folder of one",
+    EXTRACTOR: NO_EXTRACTOR,
+    CLIP: NO_EXTRACTOR,
+    CAPTIONS: "no prompts are given",
+}
+# Whether images are scenes can't be seen from a folder; the extrapolated distance stands in the
+# settings of the raw one.
+OFFERED = tuple(m for m in meters.METERS if not m.needs_any({SCENES}))
+NAMES = tuple(n for n in meters.names_of((*OFFERED, *meters.SET_METERS)) if n != "fid_extrapolated")
+# Whatever is asked for: what needs nothing but the two folders.
+ALWAYS = tuple(name for m in OFFERED for name, needs in m.needs.items() if needs == {PAIRS})
 
-PAIRED = ("psnr", "ssim")
-NETWORKS = ("fid", "kid", "clip_score")
-ALL = (*PAIRED, "lpips", *NETWORKS, *chain.from_iterable(NAMES.values()))
 
-Found = dict[str, tuple[Estimate, dict[str, Any]]]
+@dataclass(frozen=True)
+class Given:
+    """What a user named beside the images; None for what was not.
+
+    `extractor`, `lpips` and `segmenter` are folders or hub ids of networks (a segmenter may be
+    `scenes`), `conditions` a folder of maps of `condition_kind`.
+    """
+
+    prompts: Path | None = None
+    conditions: Path | None = None
+    condition_kind: str = "canny"
+    segmenter: str | None = None
+    extractor: str | None = None
+    lpips: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.condition_kind not in KINDS:
+            known = ", ".join(KINDS)
+            raise DistilleryError(f"--condition-kind {self.condition_kind}: one of {known}")
+
+    def reasons(self) -> dict[str, str]:
+        """{metric: why it can't be measured with this}."""
+        networks = {LPIPS: self.lpips, SEGMENTER: self.segmenter, CAPTIONS: self.prompts}
+        networks |= dict.fromkeys((EXTRACTOR, CLIP), self.extractor)
+        lacking = {need: reason for need, reason in LACKING.items() if networks[need] is None}
+        reasons = meters.unavailable((*OFFERED, *meters.SET_METERS), lacking)
+        for name, kind in reversed(KINDS.items()):
+            if reason := self._no_maps(name):
+                names = meters.names_of(meters.of_group(kind.group))
+                reasons |= {n: reason for n in names if not self._is_given(kind.group)}
+        return {name: reason for name, reason in reasons.items() if name in NAMES}
+
+    def _no_maps(self, kind: str) -> str | None:
+        if self.conditions is None:
+            return f"no {kind} maps are given; name them by --conditions"
+        if kind != self.condition_kind:
+            return f"no {kind} maps are given; --conditions holds {self.condition_kind} maps"
+        return None
+
+    def _is_given(self, group: str | None) -> bool:
+        return self.conditions is not None and KINDS[self.condition_kind].group == group
+
+    def tools(self, device: str, num_bootstrap: int, num_blocks: int) -> Tools:
+        """The networks, loaded; raises DistilleryError where one can't be had."""
+        extractor, lpips = None, None
+        if self.extractor is not None:
+            from distillery.metrics.features import load_extractor
+
+            extractor = load_extractor(self.extractor, None, device)
+        if self.lpips is not None:
+            from distillery.metrics.lpips_networks import load_lpips
+
+            lpips = load_lpips(self.lpips, None, device)
+        segmenter = self._open_segmenter(device)
+        return Tools(extractor, extractor, "", num_bootstrap, num_blocks, lpips, segmenter)
+
+    def _open_segmenter(self, device: str) -> Segmenter | None:
+        able = meters.of_group(KINDS[self.condition_kind].group)
+        if self.segmenter is None or not any(m.needs_any({SEGMENTER}) for m in able):
+            return None
+        if self.segmenter == READER_OF_SCENES:
+            return scenes_segmenter()
+        return open_segmenter(self.segmenter, device)
 
 
 def evaluate_folders(
     images: Path,
     reference: Path,
+    given: Given = Given(),
     *,
     metrics: Sequence[str] | None = None,
-    prompts: Path | None = None,
-    conditions: Path | None = None,
-    condition_kind: str = "canny",
-    segmenter: str | None = None,
-    extractor: str | None = None,
-    lpips: str | None = None,
     device: str = "cpu",
     num_bootstrap: int = 1000,
     num_blocks: int = 16,
@@ -50,97 +129,68 @@ def evaluate_folders(
     """The metrics contract for `images` against `reference`, matched by file name without suffix.
 
     `metrics` are what must be measured (PSNR and SSIM are anyway); None: whatever can be had, the
-    rest under `skipped`. `extractor` is a local folder or hub id of a CLIP or vision model.
-    `prompts` is a JSON object or a CSV with the columns `file_name` and `text`. `conditions` is a
-    folder of maps of one `condition_kind`, of the same names and sizes: `canny` (white on black),
-    `sketch`, which also needs the extractor, or `segmentation`, which needs a `segmenter`: `scenes`
-    for this project's scenes or a local folder of one, whose colours the maps must have. `lpips` is
-    a folder of AlexNet or VGG-16 with LPIPS' linear weights, or of a CLIP model. `on_image` hears
+    rest under `skipped`. Prompts are a JSON object or a CSV with the columns `file_name` and
+    `text`. Condition maps have the names and sizes of the images. The sketch also needs the
+    extractor; a segmentation needs a segmenter, whose colours the maps must have. `on_image` hears
     of every file read.
 
     Raises DistilleryError for unmatched, broken or differently sized files, for an unknown metric,
     and for a named one that can't be had.
     """
-    wanted = set(metrics or ())
-    if unknown := sorted(wanted - set(ALL)):
-        raise DistilleryError(f"--metrics {unknown[0]}: unknown; one of {', '.join(ALL)}")
-    maps = Maps(conditions, condition_kind, segmenter)
-    reasons = _unavailable(extractor, prompts, maps, lpips)
-    for name in sorted(wanted & set(reasons)):
-        raise DistilleryError(f"--metrics {name}: {reasons[name]}")
-    names, mine, theirs = read_pairs(images, reference, on_image)
-    found: Found = {
-        "psnr": (bootstrap_mean(by_size(psnr, mine, theirs), num_bootstrap), PSNR_SETTINGS),
-        "ssim": (bootstrap_mean(by_size(ssim, mine, theirs), num_bootstrap), SSIM_SETTINGS),
-    }
-    captions = read_prompts(prompts, names) if prompts else None
-    measure = _network(extractor, device, num_bootstrap, num_blocks)
-    if measure is not None:
-        found |= _of_features(measure, mine, theirs, captions)
-    if maps.can_judge(reasons):
-        drawn = read_pairs(images, conditions, on_image)[2]
-        judged = judge_pairs(
-            maps, mine, drawn, captions, measure, device=device, num_bootstrap=num_bootstrap
-        )
-        found |= judged
-    if lpips is not None:
-        found["lpips"] = _lpips(lpips, mine, theirs, device, num_bootstrap)
-    asked = {n: v for n, v in found.items() if not wanted or n in (*PAIRED, *wanted)}
+    wanted, reasons = set(metrics or ()), given.reasons()
+    _check_names(wanted, reasons)
+    folders = {"reference": reference}
+    if given.conditions is not None:
+        folders["maps"] = given.conditions
+    matched = Matched(images, folders, on_image)
+    captions = read_prompts(given.prompts, matched.names) if given.prompts else None
+    tools = given.tools(device, num_bootstrap, num_blocks)
+    measured = _measure(matched, tools, captions, given)
+    asked = {n: v for n, v in measured.items() if not wanted or n in {*ALWAYS, *wanted}}
     fingerprints = {
         "images": hash_json(hash_files(images)),
         "reference": hash_json(hash_files(reference)),
     }
-    return metrics_file({0: asked}, reasons, fingerprints, names)
+    return metrics_file({0: asked}, reasons, fingerprints, matched.names)
 
 
-def _unavailable(
-    extractor: str | None, prompts: Path | None, maps: Maps, lpips: str | None
-) -> dict[str, str]:
-    """{metric: why it can't be measured with these arguments}."""
-    reasons = maps.reasons(extractor is not None, prompts is not None)
-    if extractor is None:
-        reasons |= dict.fromkeys(NETWORKS, NO_EXTRACTOR)
-    elif prompts is None:
-        reasons["clip_score"] = "no prompts are given"
-    if lpips is None:
-        reasons["lpips"] = "no LPIPS network is named; give --lpips a local folder of one"
-    return reasons
+def _check_names(wanted: set[str], reasons: Mapping[str, str]) -> None:
+    """Raises DistilleryError for a metric that is unknown or can't be had."""
+    if unknown := sorted(wanted - set(NAMES)):
+        raise DistilleryError(f"--metrics {unknown[0]}: unknown; one of {', '.join(NAMES)}")
+    for name in sorted(wanted & set(reasons)):
+        raise DistilleryError(f"--metrics {name}: {reasons[name]}")
 
 
-def _lpips(
-    name: str,
-    images: Sequence[np.ndarray],
-    reference: Sequence[np.ndarray],
-    device: str,
-    num_bootstrap: int,
-) -> tuple[Estimate, dict[str, Any]]:
-    from distillery.metrics.lpips import load_lpips
+def _measure(
+    matched: Matched, tools: Tools, captions: Sequence[str] | None, given: Given
+) -> Measured:
+    """All metrics that can be had, in one pass over the files."""
+    group = KINDS[given.condition_kind].group if given.conditions is not None else None
+    lacking = {n for n, tool in _tools_by_need(tools, captions).items() if tool is None}
+    able = [m for m in OFFERED if m.group in (None, group) and not m.all_need_any(lacking)]
+    num_images, has_features = len(matched.names), tools.extractor is not None
+    own = Pass(num_images, able, tools, {"": {}}, keeps_features=has_features)
+    other = Pass(num_images, [], tools, keeps_features=has_features)
+    for chunk in _chunks(matched, captions):
+        own.take(chunk)
+        other.take(replace(chunk, images=chunk.references[""], kept={}))
+    condition = {} if group is None else {"condition": given.condition_kind}
+    measured, empty = own.means(condition)
+    if empty:
+        form = KINDS[given.condition_kind].form
+        raise DistilleryError(f"{given.conditions}: every map is empty; {form}")
+    if has_features:
+        features = own.features, other.features
+        measured |= set_estimates(meters.SET_METERS, *features, tools, "the reference folder")
+    return {name: value for name, value in measured.items() if name in NAMES}
 
-    network = load_lpips(name, None, device)
-    return bootstrap_mean(by_size(network, images, reference), num_bootstrap), network.settings()
+
+def _tools_by_need(tools: Tools, captions: Sequence[str] | None) -> dict[str, object]:
+    return {LPIPS: tools.lpips, SEGMENTER: tools.segmenter, CLIP: tools.clip, CAPTIONS: captions}
 
 
-def _network(
-    name: str | None, device: str, num_bootstrap: int, num_blocks: int
-) -> "Measure | None":
-    if name is None:
-        return None
-    from distillery.metrics.features import load_extractor
-    from distillery.metrics.measure import Measure
-
-    network = load_extractor(name, None, device)
-    return Measure(network, network, "", num_bootstrap, num_blocks)
-
-
-def _of_features(
-    measure: "Measure",
-    images: Sequence[np.ndarray],
-    reference: Sequence[np.ndarray],
-    captions: Sequence[str] | None,
-) -> Found:
-    """Frechet and kernel distance, and the CLIP score where there are captions."""
-    features = measure.extractor.image_features
-    mine, theirs = (by_size(features, side) for side in (images, reference))
-    found = measure.distribution_of(mine, theirs, "the reference folder")
-    found.pop("fid_extrapolated")
-    return found | (measure.text_of(mine, captions) if captions is not None else {})
+def _chunks(matched: Matched, captions: Sequence[str] | None) -> Iterator[Chunk]:
+    for places, images, others in matched.groups(CHUNK):
+        texts = None if captions is None else [captions[place] for place in places]
+        yield Chunk(places, images, texts, {"": others["reference"]}, others.get("maps"))

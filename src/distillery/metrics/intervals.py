@@ -2,11 +2,11 @@
 
 In: per-image values, a statistic of images, or one estimate per training seed. Out: an `Estimate`
 with a 95% interval that contains its value; differences of two models on the same images; the
-metrics file's form. Not here: which statistic (`distribution`, `text`). Torch is not imported.
+metrics file's form. Not here: which statistic (a metric's own file). Torch is not imported.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,24 +71,18 @@ def bootstrap_mean(values: Sequence[float | None], num_resamples: int, seed: int
     return Estimate(value, float(means.std()), low, high, n, per_image)
 
 
-def block_jackknife(
-    statistic: Callable[[np.ndarray], float], n: int, num_blocks: int
-) -> tuple[float, Estimate]:
-    """A statistic of n images as it is, and its bias-extrapolated estimate with an interval.
+def jackknife_of_blocks(whole: float, without: Sequence[float], n: int) -> Estimate:
+    """The bias-extrapolated estimate of a statistic of n images, with an interval.
 
-    `statistic` takes the indices of the images to use. With B blocks and pseudo-values
-    p_j = B theta - (B - 1) theta_(-j) (Quenouille 1956, Tukey 1958), their mean has no bias of
-    order 1/n, and their spread gives the interval. Nothing is drawn with replacement: repeated
-    images would inflate a Frechet distance.
+    `whole` is the statistic of all images, `without` that of all but one block, for each of B
+    blocks. With pseudo-values p_j = B theta - (B - 1) theta_(-j) (Quenouille 1956, Tukey 1958),
+    their mean has no bias of order 1/n, and their spread gives the interval. Nothing is drawn with
+    replacement: repeated images would inflate a Frechet distance.
     """
-    blocks = np.array_split(np.arange(n), min(num_blocks, n))
-    if len(blocks) < 2:
+    num_blocks = len(without)
+    if num_blocks < 2:
         raise DistilleryError(f"{n} images are too few for an interval; generate more")
-    everything = np.arange(n)
-    whole = statistic(everything)
-    without = np.array([statistic(np.setdiff1d(everything, block)) for block in blocks])
-    pseudo = len(blocks) * whole - (len(blocks) - 1) * without
-    return whole, mean_of_blocks(pseudo, n)
+    return mean_of_blocks(num_blocks * whole - (num_blocks - 1) * np.array(without), n)
 
 
 def mean_of_blocks(values: np.ndarray, n: int) -> Estimate:
@@ -192,20 +186,20 @@ def metrics_file(
     of every metric that is a mean over images.
     """
     seeds = list(by_seed)
-    names = sorted(set.intersection(*(set(found) for found in by_seed.values())))
+    names = sorted(set.intersection(*(set(measured) for measured in by_seed.values())))
     metrics = {}
     for name in names:
         estimates = [by_seed[seed][name][0] for seed in seeds]
         metrics[name] = to_metric(estimates, seeds, by_seed[seeds[0]][name][1])
-    found = {"metrics": metrics, "skipped": dict(skipped), "fingerprints": dict(fingerprints)}
+    file = {"metrics": metrics, "skipped": dict(skipped), "fingerprints": dict(fingerprints)}
     if not keys:
-        return found
+        return file
     values = {
         name: {str(seed): _padded(by_seed[seed][name][0].per_image, len(keys)) for seed in seeds}
         for name in names
         if all(by_seed[seed][name][0].per_image for seed in seeds)
     }
-    return {**found, "per_image": {"keys": list(keys), "values": values}}
+    return {**file, "per_image": {"keys": list(keys), "values": values}}
 
 
 def _padded(values: Sequence[float | None], length: int) -> list[float | None]:

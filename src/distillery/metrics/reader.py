@@ -24,8 +24,10 @@ from distillery.data.scenes.palette import (
     SHAPES,
     TEXTURE_SHADE,
 )
+from distillery.metrics.meter import CAPTIONS, SCENES, Chunk, Meter, Tools, needing
 
 METRICS = ("reader_colour", "reader_shape", "reader_pair", "reader_background")
+NO_SCENES = "the reader knows scenes only; these captions do not describe any"
 WORKING_PX = 64
 BORDER_PX = 2
 # CIE Lab distances.
@@ -89,18 +91,18 @@ def recall(image: np.ndarray, caption: str) -> dict[str, float | None]:
         return dict.fromkeys(METRICS)
     reading = read_scene(image)
     seen = [(item.colour, item.shape) for item in reading.objects]
-    found_background = None if background is None else float(background == reading.background)
+    right_background = None if background is None else float(background == reading.background)
     return {
         "reader_colour": _share([c for c, _ in pairs], [c for c, _ in seen]),
         "reader_shape": _share([s for _, s in pairs], [s for _, s in seen]),
         "reader_pair": _share(pairs, seen),
-        "reader_background": found_background,
+        "reader_background": right_background,
     }
 
 
 def _share(asked: list, seen: list) -> float | None:
-    found = Counter(asked) & Counter(seen)
-    return found.total() / len(asked) if asked else None
+    matched = Counter(asked) & Counter(seen)
+    return matched.total() / len(asked) if asked else None
 
 
 def _working_size(image: np.ndarray) -> np.ndarray:
@@ -201,3 +203,16 @@ def _read_shape(mask: np.ndarray) -> tuple[str, float]:
     overlaps = shared / np.maximum(fitted, _templates()).sum(axis=(1, 2))
     best = int(overlaps.argmax())
     return SHAPES[best], float(overlaps[best])
+
+
+def _values(chunk: Chunk, tools: Tools) -> dict[str, np.ndarray]:
+    rows = [recall(image, text) for image, text in zip(chunk.images, chunk.captions, strict=True)]
+    return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in METRICS}
+
+
+READER = Meter(
+    needs=dict.fromkeys(METRICS, needing(SCENES, CAPTIONS)),
+    values=_values,
+    settings=lambda tools, columns: {"reader": "rules"},
+    empty=NO_SCENES,
+)

@@ -16,10 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from distillery.core.artifacts import content_of
 from distillery.core.errors import DistilleryError
+from distillery.data.pictures import Pictures
 from distillery.sampling.samples import sample_folders
 
 DISTRIBUTION = ("fid", "fid_extrapolated", "kid")
@@ -30,13 +29,13 @@ NONE = "no reference images of the teacher are given"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Images uint8 [n, H, W, 3] of the same records, and the suffixes of what is measured.
+    """Images of the same records, and the suffixes of what is measured.
 
     None where this kind of metric is not measured.
     """
 
     description: str
-    images: np.ndarray
+    images: Pictures
     distribution: str | None
     fidelity: str | None
 
@@ -49,8 +48,8 @@ def has_control(variant: str) -> bool:
 def comparisons(
     variant: str,
     samples: Path,
-    real: np.ndarray,
-    read: Callable[[Path], np.ndarray],
+    real: Pictures,
+    read: Callable[[Path], Pictures],
     reference: Path | None,
     offset_reference: Path | None,
 ) -> tuple[list[Comparison], dict[str, str]]:

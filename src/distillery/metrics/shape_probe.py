@@ -55,5 +55,5 @@ def describe(settings: Mapping[str, Any]) -> str:
     if settings.get("extractor") != TEACHER_CLIP:
         return ""
     accuracy = settings.get("shape_probe")
-    found = "not recorded" if accuracy is None else f"{accuracy:.3f}"
-    return f"linear probe for shapes {found}, {MIN_ACCURACY:g} needed to decide"
+    value = "not recorded" if accuracy is None else f"{accuracy:.3f}"
+    return f"linear probe for shapes {value}, {MIN_ACCURACY:g} needed to decide"

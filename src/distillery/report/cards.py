@@ -11,10 +11,10 @@ from typing import Any
 
 from distillery.core.artifacts import read_json
 from distillery.families import card as model_card
+from distillery.metrics.catalog import label_of
 from distillery.report import story
 from distillery.report.evidence import Results
 from distillery.report.names import FAMILIES, Family, label
-from distillery.report.sections import OWN_LABELS
 from distillery.report.templating import environment
 
 SIZES = {
@@ -99,7 +99,7 @@ def _rows(family: Family, variant: str, run: Results) -> list[dict[str, str]]:
         theirs = run.metric(family.teacher, name)
         rows.append(
             {
-                "name": OWN_LABELS.get(name, name.replace("_", " ")),
+                "name": label_of(name),
                 "value": f"{story.estimate(metric)} ({story.interval(metric)})",
                 "teacher": story.estimate(theirs) if theirs else "—",
                 "n": metric["n"],

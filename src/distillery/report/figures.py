@@ -15,6 +15,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from distillery.metrics.catalog import CATALOG, title_of
 from distillery.report.evidence import Results
 from distillery.report.names import SUFFIX_OFFSET, label
 
@@ -41,17 +42,7 @@ LEADER = {
     "arrowstyle": "-", "color": LINE, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 4,
     "relpos": (0, 0.5),
 }  # fmt: skip
-METRIC_NAMES = {
-    "reader_shape": "shapes drawn as asked (recall)",
-    "reader_colour": "colours as asked (recall)",
-    "kid": "KID to real images (lower is better)",
-    "kid_teacher": "KID to the teacher (lower is better)",
-    "clip_score": "CLIP score",
-    "prediction_distance": "distance to the teacher's prediction (lower is better)",
-    "edge_f1": "edges of the condition found (F1)",
-    "miou": "regions of the condition kept (mIoU)",
-    "lpips": "LPIPS to the guided teacher (lower is better)",
-    "lpips_pair": "LPIPS to the teacher, same noise (lower is better)",
+COST_NAMES = {
     "parameters_total": "parameters of the pipeline, millions",
     "parameters_unet": "parameters of the U-Net, millions",
     "parameters_adapter": "parameters of the ControlNet, millions",
@@ -121,14 +112,19 @@ def quality_against_cost(
             )  # fmt: skip
         family = (main or "").partition("/")[0]
         labelled = [(x, m["value"], label(v, family), v == main) for v, x, m in points]
-        axis.set(xlabel=METRIC_NAMES.get(cost, cost), xlim=_room(labelled))
-        axis.set_title(METRIC_NAMES.get(quality, quality))
+        axis.set(xlabel=_title(cost), xlim=_room(labelled))
+        axis.set_title(_title(quality))
         axis.grid(axis="y")
         axis.margins(y=0.14)
         axis.autoscale_view()
         direct_labels(axis, labelled)
-        title = f"{METRIC_NAMES.get(quality, quality)} against {METRIC_NAMES.get(cost, cost)}"
+        title = f"{_title(quality)} against {_title(cost)}"
         return to_svg(figure, title)
+
+
+def _title(name: str) -> str:
+    """Of a metric or a cost, for an axis."""
+    return title_of(name) if name in CATALOG else COST_NAMES.get(name, name)
 
 
 def _points(

@@ -6,10 +6,9 @@ stand here; every number comes from a run.
 """
 
 from dataclasses import dataclass
-from itertools import chain
 
 from distillery.families.card import FAMILY_TEXTS
-from distillery.metrics.control import NAMES
+from distillery.metrics.catalog import CATALOG
 
 LABELS = {
     "teacher/guided": "Teacher",
@@ -61,7 +60,6 @@ SUFFIX_OFFSET = "_offset"
 UNCONTROLLED = "teacher/guided"
 UNCONTROLLED_LABEL = "Teacher, uncontrolled"
 WITH_CONTROL = ("control", "controlnet", "whole")
-CONTROL_METRICS = tuple(chain.from_iterable(NAMES.values()))
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ def label(variant: str, family: str = "") -> str:
 
 def shows(family: str, metric: str) -> bool:
     """Whether a family's tables have a metric: who is given no map need not follow one."""
-    return family in WITH_CONTROL or metric not in CONTROL_METRICS
+    return family in WITH_CONTROL or not CATALOG[metric].follows_maps
 
 
 def family_of(variant: str) -> Family | None:

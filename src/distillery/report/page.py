@@ -11,8 +11,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from distillery.metrics.catalog import label_of
 from distillery.report import story
-from distillery.report.sections import OWN_LABELS
 from distillery.report.templating import environment
 
 _HERE = Path(__file__).parent
@@ -32,7 +32,7 @@ def render(context: Mapping[str, Any]) -> str:
         "svg": Markup,
         "share": _share,
         "cost": lambda name, value: story.pretty(name, {"value": value}),
-        "metric_name": lambda name: OWN_LABELS.get(name, name.replace("_", " ")),
+        "metric_name": label_of,
     }
     assets = {
         "nav_names": NAV_NAMES,

@@ -8,40 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distillery.metrics import shape_probe
+from distillery.metrics.catalog import CATALOG
 from distillery.report import figures_training, story, tables
 from distillery.report.evidence import Results
 from distillery.report.gallery import family_strip
 from distillery.report.names import FAMILIES, UNCONTROLLED, WITH_CONTROL, Family, label, shows
 
-OWN_LABELS = {
-    "fid": "FID",
-    "fid_extrapolated": "FID, bias removed",
-    "kid": "KID",
-    "prediction_distance": "Distance to teacher's prediction",
-    "fid_extrapolated_teacher": "FID to teacher, bias removed",
-    "kid_teacher": "KID to teacher",
-    "clip_score": "CLIP score",
-    "sketch_clip_score": "Sketch CLIP score",
-    "edge_f1": "Edge F1",
-    "edge_precision": "Edge precision",
-    "edge_recall": "Edge recall",
-    "edge_nmse": "Edge NMSE",
-    "edge_nmse_symmetric": "Edge NMSE, symmetric",
-    "miou": "Segmentation IoU",
-    "psnr": "PSNR, dB",
-    "ssim": "SSIM",
-    "lpips": "LPIPS",
-    "psnr_teacher": "PSNR to teacher, other noise",
-    "ssim_teacher": "SSIM to teacher, other noise",
-    "lpips_teacher": "LPIPS to teacher, other noise",
-    "psnr_pair": "PSNR to teacher, same noise",
-    "ssim_pair": "SSIM to teacher, same noise",
-    "lpips_pair": "LPIPS to teacher, same noise",
-    "reader_colour": "Colours",
-    "reader_shape": "Shapes",
-    "reader_pair": "Colour and shape",
-    "reader_background": "Background",
-}
 REFERENCES = {
     "controlnet": "PSNR, SSIM and LPIPS without further words compare with the real image.",
     "control": "Edges are judged on prompts with a Canny map, regions on those with a segmentation,"
@@ -162,15 +134,14 @@ def _measured(family: Family, results: Results) -> dict[str, Any]:
     """Every metric of every model of the family, and of the teacher, in one setting."""
     printed = {"family": family.name, "rows": {family.teacher: {}}}
     variants = [v for v in tables.table_variants(printed, results) if v in results.metrics]
-    wanted = [name for name in OWN_LABELS if shows(family.name, name)]
+    wanted = [m.name for m in CATALOG.values() if m.on_page and shows(family.name, m.name)]
     names = [n for n in wanted if any(results.metric(v, n) for v in variants)]
     ceiling = {n: results.metric("teacher/guided", f"{n}_ceiling") for n in names}
     return {
         "about": _about(results),
         "probe": story.probe_line(results),
         "columns": [
-            {"label": OWN_LABELS[n], "direction": tables.OWN_METRICS.get(n, ("down",))[0]}
-            for n in names
+            {"label": CATALOG[n].label, "direction": CATALOG[n].direction} for n in names
         ],
         "rows": [
             {"id": v, "label": label(v, family.name),
@@ -226,7 +197,7 @@ def _quality_line(run: Results, student: str, teacher: str, names: Sequence[str]
         mine, theirs = run.metric(student, name), run.metric(teacher, name)
         if mine and theirs:
             return (
-                f"{OWN_LABELS[name]} {story.estimate(mine)} ({label(teacher)} "
+                f"{CATALOG[name].label} {story.estimate(mine)} ({label(teacher)} "
                 f"{story.estimate(theirs)})"
             )
     return ""

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from distillery.data.conditions import KINDS
+from distillery.metrics.catalog import CATALOG
 from distillery.report.evidence import Results
 from distillery.report.names import UNCONTROLLED, WITH_CONTROL, label, shows
 
@@ -21,33 +22,6 @@ COLUMNS = (
     "n", "seeds", "setting", "source",
 )  # fmt: skip
 PAPERS_FILE = Path(__file__).with_name("papers.yaml")
-# Ours beside the papers' metrics: (direction, unit).
-OWN_METRICS = {
-    "fid_extrapolated": ("down", ""),
-    "kid": ("down", ""),
-    "prediction_distance": ("down", "of the teacher's energy"),
-    "fid_extrapolated_teacher": ("down", ""),
-    "kid_teacher": ("down", ""),
-    "fid_teacher": ("down", ""),
-    "clip_score": ("up", ""),
-    "edge_f1": ("up", ""),
-    "edge_precision": ("up", ""),
-    "edge_recall": ("up", ""),
-    "edge_nmse": ("down", ""),
-    "edge_nmse_symmetric": ("down", ""),
-    "miou": ("up", ""),
-    "sketch_clip_score": ("up", ""),
-    "psnr": ("up", "dB"),
-    "ssim": ("up", ""),
-    "lpips": ("down", ""),
-    "psnr_pair": ("up", "dB"),
-    "ssim_pair": ("up", ""),
-    "lpips_pair": ("down", ""),
-    "reader_colour": ("up", ""),
-    "reader_shape": ("up", ""),
-    "reader_pair": ("up", ""),
-    "reader_background": ("up", ""),
-}
 PARAMETERS = {
     "parameters_total": "", "parameters_unet": "", "parameters_adapter": "",
     "parameters_requires_grad": "", "parameters_in_optimiser": "", "parameters_evaluated": "",
@@ -84,12 +58,21 @@ def printed_table(
             for metric, about in printed["metrics"].items():
                 row = _printed_cell(results, variant, metric, about, about.get("saving_over"))
                 rows.append({**row, **_printed_words(printed, variant, metric)})
-            for metric, (direction, unit) in OWN_METRICS.items():
-                wanted = metric not in printed["metrics"] and shows(printed["family"], metric)
-                if wanted and results.metric(variant, metric):
-                    row = _row(results, variant, metric, unit, direction)
-                    rows.append({**row, **_printed_words(printed, variant, metric)})
+            rows += _own_rows(printed, results, variant)
     return rows + _full_size_rows(printed, full_size)
+
+
+def _own_rows(printed: Mapping[str, Any], results: Results, variant: str) -> list[Row]:
+    """Our metrics beside the printed ones."""
+    return [
+        _row(results, variant, metric.name, metric.unit, metric.direction)
+        | _printed_words(printed, variant, metric.name)
+        for metric in CATALOG.values()
+        if metric.in_tables
+        and metric.name not in printed["metrics"]
+        and shows(printed["family"], metric.name)
+        and results.metric(variant, metric.name)
+    ]
 
 
 def elr_table1(all_results: Sequence[Results], full_size: Sequence[Results] = ()) -> list[Row]:

@@ -9,6 +9,7 @@ import io
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from distillery.core.errors import DamagedError, DistilleryError
+from distillery.core.errors import DistilleryError
 from distillery.core.shards import image_type, read_table
 
 T = TypeVar("T")
@@ -73,20 +74,13 @@ def sample_folders(samples: Path) -> dict[int, Path]:
 
 def read_samples(folder: Path, num_samples: int | None = None) -> list[dict[str, Any]]:
     """Rows key, caption, noise_seed, condition (a kind or "") and `image` as PNG bytes, checked."""
-    rows = []
-    for row in read_table(folder):
-        if num_samples is not None and len(rows) == num_samples:
-            break
-        rows.append({**row, "image": row["image"]["bytes"]})
-    return rows
+    return list(iter_samples(folder, num_samples))
 
 
-def decode_images(encoded: Sequence[bytes]) -> np.ndarray:
-    """uint8 RGB [n, H, W, 3] of equally large PNG images."""
-    images = [decode_png(data) for data in encoded]
-    if len({image.shape for image in images}) > 1:
-        raise DamagedError("generated images differ in size; run generate again")
-    return np.stack(images)
+def iter_samples(folder: Path, num_samples: int | None = None) -> Iterator[dict[str, Any]]:
+    """The same, a shard in memory at a time."""
+    for row in islice(read_table(folder), num_samples):
+        yield {**row, "image": row["image"]["bytes"]}
 
 
 def encode_png(image: np.ndarray) -> bytes:

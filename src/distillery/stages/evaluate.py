@@ -13,12 +13,11 @@ from distillery.metrics.evaluation import (
     load_images,
     load_records,
     measure_samples,
-    reader_judge,
 )
 from distillery.metrics.features import load_extractor
 from distillery.metrics.intervals import metrics_file
-from distillery.metrics.lpips import load_lpips
-from distillery.metrics.measure import Measure
+from distillery.metrics.lpips_networks import load_lpips
+from distillery.metrics.meter import Tools
 from distillery.metrics.references import comparisons
 from distillery.params import Params
 from distillery.stage import In, Out, stage
@@ -38,45 +37,48 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Measure against real images, the teacher's images, the captions and the condition maps."""
     settings, device = params.evaluate, claim_device(params.device)
-    measure = _measure(settings, teacher, device)
+    tools = _tools(settings, teacher, device)
     resolution_px, is_scenes = params.data.resolution_px, params.ingest.source == "scenes"
     records = load_records(samples, curated, selection, resolution_px, settings.num_samples)
     compared, skipped = comparisons(
         variant, samples, records.real, lambda folder: load_images(folder, records.keys),
         reference, offset_reference,
     )  # fmt: skip
-    judges = [reader_judge(measure, records.captions, is_scenes=is_scenes)]
+    judges = []
     if conditions is not None:
         segmentation = "scenes" if is_scenes else params.extract_conditions.segmentation
         judges.append(
-            control_judge(measure, records, conditions, resolution_px, segmentation, device)
+            control_judge(tools, records, conditions, resolution_px, segmentation, device)
         )
-    found, missing = measure_samples(measure, samples, records, compared, judges)
+    by_seed, missing = measure_samples(
+        tools, samples, records, compared, judges, is_scenes=is_scenes
+    )
     distances, reason = distances_of(
-        run, variant, teacher, model, [s for s in params.seeds if s in found], records, device,
+        run, variant, teacher, model, [s for s in params.seeds if s in by_seed], records, device,
         backbone=backbone, controlnet=controlnet, conditions=conditions,
         resolution_px=resolution_px, guidance_scale=params.generate.guidance_scale,
         num_records=settings.num_prediction_samples, plan_seed=params.seed,
         num_slots=params.cache_teacher.num_slots, num_bootstrap=settings.num_bootstrap,
     )  # fmt: skip
-    found = {seed: found[seed] | distances.get(seed, {}) for seed in found}
+    by_seed = {seed: by_seed[seed] | distances.get(seed, {}) for seed in by_seed}
     if variant == "teacher/guided" and is_scenes:
-        images = reconstruct(teacher, records.real, device)
-        found = {seed: found[seed] | ceiling(measure, images, records.captions) for seed in found}
+        images = records.real.through(reconstruct(teacher, device))
+        limits = ceiling(tools, images, records.captions)
+        by_seed = {seed: by_seed[seed] | limits for seed in by_seed}
     inputs = {"samples": samples, "reference": reference, "offset_reference": offset_reference,
               "selection": selection, "conditions": conditions, "teacher": teacher,
               "model": model, "backbone": backbone, "controlnet": controlnet}  # fmt: skip
     fingerprints = {name: content_of(path) for name, path in inputs.items() if path is not None}
-    everything = metrics_file(found, skipped | missing | reason, fingerprints, records.keys)
+    everything = metrics_file(by_seed, skipped | missing | reason, fingerprints, records.keys)
     write_json(metrics, everything)
 
 
-def _measure(settings: Any, teacher: Path, device: Any) -> Measure:
+def _tools(settings: Any, teacher: Path, device: Any) -> Tools:
     """The networks that `params.evaluate` names, each loaded once."""
     extractor = load_extractor(settings.feature_extractor, teacher, device)
     is_same = settings.clip_model == settings.feature_extractor
     clip = extractor if is_same else load_extractor(settings.clip_model, teacher, device)
-    return Measure(
+    return Tools(
         extractor,
         clip,
         settings.prompt_prefix,

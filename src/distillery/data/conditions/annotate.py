@@ -75,6 +75,12 @@ def _record(key: str, kind: str, image: np.ndarray, condition: np.ndarray) -> di
             f"{kind} of {key} is {condition.shape[1]} x {condition.shape[0]} px, its image "
             f"{image.shape[1]} x {image.shape[0]}; the annotator or the source's labels are wrong"
         )
+    num_channels = KINDS[kind].num_channels
+    if condition.dtype != np.uint8 or condition.shape[2:] not in ((), (num_channels,)):
+        raise DistilleryError(
+            f"{kind} of {key}: {condition.dtype} {condition.shape}; an annotator gives uint8 "
+            f"(H, W) or (H, W, {num_channels})"
+        )
     return {"key": key, "image": {"bytes": encode_png(condition), "path": f"{key}.png"}}
 
 

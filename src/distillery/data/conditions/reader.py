@@ -15,16 +15,19 @@ from torch import Tensor
 
 from distillery.core.errors import DistilleryError
 from distillery.core.shards import read_table
-from distillery.data.conditions import KINDS
 from distillery.data.images import UndecodableError
 from distillery.data.loader import load_image
+from distillery.data.pictures import Spool
+
+# Kinds whose values do not blend, as `KINDS` has them: here too, so that a further kind does not
+# change the code of all that reads maps.
+DISCRETE = frozenset({"segmentation"})
 
 
 class ConditionMaps:
     """Maps of `kinds` by record key; `root` holds all parts, or is one.
 
-    PNG bytes stay in memory (about 1 KB a map at 64 px). Raises DistilleryError where a kind was
-    not extracted.
+    They stay encoded, outside of memory. Raises DistilleryError where a kind was not extracted.
     """
 
     def __init__(self, root: Path, kinds: Sequence[str], resolution_px: int) -> None:
@@ -39,7 +42,7 @@ class ConditionMaps:
                 f"conditions: no {kind} map of {lost[0]} ({len(lost)} are missing); "
                 "rerun extract_conditions"
             )
-        return np.stack([_load(known[key], kind, self._resolution_px) for key in keys])
+        return np.stack([_load(known.get(key), kind, self._resolution_px) for key in keys])
 
     def batch(self, keys: Sequence[str]) -> dict[str, Tensor]:
         """{kind: float32 [n, 3, H, W] in [0, 1]}."""
@@ -68,7 +71,7 @@ class MapFiles:
 
 
 def _load(data: bytes, kind: str, resolution_px: int) -> np.ndarray:
-    resampling = Image.Resampling.LANCZOS if KINDS[kind].blends else Image.Resampling.NEAREST
+    resampling = Image.Resampling.NEAREST if kind in DISCRETE else Image.Resampling.LANCZOS
     return load_image(data, resolution_px, resampling)
 
 
@@ -82,10 +85,13 @@ def extracted_kinds(root: Path) -> list[str]:
     return sorted({path.name for path in root.glob("*/*") if path.is_dir()})
 
 
-def _read_kind(root: Path, kind: str) -> dict[str, bytes]:
+def _read_kind(root: Path, kind: str) -> Spool:
     folders = sorted(path for path in [root / kind, *root.glob(f"*/{kind}")] if path.is_dir())
     if not folders:
         raise DistilleryError(
             f"{root}: no {kind} maps; add {kind} to extract_conditions.kinds and run it"
         )
-    return {row["key"]: row["image"]["bytes"] for path in folders for row in read_table(path)}
+    spool = Spool()
+    for row in (row for path in folders for row in read_table(path)):
+        spool.put(row["key"], row["image"]["bytes"])
+    return spool

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from distillery.data.ssim import ssim_map
+
 SIDE_PX = 64
 _SMALL_SIDE_PX = 32
 _GRID = 8
@@ -92,7 +94,7 @@ def _agree(
     if _worst_difference(both, _FINE_GRID)[0] > MAX_FINE_LUMINANCE_LEVELS:
         return False
     lumas = [_shrink(image[:, :, 0], side_px) for image in (first, second)]
-    return float(_ssim(*lumas).mean()) >= min_ssim
+    return float(ssim_map(*lumas, 255).mean()) >= min_ssim
 
 
 def _worst_difference(both: np.ndarray, cells: int) -> np.ndarray:
@@ -104,21 +106,6 @@ def _worst_difference(both: np.ndarray, cells: int) -> np.ndarray:
 def _shrink(luma: np.ndarray, side_px: int) -> np.ndarray:
     resized = cv2.resize(luma, (side_px, side_px), interpolation=cv2.INTER_AREA)
     return resized.astype(np.float32)
-
-
-def _ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """SSIM map of two float32 images in [0, 255]; Gaussian window, sigma 1.5 px (eq. 13)."""
-    mean_1, mean_2 = _blur(first), _blur(second)
-    variance_1 = _blur(first * first) - mean_1 * mean_1
-    variance_2 = _blur(second * second) - mean_2 * mean_2
-    covariance = _blur(first * second) - mean_1 * mean_2
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    numerator = (2 * mean_1 * mean_2 + c1) * (2 * covariance + c2)
-    return numerator / ((mean_1**2 + mean_2**2 + c1) * (variance_1 + variance_2 + c2))
-
-
-def _blur(image: np.ndarray) -> np.ndarray:
-    return cv2.GaussianBlur(image, (11, 11), 1.5)
 
 
 def _best_window(whole: np.ndarray, part: np.ndarray) -> np.ndarray:

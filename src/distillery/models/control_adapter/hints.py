@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distillery.core.errors import DistilleryError
 
+# What an adapter takes that is not told its kinds; the pipeline always tells (`data.conditions`).
 KINDS = ("canny", "sketch", "segmentation")
 VAE_SCALE = 8
 

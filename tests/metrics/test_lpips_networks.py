@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from distillery.core.errors import DistilleryError
 from distillery.metrics.features import load_extractor
-from distillery.metrics.lpips import check_range, load_lpips
+from distillery.metrics.lpips_networks import check_range, load_lpips
 
 ALEX = {0: (11, 4, 2), 3: (5, 1, 2), 6: (3, 1, 1), 8: (3, 1, 1), 10: (3, 1, 1)}
 VGG_CONVS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)

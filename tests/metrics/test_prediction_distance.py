@@ -16,7 +16,13 @@ from distillery.families.distances import distances_of, prediction_distances
 from distillery.families.load import Folders, load_student
 from distillery.families.pairings import Pairing, pairing
 from distillery.metrics.evaluation import Records
-from distillery.metrics.prediction import controlled, guided, make_probe, plain, relative_distances
+from distillery.metrics.prediction_distance import (
+    controlled,
+    guided,
+    make_probe,
+    plain,
+    relative_distances,
+)
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.layers import add_lora
 from distillery.models.lowrank.ranks import plan_ranks
