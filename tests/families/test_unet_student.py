@@ -11,7 +11,7 @@ from PIL import Image
 from cache_helpers import run, v_teacher, write_cache, write_curated
 from distillery.core.artifacts import hash_files, read_json
 from distillery.core.errors import DistilleryError
-from distillery.families.unet.init import write_decompositions
+from distillery.families.unet.init import Decomposition, write_decomposition
 from distillery.families.unet.training import Distillation, start_student, train_students
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.params import load_params
@@ -23,27 +23,20 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def root(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`teacher` (v prediction), `cache` and `init` with both decompositions."""
+    """`teacher` (v prediction), `cache` and `init` with all decompositions."""
     folder = tmp_path_factory.mktemp("stage-one")
     write_curated(folder)
     write_cache(folder, v_teacher(tiny_teacher, folder / "teacher"), folder / "cache")
-    write_decompositions(
-        folder / "teacher",
-        folder / "cache",
-        folder / "init",
-        methods=["svd", "data_aware", "planned"],
-        rank=RANK,
-        other_params=0,
-        num_moment_samples=8,
-        batch_size=8,
-        device=CPU,
-    )
+    for method in ("random", "svd", "balanced", "data_aware", "planned"):
+        wanted = Decomposition(method, RANK, other_params=0, num_moment_samples=8, batch_size=8)
+        cache = folder / "cache" if method in ("data_aware", "planned") else None
+        write_decomposition(wanted, folder / "teacher", cache, folder / "init" / method, CPU)
     return folder
 
 
 def _start(root: Path, architecture: str, init: str, seed: int = 0) -> torch.nn.Module:
     return start_student(
-        architecture, init, teacher=root / "teacher", init_folder=root / "init", seed=seed
+        architecture, init, teacher=root / "teacher", init_folder=root / "init" / init, seed=seed
     )
 
 
@@ -107,14 +100,19 @@ def test_starting_points(root: Path) -> None:
         assert not torch.equal(same, other)
 
 
-def test_the_report_gives_output_errors_and_data_aware_ones_are_lower(root: Path) -> None:
-    reports = [read_json(root / "init" / folder / "layers.json") for folder in ("", "data_aware")]
-    errors = [
-        sum(layer["relative_output_error"] for layer in report["layers"]) for report in reports
-    ]
-    assert errors[1] < errors[0]
-    counts = reports[0]["unet_parameters"]
-    assert counts["student"] < counts["teacher"]
+def test_the_report_gives_errors_and_sizes(root: Path) -> None:
+    svd, aware = (read_json(root / "init" / m / "layers.json") for m in ("svd", "data_aware"))
+    weights = [sum(row["relative_error"] for row in report["layers"]) for report in (svd, aware)]
+    assert weights[0] < weights[1]  # data-aware factors lose more of the weights, less of outputs
+    assert all(0 < row["relative_output_error"] < 1 for row in aware["layers"])
+    assert {row["relative_output_error"] for row in svd["layers"]} == {None}
+    assert svd["unet_parameters"]["student"] < svd["unet_parameters"]["teacher"]
+
+
+def test_a_decomposition_that_reads_the_cache_says_so(root: Path, tmp_path: Path) -> None:
+    wanted = Decomposition("planned", RANK, other_params=0, num_moment_samples=8, batch_size=8)
+    with pytest.raises(DistilleryError, match="planned needs --base"):
+        write_decomposition(wanted, root / "teacher", None, tmp_path / "out", CPU)
 
 
 def test_the_card_says_what_was_trained_on_what(root: Path, tmp_path: Path) -> None:

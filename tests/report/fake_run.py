@@ -340,7 +340,7 @@ def _write_models(models: Path, init: Path, variants: list[str]) -> None:
         for i, block in enumerate(["down_blocks.0", "down_blocks.1", "up_blocks.0", "mid_block.0"])
         for kind in ("Conv2d", "Linear")
     ]  # fmt: skip
-    write_json(init / "layers.json", {"init": "svd", "layers": layers})
+    write_json(init / "svd" / "layers.json", {"init": "svd", "layers": layers})
 
 
 def make_run(root: Path, *, with_committed: bool = True, families: bool = True) -> Folders:

@@ -79,6 +79,11 @@ def backbone(section):
     )
 
 
+def decomposition(variant):
+    """What a variant of the low-rank U-Nets starts from."""
+    return f"{PATHS.init}/{PARAMS.distill_unet.variants[variant].init}"
+
+
 def cached(view):
     """A view of the teacher cache, all parts."""
     return expand(f"{PATHS.teacher_cache}/{view}/{{part}}", part=PARTS)

@@ -1,5 +1,9 @@
 # What every model costs.
 
+DECOMPOSITIONS = [
+    *expand(rules.init_student.output.init, method=PARAMS.init_student.methods),
+    rules.init_student_random.output.init,
+]
 MODELS = [
     *expand(rules.distill_unet.output.model, variant=variants("distill_unet")),
     *expand(rules.finetune_control.output.model, variant=variants("finetune_control")),
@@ -13,7 +17,7 @@ MODELS = [
 rule profile:
     input:
         teacher=rules.prepare_teacher.output.teacher,
-        init=rules.init_student.output.init,
+        init=DECOMPOSITIONS,
         models=MODELS,
         code=code("profile"),
     output:

@@ -14,7 +14,7 @@ rule report:
     input:
         curated=CURATED,
         selection=rules.deduplicate.output.selection,
-        init=rules.init_student.output.init,
+        init=DECOMPOSITIONS,
         models=[rules.prepare_teacher.output.teacher, *MODELS],
         samples=expand(f"{PATHS.samples}/{{name}}", name=EVALUATED),
         metrics=[
@@ -40,7 +40,7 @@ rule report:
         "report"
     shell:
         "PYTHONPATH=src python -m distillery.stages.report --params {params.file}"
-        f" --curated {PATHS.curated} --selection {{input.selection}} --init {{input.init}}"
+        f" --curated {PATHS.curated} --selection {{input.selection}} --init {PATHS.init}"
         f" --models {PATHS.models} --samples {PATHS.samples} --metrics {PATHS.metrics}"
         f" --results {PATHS.results} --conditions {PATHS.conditions}"
         " --reports {output.reports}"

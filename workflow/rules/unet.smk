@@ -7,9 +7,11 @@ rule init_student:
         base=cached("base"),
         code=code("init_student"),
     output:
-        init=directory(PATHS.init),
+        init=directory(f"{PATHS.init}/{{method}}"),
     log:
-        f"{LOGS}/init_student.log",
+        f"{LOGS}/init_student/{{method}}.log",
+    wildcard_constraints:
+        method=either(PARAMS.init_student.methods),
     priority: 1  # other families wait for it
     resources:
         heavy=1,
@@ -17,18 +19,35 @@ rule init_student:
     params:
         file=params_file,
         values=values("init_student"),
+        method=lambda wildcards: wildcards.method,
+        options=f" --base {PATHS.teacher_cache}/base",
     message:
-        "init_student"
+        "init_student {params.method}"
     shell:
         "PYTHONPATH=src python -m distillery.stages.init_student --params {params.file}"
-        " --teacher {input.teacher}"
-        f" --base {PATHS.teacher_cache}/base --init {{output.init}}"
+        " --method {params.method} --teacher {input.teacher}{params.options} --init {output.init}"
+
+
+# Random students take their ranks from it.
+use rule init_student as init_student_random with:
+    input:
+        teacher=rules.prepare_teacher.output.teacher,
+        code=code("init_student"),
+    output:
+        init=directory(f"{PATHS.init}/random"),
+    log:
+        f"{LOGS}/init_student/random.log",
+    params:
+        file=params_file,
+        values=values("init_student"),
+        method="random",
+        options="",
 
 
 rule distill_unet:
     input:
         teacher=rules.prepare_teacher.output.teacher,
-        init=rules.init_student.output.init,
+        init=lambda wildcards: decomposition(wildcards.variant),
         base=cached("base"),
         cond=cached("cond"),
         code=code("distill_unet"),

@@ -32,9 +32,11 @@ def _require_backbone(params: Any, key: str, backbone: str) -> None:
 
 
 def _require_decompositions(params: Any) -> None:
+    methods = params.init_student.methods
+    if "svd" not in methods:
+        raise ValueError("init_student.methods: add svd, whose layers the report shows")
     for name, variant in params.distill_unet.variants.items():
-        methods = params.init_student.methods
-        if variant.init in ("data_aware", "planned") and variant.init not in methods:
+        if variant.init not in ("random", *methods):
             raise ValueError(
                 f"distill_unet.variants.{name}.init: {variant.init} needs {variant.init} in "
                 "init_student.methods"

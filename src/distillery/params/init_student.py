@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from distillery.params.base import AboveZero, Frozen, Positive
 
+Method = Literal["svd", "balanced", "data_aware", "planned"]
+
 
 class Rank(Frozen):
     """How ranks are chosen; `value` is the ratio, rank, energy or parameter target."""
@@ -29,8 +31,8 @@ class Rank(Frozen):
 class InitStudent(Frozen):
     """Decompositions of the teacher's U-Net."""
 
-    methods: Annotated[list[Literal["svd", "data_aware", "planned"]], Field(min_length=1)]
-    """Decompositions to make; planned spreads as many parameters by what layers' outputs need."""
+    methods: Annotated[list[Method], Field(min_length=1)]
+    """Decompositions to make, svd among them; planned spreads parameters by layers' need."""
     rank: Rank
     """How the ranks of the decomposed layers are chosen."""
     num_moment_samples: Positive

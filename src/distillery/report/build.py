@@ -208,7 +208,7 @@ def _histories(models: Path) -> dict[str, Any]:
 
 
 def _layers(init: Path) -> dict[str, str] | None:
-    path = init / "layers.json"
+    path = init / "svd" / "layers.json"
     report = read_json(path) if path.is_file() else {"layers": []}
     drawing = figures_training.layer_map(report["layers"])
     return {"svg": drawing, "about": costs.layers_about(report)} if drawing else None

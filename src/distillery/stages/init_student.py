@@ -1,30 +1,34 @@
-"""Stage `init_student`: the teacher's U-Net in, its low-rank decompositions and a report out."""
+"""Stage `init_student`: the teacher's U-Net in, one low-rank decomposition and a report out."""
 
 from distillery.core.artifacts import read_json
 from distillery.core.device import claim_device
 from distillery.core.run import Run
-from distillery.families.unet.init import write_decompositions
+from distillery.families.unet.init import Decomposition, write_decomposition
 from distillery.params import Params
 from distillery.stage import In, Out, stage
 from distillery.teacher.fingerprint import FINGERPRINT
 
 
-@stage(reads=["device", "num_threads", "init_student", "cache_teacher.batch_size"])
-def init_student(params: Params, run: Run, teacher: In, base: In, init: Out) -> None:
-    """Decompose the U-Net layer by layer and say what each layer lost."""
+# Not `init_student.methods`: a further decomposition changes no other.
+@stage(
+    reads=["device", "num_threads", "init_student.rank", "init_student.num_moment_samples",
+           "cache_teacher.batch_size"]
+)  # fmt: skip
+def init_student(
+    params: Params, run: Run, method: str, teacher: In, init: Out, base: In | None = None
+) -> None:
+    """Decompose the U-Net layer by layer and say what each layer lost; `random` gives ranks."""
     wanted = params.init_student
     components = read_json(teacher / FINGERPRINT)["components"]
-    write_decompositions(
-        teacher,
-        base.parent,
-        init,
-        methods=wanted.methods,
+    decomposition = Decomposition(
+        method=method,
         rank=wanted.rank.model_dump(),
         other_params=sum(components[name]["num_parameters"] for name in ("text_encoder", "vae")),
         num_moment_samples=wanted.num_moment_samples,
         batch_size=params.cache_teacher.batch_size,
-        device=claim_device(params.device),
     )
+    cache = base.parent if base else None
+    write_decomposition(decomposition, teacher, cache, init, claim_device(params.device))
 
 
 if __name__ == "__main__":

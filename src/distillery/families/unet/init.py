@@ -1,12 +1,14 @@
-"""Decomposing the teacher's U-Net: the starting point of Stage I's low-rank variants.
+"""Decomposing the teacher's U-Net: the starting points of Stage I's low-rank variants.
 
-In: the teacher's folder and cache, a rank rule, methods. Out: a folder with the `svd` student and
-`layers.json`, and in `data_aware/` and `planned/` the same for data-aware decomposition, with the
-rule's ranks and with ranks planned from the layers' outputs, of as many parameters. With either of
-them, reports also give each layer's output error on cached inputs. Not here: the mathematics.
+In: the teacher's folder and cache, a rank rule, a method. Out: a folder with the low-rank student
+and `layers.json`. `balanced` is the SVD's product in factors of equal size, `data_aware` weighs by
+the layers' inputs, `planned` also spreads as many parameters over the layers by what their outputs
+need; of these two `layers.json` also gives each layer's output error on cached inputs. `random` is
+the ranks alone: its weights are drawn when a training starts. Not here: the mathematics.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from distillery.core.artifacts import write_json
+from distillery.core.errors import DistilleryError
 from distillery.diffusion.prediction import add_noise, alpha_sigma
 from distillery.models.layers import layer_shapes
-from distillery.models.lowrank.factorise import factorise_unet
+from distillery.models.lowrank.factorise import factorise_unet, rebalance
 from distillery.models.lowrank.moments import collect_second_moments
 from distillery.models.lowrank.planner import factorable, spectrum_ranks
 from distillery.models.lowrank.ranks import plan_ranks, read_ranks
@@ -28,6 +31,8 @@ from distillery.train.order import batch_items
 
 LAYERS = "layers.json"
 SVD = "svd"
+BALANCED = "balanced"
+RANDOM = "random"
 DATA_AWARE = "data_aware"
 PLANNED = "planned"
 _VALUE_OF_RULE = {"ratio": "ratio", "fixed": "rank", "energy": "energy", "target_total": "target"}
@@ -78,51 +83,79 @@ def cached_inputs(
         }
 
 
-def write_decompositions(
+@dataclass(frozen=True)
+class Decomposition:
+    """A method and what it needs; `rank` has `rule`, `value`, `file` and `keep_dense`.
+
+    `other_params` are those of text encoder and VAE; `data_aware` and `planned` read
+    `num_moment_samples` cached samples, `batch_size` at a time.
+    """
+
+    method: str
+    rank: Mapping[str, Any]
+    other_params: int
+    num_moment_samples: int
+    batch_size: int
+
+
+def write_decomposition(
+    wanted: Decomposition,
     teacher: Path,
-    teacher_cache: Path,
+    teacher_cache: Path | None,
     out: Path,
-    *,
-    methods: Sequence[str],
-    rank: Mapping[str, Any],
-    other_params: int,
-    num_moment_samples: int,
-    batch_size: int,
     device: torch.device,
 ) -> None:
-    """Decompose by every method (`svd` always, as the others' yardstick) and write the students.
+    """Decompose the teacher's U-Net by one method and write the student to the folder `out`.
 
-    `rank` has `rule`, `value` and `keep_dense`.
+    Raises DistilleryError for a method that needs the teacher's cache without one.
     """
     unet = load_unet(teacher, device)
-    ranks = {SVD: choose_ranks(unet, **rank, other_params=other_params)}
+    ranks = choose_ranks(unet, **wanted.rank, other_params=wanted.other_params)
+    if wanted.method == RANDOM:
+        LowRankUNet2DConditionModel.empty(unet.config, ranks).save_config(out)
+        return
     moments = None
-    if {DATA_AWARE, PLANNED} & set(methods):
-        cache = TeacherCache(teacher_cache, [], len(alphas_cumprod(load_scheduler(teacher))))
-        inputs = cached_inputs(
-            teacher, cache, num_samples=num_moment_samples, batch_size=batch_size, device=device
-        )
-        names = {*factorable(layer_shapes(unet), rank["keep_dense"]), *ranks[SVD]}
-        moments = collect_second_moments(unet, inputs, names=sorted(names))
-    for method in dict.fromkeys([SVD, *methods]):
-        if method == PLANNED:
-            ranks[PLANNED] = spectrum_ranks(
-                unet,
-                target=low_rank_size(unet, ranks[SVD]),
-                keep_dense=rank["keep_dense"],
-                moments=moments,
-            )
-        init = SVD if method == SVD else DATA_AWARE
-        student, layers = factorise_unet(unet, ranks.get(method, ranks[SVD]), init, moments=moments)
-        folder = out if method == SVD else out / method
-        student.to("cpu").save_pretrained(folder)
-        report = {
-            "init": method,
-            "rank": dict(rank),
-            "unet_parameters": {"teacher": _count(unet), "student": _count(student)},
-            "layers": layers,
-        }
-        write_json(folder / LAYERS, report)
+    if wanted.method in (DATA_AWARE, PLANNED):
+        moments = _moments(unet, wanted, ranks, teacher, teacher_cache)
+    if wanted.method == PLANNED:
+        keep_dense = wanted.rank["keep_dense"]
+        target = low_rank_size(unet, ranks)
+        ranks = spectrum_ranks(unet, target=target, keep_dense=keep_dense, moments=moments)
+    init = DATA_AWARE if moments else SVD
+    student, layers = factorise_unet(unet, ranks, init, moments=moments)
+    student.to("cpu")
+    if wanted.method == BALANCED:
+        rebalance(student)
+    student.save_pretrained(out)
+    report = {
+        "init": wanted.method,
+        "rank": dict(wanted.rank),
+        "unet_parameters": {"teacher": _count(unet), "student": _count(student)},
+        "layers": layers,
+    }
+    write_json(out / LAYERS, report)
+
+
+def _moments(
+    unet: UNet2DConditionModel,
+    wanted: Decomposition,
+    ranks: Mapping[str, int],
+    teacher: Path,
+    teacher_cache: Path | None,
+) -> dict[str, Tensor]:
+    """Second moments of the inputs of all layers that may be decomposed."""
+    if teacher_cache is None:
+        raise DistilleryError(f"init_student: {wanted.method} needs --base, the cache's view base")
+    cache = TeacherCache(teacher_cache, [], len(alphas_cumprod(load_scheduler(teacher))))
+    inputs = cached_inputs(
+        teacher,
+        cache,
+        num_samples=wanted.num_moment_samples,
+        batch_size=wanted.batch_size,
+        device=unet.device,
+    )
+    names = {*factorable(layer_shapes(unet), wanted.rank["keep_dense"]), *ranks}
+    return collect_second_moments(unet, inputs, names=sorted(names))
 
 
 def low_rank_size(unet: UNet2DConditionModel, ranks: Mapping[str, int]) -> int:

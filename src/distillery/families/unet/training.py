@@ -29,7 +29,7 @@ from distillery.diffusion.objectives import (
 )
 from distillery.families.about import About
 from distillery.models.export import save_model
-from distillery.models.lowrank.factorise import build_student, rebalance
+from distillery.models.lowrank.factorise import build_student
 from distillery.models.lowrank.removed import removed_in
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.teacher.cache.read import TeacherCache
@@ -58,17 +58,15 @@ def start_student(
 ) -> UNet2DConditionModel:
     """A variant before its first step; `random` depends on `seed`, the others on the teacher only.
 
-    `low_rank` takes its ranks from `init_folder`, whatever the init. Raises DistilleryError for a
-    combination that does not exist.
+    `init_folder` is the decomposition of this name; that of `random` is the ranks alone. Raises
+    DistilleryError for a combination that does not exist.
     """
     if architecture == "low_rank" and init == "random":
         config = LowRankUNet2DConditionModel.load_config(init_folder)
         removed = removed_in(config)
         return build_student(config, init=init, ranks=config["ranks"], removed=removed, seed=seed)
     if architecture == "low_rank":
-        folder = init_folder / init if init in ("data_aware", "planned") else init_folder
-        student = LowRankUNet2DConditionModel.from_pretrained(folder)
-        return rebalance(student) if init == "balanced" else student
+        return LowRankUNet2DConditionModel.from_pretrained(init_folder)
     config = UNet2DConditionModel.load_config(teacher / "unet")
     return build_student(config, architecture=architecture, init=init, seed=seed)
 
