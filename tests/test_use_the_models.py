@@ -99,7 +99,7 @@ def printed(project: Path) -> dict[str, str]:
     """
     snippets = {name: code_of(name) for name in ("Low-rank U-Net", *SECTIONS)}
     for name, settings in CARDS.items():
-        code = snippet(name.partition("/")[0], name, settings)
+        code = snippet(name, settings)
         snippets[name] = code.replace("image.png", card_image(name))
     shorter = {
         name: re.sub(r'pipeline\(("a red \w+")', r"pipeline(\1, num_inference_steps=2", code)

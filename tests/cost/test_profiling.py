@@ -4,11 +4,10 @@ import pytest
 import torch
 from diffusers import ControlNetModel
 
-from distillery.core.artifacts import write_json
 from distillery.cost.profile import load_shared, num_rounds, profile_file, profile_models
 from distillery.cost.timing import median_seconds, time_in_turn, training_job
 from distillery.cost.workload import Profiled, Workload
-from distillery.families.load import TRAINING
+from distillery.families.description import Description, base_of, write_description
 from distillery.families.profiled import open_models
 from distillery.models.control_adapter.adapter import ControlAdapter
 from distillery.models.lora.files import save_lora
@@ -33,12 +32,16 @@ def opened(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
         ("controlnet/small", ControlNetModel.from_unet(unet), None),
     ):
         model.save_pretrained(models / name)
-        write_json(models / name / TRAINING, {"settings": {"backbone": backbone}})
+        _describe(models / name, {"backbone": models / backbone} if backbone else {})
     lora = models / "guidance" / "lora"
     save_lora(add_lora(load_unet(tiny_teacher), r=2, alpha=2.0, targets="all", seed=0), lora)
-    write_json(lora / TRAINING, {"settings": {"backbone": "teacher"}})
-    (models / "teacher").symlink_to(tiny_teacher)
+    _describe(lora, {"backbone": tiny_teacher})
     return open_models(tiny_teacher, models, {}, torch.device("cpu"))
+
+
+def _describe(folder: Path, bases: dict[str, Path]) -> None:
+    named = {name: base_of(path, folder) for name, path in bases.items()}
+    write_description(folder, Description(folder.parent.name, folder.name, named))
 
 
 @pytest.fixture(scope="module")

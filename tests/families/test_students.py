@@ -131,7 +131,7 @@ def test_sampling_follows_the_student(tiny_teacher: Path, models: Path, tmp_path
 
 
 def test_what_is_no_student_is_named(tiny_teacher: Path, models: Path):
-    with pytest.raises(DistilleryError, match="the families are teacher, unet, control"):
+    with pytest.raises(DistilleryError, match="the families are teacher, whole, unet"):
         load_student("nothing/x", folders(tiny_teacher, models, "."))
     with pytest.raises(DistilleryError, match="LowRankUNet2DConditionModel is no ControlNet"):
         load_student_controlnet(models / "unet/elr")

@@ -12,6 +12,7 @@ from distillery.data.conditions.annotate import CONDITION_SCHEMA
 from distillery.data.conditions.canny import canny_map
 from distillery.data.curation.curate import CURATED_SCHEMA
 from distillery.data.dedupe.selection import SELECTION_SCHEMA
+from distillery.families.comparisons import comparisons
 from distillery.metrics import meters
 from distillery.metrics.evaluation import (
     Records,
@@ -26,7 +27,6 @@ from distillery.metrics.intervals import metrics_file
 from distillery.metrics.lpips_networks import load_lpips
 from distillery.metrics.meter import Chunk, Tools
 from distillery.metrics.reader import READER
-from distillery.metrics.references import comparisons
 from distillery.metrics.stream import Pass
 from distillery.sampling.samples import SCHEMA, decode_png, encode_png, hash_order, read_samples
 

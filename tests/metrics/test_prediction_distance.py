@@ -10,7 +10,7 @@ from diffusers import ControlNetModel
 
 from distillery.core.errors import DistilleryError
 from distillery.core.run import Run
-from distillery.families import pairings
+from distillery.families import family_of, pairings
 from distillery.families.description import Description, Sampling, write_description
 from distillery.families.distances import distances_of, prediction_distances
 from distillery.families.load import Folders, load_student
@@ -158,9 +158,10 @@ def test_guidance_and_control_students_are_loaded_on_their_own_models(
         "whole/x": tmp_path / "lora",
     }  # fmt: skip
     for variant, model in models.items():
+        wanted = family_of(variant).predicts("x")
         folders = Folders(folder, model, 0, [0], folder, folder / "student")
         pair = pairing(
-            variant, teacher, None if variant == "guidance/x" else control.eval(),
+            wanted, teacher, control.eval() if wanted.has_control else None,
             lambda seed: load_student(variant, folders), 1.0,  # noqa: B023
         )  # fmt: skip
         outputs = [probe.ask(p, _nothing) for p in (pair.student(0), pair.expected)]

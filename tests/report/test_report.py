@@ -9,6 +9,7 @@ import pytest
 from fake_run import CONTROLLED, GUIDED, MODELS, WHOLE, make_run, png
 
 from distillery.core.artifacts import hash_files
+from distillery.families import FAMILIES
 from distillery.report.build import Folders, build_report
 from distillery.report.evidence import read_run
 from distillery.report.figures import spread
@@ -135,7 +136,7 @@ def test_the_gallery_matches_prompts_conditions_and_references(folders: Folders)
     assert models["reference/condition"]["conditions"] == models["control/elr"]["conditions"]
     assert all(len(model["images"]) == 6 for model in models.values())
     assert all(models["reference/real"]["images"])
-    grid = [model["id"] for model in family_strip(gallery, "controlnet", 3)["models"]]
+    grid = [model["id"] for model in family_strip(gallery, FAMILIES["controlnet"], 3)["models"]]
     assert grid[:3] == ["condition/canny", "reference/real", "teacher/control_canny"]
     assert grid[3:] == [name for name in CONTROLLED if name.startswith("controlnet/")]
 

@@ -26,14 +26,17 @@ def count(preset: str, teacher: Path | None = None) -> dict[str, Any]:
     if not is_params_file(preset):
         parts = accounting.load_architecture(preset)
         return _found(preset, accounting.paper_entries(preset, parts), [])
-    from distillery.families.sizes import student_entries
+    from distillery.families import TRAINED
+    from distillery.families.sizes import student_ranks, student_sizes
     from distillery.params.presets import load_preset
 
     params = load_preset(Path(preset))
     folder = teacher or teacher_folder(params)
     parts = accounting.load_architecture(str(folder or architecture_of(params)))
     entries = accounting.paper_entries(str(folder or architecture_of(params)), parts)
-    return _found(preset, entries, student_entries(params, parts, folder))
+    sections = {f.stage: getattr(params, f.stage).model_dump() for f in TRAINED.values()}
+    ranks = student_ranks(params.init_student.rank.model_dump(), parts, folder)
+    return _found(preset, entries, student_sizes(sections, parts, ranks))
 
 
 def is_params_file(preset: str) -> bool:

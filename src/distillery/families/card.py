@@ -13,39 +13,12 @@ from typing import Any
 
 import yaml
 
+from distillery.families import FAMILIES
+
 __computes__ = False  # texts, not part of any stage's code
 
 CARD = "README.md"
 SCENES = "scenes"
-# Title and a sentence or two.
-FAMILY_TEXTS = {
-    "whole": (
-        "The whole student",
-        "Everything together in one pipeline: the low-rank U-Net, guidance distilled into a LoRA "
-        "on top of it, and a distilled ControlNet, against the guided teacher with its full "
-        "ControlNet.",
-    ),
-    "unet": (
-        "A low-rank U-Net",
-        "Every large layer of the U-Net becomes a product of two thin ones, started from its SVD "
-        "and distilled from the teacher's cached outputs.",
-    ),
-    "control": (
-        "A control adapter on a frozen U-Net",
-        "One adapter takes Canny edges, sketches and segmentations. Its low-rank encoder is tuned "
-        "by shared Kronecker products, while the backbone stays frozen.",
-    ),
-    "controlnet": (
-        "Small ControlNets",
-        "Students of the teacher's Canny ControlNet, taught by its images and by each of its "
-        "residuals, beside the unchanged U-Net.",
-    ),
-    "guidance": (
-        "Guidance in one evaluation",
-        "Classifier-free guidance asks the U-Net twice per step. The student learns the guided "
-        "answer and is asked once; as a LoRA it needs no second copy of the weights.",
-    ),
-}
 LIMITS = (
     "The student knows what its teacher knows, at best, and inherits its biases.",
     "Prompts and images unlike the training data were neither learned nor tested.",
@@ -111,15 +84,15 @@ def readme(
     seeds: Sequence[int],
 ) -> str:
     """The README.md of the folder `models/<family>/<variant>`."""
-    title, lede = FAMILY_TEXTS[family]
+    texts = FAMILIES[family].texts
     name = f"{family}/{variant}"
     parts = [
         front_matter(family, source),
-        f"# {title} (`{name}`)",
-        lede,
+        f"# {texts.title} (`{name}`)",
+        texts.lede,
         f"Measured values, with n, seeds and intervals: `reports/cards/{name}.md`, which the stage "
         "`report` writes.",
-        f"## Use\n\nIn the project's folder:\n\n```python\n{snippet(family, name, settings)}```",
+        f"## Use\n\nIn the project's folder:\n\n```python\n{snippet(name, settings)}```",
         f"## Base model\n\n{base_model(source)}, in `models/teacher`.",
         f"## Data\n\n{_about(data)}",
         "## Training\n\n" + _listed({**flat(settings), "seeds": _seeds(seeds)}),
@@ -147,94 +120,10 @@ def _seeds(seeds: Sequence[int]) -> str:
     return f"{first} at the top" + (f", {beside}" if beside else "")
 
 
-def snippet(family: str, name: str, settings: Mapping[str, Any]) -> str:
-    """Python that draws `image.png` with the model `models/<name>`, in a project's folder.
+def snippet(model: str, settings: Mapping[str, Any]) -> str:
+    """Python that draws `image.png` with the model `models/<model>`, in a project's folder.
 
     `settings` are those of its `training.json`; of a whole student its `backbone`, `guidance` and
     `controlnet`, and under `lora` the settings of its guidance student.
     """
-    if family == "whole":
-        return _whole(settings)
-    model = f"models/{name}"
-    backbone = settings.get("backbone", "teacher")
-    if family == "unet":
-        return _program([f'unet = load_unet(Path("{model}"))'], "unet=unet")
-    if family == "guidance":
-        return _guided(model, backbone, settings)
-    if family == "controlnet":
-        made = [f'controlnet = load_student_controlnet(Path("{model}"))']
-        return _program(made, "controlnet=controlnet", _EDGES, "image=edges")
-    made = [f'controlnet = ControlAdapter.from_pretrained("{model}")', *_unet_of(backbone)]
-    named = "controlnet=controlnet" + (", unet=unet" if backbone != "teacher" else "")
-    hint = f"image=controlnet.stack({settings['kinds'][0]}=edges)"
-    return _program(made, named, _EDGES, hint)
-
-
-_EDGES = (
-    "size_px = pipeline.unet.config.sample_size * pipeline.vae_scale_factor\n"
-    "edges = torch.zeros(1, 3, size_px, size_px)  # your map, in [0, 1]\n"
-    "edges[..., size_px // 4, size_px // 4 : 3 * size_px // 4] = 1"
-)
-_IMPORTS = {
-    "Path(": "from pathlib import Path",
-    "torch.": "import torch",
-    "ControlAdapter.": "from distillery.models.control_adapter import ControlAdapter",
-    "load_guidance_unet(": "from distillery.models.lora.files import load_guidance_unet",
-    "load_unet(": "from distillery.sampling.sampler import load_unet",
-    "load_student_controlnet(": "from distillery.families.load import load_student_controlnet",
-}
-
-
-def _program(
-    made: Sequence[str], components: str, prepared: str = "", arguments: str = "", loaded: str = ""
-) -> str:
-    """Imports, the parts, the pipeline with them, a call of it."""
-    kind = f"StableDiffusion{'ControlNet' if prepared else ''}Pipeline"
-    comma = ", " if components else ""
-    call = f'pipeline("a red circle"{f", {arguments}" if arguments else ""})'
-    body = [
-        *made,
-        f'pipeline = {kind}.from_pretrained("models/teacher"{comma}{components})',
-        *filter(None, (loaded, prepared)),
-        f'{call}.images[0].save("image.png")',
-    ]
-    text = "\n".join(body)
-    imports = [line for used, line in _IMPORTS.items() if used in text]
-    imports.append(f"from diffusers import {kind}")
-    return "\n".join([*sorted(imports, key=_place), "", text]) + "\n"
-
-
-def _place(line: str) -> tuple[bool, bool, str]:
-    """Python's own modules first, this project's last."""
-    return "distillery" in line, "pathlib" not in line, line
-
-
-def _unet_of(backbone: str) -> list[str]:
-    """The U-Net that a variant builds on; none for the pipeline's own."""
-    return [] if backbone == "teacher" else [f'unet = load_unet(Path("models/{backbone}"))']
-
-
-def _guided(model: str, backbone: str, settings: Mapping[str, Any]) -> str:
-    once = "guidance_scale=1" if settings["objective"] == "teacher" else ""
-    if settings["update"] == "lora" and backbone == "teacher":
-        return _program([], "", "", once, f'pipeline.load_lora_weights("{model}")')
-    return _program([_guidance_unet(model, backbone, settings)], "unet=unet", "", once)
-
-
-def _guidance_unet(model: str, backbone: str, settings: Mapping[str, Any]) -> str:
-    """A guidance student on its backbone; one with a w-embedding is told its highest scale."""
-    place = "models/teacher/unet" if backbone == "teacher" else f"models/{backbone}"
-    is_told = settings["scale_low"] != settings["scale_high"] and settings["objective"] == "teacher"
-    scale = f", scale={settings['scale_high']}" if is_told else ""
-    return f'unet = load_guidance_unet("{model}", load_unet(Path("{place}")){scale})'
-
-
-def _whole(parts: Mapping[str, Any]) -> str:
-    """A guidance student of a low-rank U-Net beside a distilled ControlNet."""
-    guidance = f"models/guidance/{parts['guidance']}"
-    made = [
-        _guidance_unet(guidance, parts["backbone"], parts["lora"]),
-        f'controlnet = load_student_controlnet(Path("models/controlnet/{parts["controlnet"]}"))',
-    ]
-    once = ", guidance_scale=1" if parts["lora"]["objective"] == "teacher" else ""
-    return _program(made, "unet=unet, controlnet=controlnet", _EDGES, f"image=edges{once}")
+    return FAMILIES[model.partition("/")[0]].texts.snippet(model, settings)

@@ -12,8 +12,9 @@ import torch
 
 from distillery.core.run import Run
 from distillery.data.conditions.reader import ConditionMaps
+from distillery.families import family_of
 from distillery.families.load import Folders, Student, load_student
-from distillery.families.pairings import FAMILIES, WITH_MAPS, Pairing, pairing
+from distillery.families.pairings import Pairing, pairing
 from distillery.metrics.evaluation import Records
 from distillery.metrics.intervals import bootstrap_mean
 from distillery.metrics.meter import Measured
@@ -51,14 +52,15 @@ def distances_of(
 
     `options` are those of `prediction_distances`.
     """
-    family, kind = variant.partition("/")[0], records.kinds[0]
-    if family not in FAMILIES and variant != "teacher/unguided":
+    family, kind = family_of(variant), records.kinds[0]
+    wanted = family.predicts(variant.partition("/")[2]) if family else None
+    if wanted is None:
         return {}, {NAME: "no teacher's prediction to compare this variant's with"}
-    if family in WITH_MAPS and (conditions is None or not kind):
+    if wanted.has_control and (conditions is None or not kind):
         return {}, {NAME: "no condition maps are given"}
     teacher = load_teacher(teacher_folder, device, torch.float32)
     control, maps = None, None
-    if family in WITH_MAPS:
+    if wanted.has_control:
         control = load_controlnet(teacher_folder, kind, teacher.unet)
         reader = ConditionMaps(conditions, [kind], resolution_px)
 
@@ -69,7 +71,7 @@ def distances_of(
         folders = Folders(teacher_folder, model, seed, seeds, backbone, controlnet, guidance_scale)
         return load_student(variant, folders, device)
 
-    pair = pairing(variant, teacher, control, load, guidance_scale)
+    pair = pairing(wanted, teacher, control, load, guidance_scale)
     return prediction_distances(run, teacher, pair, seeds, records, maps=maps, **options), {}
 
 

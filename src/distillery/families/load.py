@@ -1,11 +1,11 @@
 """What each family of students is made of when it is used: a U-Net, perhaps a ControlNet.
 
 In: `<family>/<variant>`, its model folder and the folders of what it builds on. Out: a `Student`:
-frozen modules in eval mode, which condition maps they want and how they are to be sampled. A
-further family is a further entry in `_LOADERS`. Not here: sampling, training.
+frozen modules in eval mode, which condition maps they want and how they are to be sampled. How
+each family is loaded is its own `Family.load`. Not here: sampling, training.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,12 +15,9 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from distillery.core.artifacts import read_json
 from distillery.core.errors import DistilleryError
 from distillery.data.conditions.reader import ConditionMaps
+from distillery.families import FAMILIES
 from distillery.families.description import read_description
 from distillery.sampling.sampler import Control, Maps, Sampler, load_unet, seed_folder
-from distillery.teacher.load import load_controlnet
-
-TRAINING = "training.json"
-OFFSET = "_offset"
 
 
 @dataclass(frozen=True)
@@ -67,50 +64,9 @@ def load_student(
     DistilleryError for an unknown family and where a folder is missing or holds something else.
     """
     family, _, name = variant.partition("/")
-    if family not in _LOADERS:
-        raise DistilleryError(f"--variant {variant}: the families are {', '.join(_LOADERS)}")
-    return _LOADERS[family](name, folders, device, dtype)
-
-
-def _teacher(name: str, folders: Folders, device, dtype) -> Student:
-    unet = load_unet(folders.teacher / "unet", device, dtype)
-    if not name.startswith("control_"):
-        return Student(unet, is_guided=name != "unguided")
-    kind = name.removeprefix("control_").removesuffix(OFFSET)
-    return Student(unet, load_controlnet(folders.teacher, kind, unet), (kind,))
-
-
-def _unet(name: str, folders: Folders, device, dtype) -> Student:
-    return Student(load_unet(folders.weights, device, dtype))
-
-
-def _control(name: str, folders: Folders, device, dtype) -> Student:
-    adapter = load_student_controlnet(folders.weights, device, dtype)
-    return Student(_backbone(folders, device, dtype), adapter, tuple(adapter.config.conditions))
-
-
-def _controlnet(name: str, folders: Folders, device, dtype) -> Student:
-    unet = load_unet(folders.teacher / "unet", device, dtype)
-    student = load_student_controlnet(folders.weights, device, dtype)
-    return Student(unet, student, trained_kinds(folders.model))
-
-
-def _guidance(name: str, folders: Folders, device, dtype) -> Student:
-    from distillery.models.lora.files import load_guidance_unet  # imports peft
-
-    backbone = _backbone(folders, device, dtype)
-    unet = load_guidance_unet(folders.weights, backbone, scale=folders.guidance_scale)
-    sampling = read_description(folders.weights).sampling
-    return Student(unet, is_guided=sampling.evaluations_per_step > 1)
-
-
-def _whole(name: str, folders: Folders, device, dtype) -> Student:
-    """A guidance student of a low-rank U-Net with a distilled ControlNet."""
-    if folders.controlnet is None:
-        raise DistilleryError(f"whole/{name}: needs --controlnet, a distilled ControlNet's folder")
-    student = _guidance(name, folders, device, dtype)
-    controlnet = load_student_controlnet(folders.controlnet, device, dtype)
-    return replace(student, controlnet=controlnet, kinds=trained_kinds(folders.controlnet))
+    if family not in FAMILIES:
+        raise DistilleryError(f"--variant {variant}: the families are {', '.join(FAMILIES)}")
+    return FAMILIES[family].load(name, folders, device, dtype)
 
 
 def open_maps(student: Student, conditions: Path | None, resolution_px: int) -> Maps | None:
@@ -135,18 +91,13 @@ def attach(sampler: Sampler, student: Student, maps: Maps | None) -> Sampler:
     )
 
 
-Loader = Callable[[str, Folders, torch.device | str, torch.dtype], Student]
-_LOADERS: dict[str, Loader] = {
-    "teacher": _teacher,
-    "unet": _unet,
-    "control": _control,
-    "controlnet": _controlnet,
-    "guidance": _guidance,
-    "whole": _whole,
-}
+def load_backbone(
+    folders: Folders, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> UNet2DConditionModel:
+    """The U-Net that a student was trained on, a copy of its own.
 
-
-def _backbone(folders: Folders, device, dtype) -> UNet2DConditionModel:
+    Raises DistilleryError where its folder is not given.
+    """
     if folders.backbone is None:
         raise DistilleryError(f"{folders.model}: needs --backbone, the U-Net it was trained on")
     return load_unet(unet_folder(folders.backbone), device, dtype)

@@ -1,17 +1,7 @@
 """What a variant's prediction is judged against, and its student behind the export gate.
 
-In: `<family>/<variant>`, the teacher, a function that loads a seed's student. Out: prediction
-functions.
-
-| family | student | its teacher |
-|---|---|---|
-| unet | its U-Net, no guidance | the teacher's U-Net, no guidance |
-| guidance | its U-Net, in as many evaluations as it needs | the guided teacher |
-| teacher/unguided | the teacher's U-Net, no guidance | the guided teacher |
-| controlnet | the teacher's U-Net, student's control | the same, teacher's control |
-| whole | guidance student with student's control | the guided teacher with its control |
-
-Not here: distances, loading.
+In: which prediction of the teacher (`Family.predicts`), the teacher, a function that loads a seed's
+student. Out: prediction functions. Not here: distances, loading.
 """
 
 from collections.abc import Callable
@@ -21,6 +11,7 @@ from typing import Any
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
+from distillery.families.base import Prediction
 from distillery.families.load import Student
 from distillery.metrics.prediction_distance import Predict, controlled, guided, plain
 from distillery.models.export import assert_same_output
@@ -28,9 +19,6 @@ from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.teacher.load import Teacher
 
 EXPORT_TOLERANCE = 1e-4
-FAMILIES = ("unet", "guidance", "controlnet", "whole")
-WITH_MAPS = ("controlnet", "whole")
-WITH_GUIDANCE = ("guidance", "whole", "teacher")
 
 
 @dataclass(frozen=True)
@@ -43,19 +31,19 @@ class Pairing:
 
 
 def pairing(
-    variant: str,
+    wanted: Prediction,
     teacher: Teacher,
     control: ControlNetModel | None,
     load: Callable[[int], Student],
     guidance_scale: float,
 ) -> Pairing:
-    """How the prediction of a variant of `FAMILIES`, or of the unguided teacher, is judged.
+    """How students are judged by the prediction `wanted`; `control` is the teacher's ControlNet.
 
-    `control` is the teacher's ControlNet, for families that have one.
+    Without guidance student and teacher are asked once. Else the teacher is guided, and the student
+    asked as often as it is sampled.
     """
-    family = variant.partition("/")[0]
-    expected = plain(teacher.unet) if control is None else controlled(teacher.unet, control)
-    if family not in WITH_GUIDANCE:
+    expected = controlled(teacher.unet, control) if wanted.has_control else plain(teacher.unet)
+    if not wanted.is_guided:
         return Pairing(expected, lambda seed: _native(load(seed), None), {"guidance": "none"})
 
     def student(seed: int) -> Predict:

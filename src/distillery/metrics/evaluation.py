@@ -2,7 +2,7 @@
 
 In: samples of all training seeds, what they are compared with, the curated test records. Out:
 metrics by seed, and reasons for what was skipped. Images are read a few at a time. Not here: the
-metrics themselves, their JSON form, what is compared with what (`references`).
+metrics themselves, their JSON form, what is compared with what.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,6 @@ from distillery.data.pictures import Pictures, Spool, slices
 from distillery.metrics import meters
 from distillery.metrics.meter import LPIPS, SCENES, SEGMENTER, Chunk, Measured, Tools
 from distillery.metrics.miou import open_segmenter, scenes_segmenter
-from distillery.metrics.references import Comparison
 from distillery.metrics.stream import CHUNK, Pass, renamed, set_estimates
 from distillery.sampling.samples import decode_png, hash_order, iter_samples, sample_folders
 
@@ -79,6 +78,19 @@ def load_images(folder: Path, keys: Sequence[str]) -> Pictures:
     if spool.keys() != set(keys):
         raise DistilleryError(f"{folder}: made for other records; run generate again")
     return Pictures(spool, keys, decode_png)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Images of the same records, and the suffixes of what is measured.
+
+    None where this kind of metric is not measured.
+    """
+
+    description: str
+    images: Pictures
+    distribution: str | None
+    fidelity: str | None
 
 
 Judge = Callable[[Pictures], tuple[Measured, dict[str, str]]]

@@ -17,13 +17,14 @@ from distillery.core.artifacts import (
     read_manifest,
     write_json,
 )
+from distillery.families import STUDENTS, TRAINED
+from distillery.families.names import label
 from distillery.report import cards, costs, figures, figures_training, sections, story, tables
 from distillery.report.claims import VERDICTS, judge_all
 from distillery.report.evidence import Results, judged_on, read_committed, read_run
 from distillery.report.for_dvc import write_for_dvc
 from distillery.report.full_size import decides, own_size, read_full_size
 from distillery.report.gallery import hero_strip, read_gallery
-from distillery.report.names import FAMILIES, label
 from distillery.report.page import render
 from distillery.report.pictures import read_rejected
 
@@ -39,7 +40,7 @@ COSTS = {
     "latency_s": "latency", "train_step_s": "training step",
     "train_memory_bytes": "training memory",
 }  # fmt: skip
-PRINTED = ("elr_table1", "elr_table2", "elr_table3", "controlnet", "guidance_memory")
+PRINTED = tuple(name for family in STUDENTS.values() for name in family.shown.tables)
 TEACHERS = ("teacher/guided", "teacher/control_canny")
 
 
@@ -138,7 +139,7 @@ def _first_screen(run: Results, gallery: Mapping[str, Any]) -> dict[str, Any]:
 
 def _first_models(run: Results, gallery: Mapping[str, Any]) -> list[str]:
     """What the gallery shows before anyone chooses: the teachers and each family's student."""
-    mains = [family.main_student(run.variants()) for family in FAMILIES]
+    mains = [family.main_student(run.variants()) for family in STUDENTS.values()]
     known = [model["id"] for model in gallery["models"]]
     wanted = [*TEACHERS, *mains]
     first = [name for name in known if name in wanted]
@@ -148,15 +149,15 @@ def _first_models(run: Results, gallery: Mapping[str, Any]) -> list[str]:
 def _plots(run: Results) -> dict[str, Any]:
     """Quality against cost, per family: {"family quality cost": SVG}, and what to choose from."""
     plots = {}
-    for family in FAMILIES:
+    for family in STUDENTS.values():
         own = run.variants(family.name)
         main = family.main_student(own)
         beside = [v for v in TEACHERS if v in run.variants()]
-        is_whole = family.name == "whole"
-        replaced = (family.teacher, family.cost_baseline) if is_whole else None
-        others = [student for f in FAMILIES[1:] if (student := f.main_student(run.variants()))]
-        for quality in family.qualities if own else ():
-            for cost in family.costs:
+        is_whole, shown = not family.stage, family.shown
+        replaced = (shown.teacher, shown.cost_baseline) if is_whole else None
+        others = [s for f in TRAINED.values() if (s := f.main_student(run.variants()))]
+        for quality in shown.qualities if own else ():
+            for cost in shown.costs:
                 is_total = is_whole and cost == "parameters_total"
                 variants = [*beside, *(others if is_total else ()), *own]
                 drawing = figures.quality_against_cost(run, quality, cost, variants, main, replaced)
@@ -166,7 +167,7 @@ def _plots(run: Results) -> dict[str, Any]:
     families, qualities, prices = used or (set(), set(), set())
     return {
         "plots": plots,
-        "plot_families": [(f.name, f.title) for f in FAMILIES if f.name in families],
+        "plot_families": [(f.name, f.texts.title) for f in STUDENTS.values() if f.name in families],
         "qualities": [(k, v) for k, v in QUALITIES.items() if k in qualities],
         "costs": [(k, v) for k, v in COSTS.items() if k in prices],
     }
@@ -202,8 +203,8 @@ def _histories(models: Path) -> dict[str, Any]:
     """{variant: training.json} of every trained model."""
     return {
         f"{path.parent.parent.name}/{path.parent.name}": read_json(path)
-        for family in FAMILIES
-        for path in sorted(models.glob(f"{family.name}/*/training.json"))
+        for family in STUDENTS
+        for path in sorted(models.glob(f"{family}/*/training.json"))
     }
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from distillery.core.artifacts import read_json
+from distillery.families import STUDENTS, Family
 from distillery.families import card as model_card
+from distillery.families.names import label
 from distillery.metrics.catalog import label_of
 from distillery.report import story
 from distillery.report.evidence import Results
-from distillery.report.names import FAMILIES, Family, label
 from distillery.report.templating import environment
 
 SIZES = {
@@ -40,16 +41,16 @@ def write_cards(
     """
     template = environment(keep_trailing_newline=True).get_template("card.md")
     funnel = read_json(selection / "funnel.json")
-    found = [(f, variant) for f in FAMILIES for variant in run.variants(f.name)]
-    for family, variant in found:
+    carded = [(f, variant) for f in STUDENTS.values() for variant in run.variants(f.name)]
+    for family, variant in carded:
         path = folder / f"{variant}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
         settings = _settings(models, variant)
-        if family.name == "whole":
+        if not family.stage:
             settings = _parts(models, whole.get(variant.partition("/")[2], {}))
         card = _card(family, variant, run, settings, funnel, dict(facts))
         path.write_text(template.render(card), encoding="utf-8")
-    return len(found)
+    return len(carded)
 
 
 def _card(
@@ -66,18 +67,18 @@ def _card(
         "variant": variant,
         "family": family,
         "front_matter": model_card.front_matter(family.name, source),
-        "snippet": model_card.snippet(family.name, variant, settings) if settings else "",
+        "snippet": model_card.snippet(variant, settings) if settings else "",
         "limits": model_card.LIMITS,
         "licence": model_card.licence(source),
         "facts": facts,
         "funnel": funnel,
-        "settings": {} if family.name == "whole" else model_card.flat(settings),
+        "settings": model_card.flat(settings) if family.stage else {},
         "probe": story.probe_line(run),
         "rows": _rows(family, variant, run),
         "sizes": _sizes(variant, run),
         "skipped": run.metrics[variant]["skipped"],
         "few_seeds": len(run.seeds) < 3,
-        "teacher": label(family.teacher),
+        "teacher": label(family.shown.teacher),
     }
 
 
@@ -96,7 +97,7 @@ def _parts(models: Path, parts: Mapping[str, str]) -> dict[str, Any]:
 def _rows(family: Family, variant: str, run: Results) -> list[dict[str, str]]:
     rows = []
     for name, metric in sorted(run.metrics[variant]["metrics"].items()):
-        theirs = run.metric(family.teacher, name)
+        theirs = run.metric(family.shown.teacher, name)
         rows.append(
             {
                 "name": label_of(name),

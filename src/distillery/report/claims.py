@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
+from distillery.families.names import UNCONTROLLED, label, takes_maps
 from distillery.metrics.shape_probe import why_shut
 from distillery.report.differences import difference
 from distillery.report.evidence import COMMITTED, THIS_RUN, Metric, Results
-from distillery.report.names import UNCONTROLLED, WITH_CONTROL, label
 
 VERDICTS = ("holds", "fails", "tie", "not measured")
 CLAIMS_FILE = Path(__file__).with_name("claims.yaml")
@@ -110,7 +110,7 @@ def _compared(rule: Mapping[str, Any], results: Results) -> Claim:
 def _uncontrolled(rule: Mapping[str, Any], results: Results) -> Claim:
     """What the teacher reaches without any map, beside a claim about control."""
     found = results.metric(UNCONTROLLED, rule["metric"])
-    if rule["model"].partition("/")[0] not in WITH_CONTROL or found is None:
+    if not takes_maps(rule["model"]) or found is None:
         return {}
     return {"uncontrolled": {key: found[key] for key in ("value", "ci_low", "ci_high", "n")}}
 

@@ -6,9 +6,9 @@ In: results, profiles at full size. Out: dicts for the template. Not here: the C
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distillery.families.names import label
 from distillery.report import story
 from distillery.report.evidence import Results
-from distillery.report.names import label
 
 PARAMETER_COLUMNS = {
     "parameters_total": "total",

@@ -11,7 +11,8 @@ from typing import Any
 
 from distillery.core.artifacts import read_json
 from distillery.core.errors import DistilleryError
-from distillery.report.names import SUFFIX_OFFSET, in_order
+from distillery.families import OFFSET
+from distillery.families.names import in_order
 
 THIS_RUN = "this run"
 COMMITTED = "committed three-seed run"
@@ -64,7 +65,7 @@ class Results:
 def profile_names(variant: str) -> list[str]:
     """How the profile may call a variant: the teacher's are one model without a ControlNet."""
     is_plain = variant in ("teacher/guided", "teacher/unguided", "teacher/guided_offset")
-    return [variant, "teacher"] if is_plain else [variant.removesuffix(SUFFIX_OFFSET)]
+    return [variant, "teacher"] if is_plain else [variant.removesuffix(OFFSET)]
 
 
 def read_run(metrics: Path, setting: str, seeds: tuple[int, ...]) -> Results:

@@ -15,9 +15,10 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from distillery.families import OFFSET
+from distillery.families.names import label
 from distillery.metrics.catalog import CATALOG, title_of
 from distillery.report.evidence import Results
-from distillery.report.names import SUFFIX_OFFSET, label
 
 INK, MUTED, LINE, ACCENT, SECOND, PAPER = (
     "#010101", "#020202", "#030303", "#040404", "#050505", "#060606",
@@ -140,7 +141,7 @@ def _points(
         metric, price = results.metric(variant, quality), results.metric(variant, cost)
         if beside and variant == beside[0]:
             price = results.metric(beside[1], cost) or price
-        if metric and price and not variant.endswith(SUFFIX_OFFSET):
+        if metric and price and not variant.endswith(OFFSET):
             found.append((variant, price["value"] * scale, metric))
     return found
 

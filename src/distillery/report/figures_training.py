@@ -10,8 +10,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 
+from distillery.families.names import label
 from distillery.report.figures import ACCENT, LINE, SECOND, STYLE, direct_labels, new_figure, to_svg
-from distillery.report.names import label
 
 MIN_TICK_SHARE = 0.03
 KD = "kd_"

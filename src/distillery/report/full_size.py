@@ -14,6 +14,7 @@ from typing import Any
 
 from distillery.core.artifacts import read_json
 from distillery.core.errors import DistilleryError
+from distillery.families import CONTROL, TRAINED
 from distillery.report.evidence import THIS_RUN, Results
 
 ARCHITECTURES = ("sd15", "sd21", "sd-turbo")
@@ -85,11 +86,8 @@ def _model(row: str) -> str:
     `guidance/lora_distill` of `lora_distill`."""
     if row.startswith(INFERENCE):
         return row.removeprefix(INFERENCE)
-    for start in ("controlnet", "unet"):
-        if row.startswith(f"{start}_"):
-            return f"{start}/{row.removeprefix(f'{start}_')}"
-    is_guidance = row.startswith(("lora_", "full_"))
-    return f"{'guidance' if is_guidance else 'control'}/{row}"
+    family = next((f for f in TRAINED.values() if row.startswith(f.profile_rows)), CONTROL)
+    return f"{family.name}/{row.removeprefix(f'{family.name}_')}"
 
 
 def _quantities(row: Mapping[str, Any], batch_size: int) -> dict[str, Any]:

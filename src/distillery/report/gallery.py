@@ -10,20 +10,14 @@ from typing import Any
 
 from distillery.core.shards import read_table
 from distillery.data.conditions import KINDS
+from distillery.families import OFFSET, STUDENTS, Family, family_of
+from distillery.families.names import label
 from distillery.report.evidence import Results
-from distillery.report.names import SUFFIX_OFFSET, label
 from distillery.report.pictures import data_uri, find_rows
 from distillery.sampling.samples import read_samples, sample_folders
 
 MAX_CHARS = 7_000_000
 REAL, USED = "reference/real", "reference/condition"
-HERO = (
-    "teacher/guided", "unet/elr", "unet/svd_only", "unet/decomposed_no_kd", "unet/standard_no_kd",
-)  # fmt: skip
-WHOLE_HERO = (
-    "condition/canny", "teacher/control_canny", "whole/student", "teacher/guided", "unet/elr",
-    "guidance/lora_distill",
-)  # fmt: skip
 
 Model = dict[str, Any]
 
@@ -61,7 +55,7 @@ def _sample_tables(
     """{variant: {key: row}} of every evaluated model that has samples here."""
     tables = {}
     for variant in results.variants():
-        if variant.endswith(SUFFIX_OFFSET) or not (samples / variant).is_dir():
+        if variant.endswith(OFFSET) or not (samples / variant).is_dir():
             continue
         folder = next(iter(sample_folders(samples / variant).values()))
         tables[variant] = {row["key"]: row for row in read_samples(folder, num_samples)}
@@ -75,18 +69,8 @@ def _model(variant: str, rows: Mapping[str, Mapping[str, Any]], keys: Sequence[s
         "label": label(variant),
         "family": variant.partition("/")[0],
         "images": [data_uri(row["image"]) if row else None for row in found],
-        "conditions": [_condition(variant, row) if row else "" for row in found],
+        "conditions": [row["condition"] or "" if row else "" for row in found],
     }
-
-
-def _condition(variant: str, row: Mapping[str, Any]) -> str:
-    """The kind of condition an image was made from."""
-    if row.get("condition") is not None:
-        return row["condition"]
-    family, _, name = variant.partition("/")
-    if family in ("controlnet", "whole"):
-        return next(iter(KINDS))
-    return name.removeprefix("control_") if name.startswith("control_") else ""
 
 
 def _references(
@@ -104,11 +88,17 @@ def _references(
     for kind, images in maps.items():
         found.append(_reference(f"condition/{kind}", f"Condition: {KINDS[kind].words}", images,
                                 [kind] * len(keys)))  # fmt: skip
-    mixed = next((m["conditions"] for m in models if m["family"] == "control"), None)
+    mixed = next((m["conditions"] for m in models if _takes_any_kind(m["id"])), None)
     if mixed and maps:
         images = [maps[k][i] if k in maps else None for i, k in enumerate(mixed)]
         found.append(_reference(USED, "Condition given", images, mixed))
     return [model for model in found if any(model["images"])]
+
+
+def _takes_any_kind(model: str) -> bool:
+    """Whether a model's images are shown beside the condition of each prompt."""
+    family = family_of(model)
+    return bool(family and family.shown and USED in family.shown.strip)
 
 
 def _reference(name: str, text: str, images: list, conditions: list[str]) -> Model:
@@ -152,21 +142,19 @@ def strip(gallery: Mapping[str, Any], variants: Sequence[str], num_prompts: int)
 def hero_strip(gallery: Mapping[str, Any], num_prompts: int) -> dict[str, Any]:
     """The rows of the first screen: the teacher and the papers' students, a few prompts."""
     known = [model["id"] for model in gallery["models"]]
-    wanted = WHOLE_HERO if "whole/student" in known else HERO
+    wanted = next((f.shown.hero for f in STUDENTS.values() if _leads(f, known)), ())
     if len([variant for variant in wanted if variant in known]) < 2:
         wanted = [variant for variant in known if not variant.startswith("reference/")][:5]
     return strip(gallery, wanted, num_prompts)
 
 
-def family_strip(gallery: Mapping[str, Any], family: str, num_prompts: int) -> dict[str, Any]:
+def _leads(family: Family, known: Sequence[str]) -> bool:
+    """Whether the first screen is about this family: its main student was drawn."""
+    return bool(family.shown.hero) and family.shown.students[0] in known
+
+
+def family_strip(gallery: Mapping[str, Any], family: Family, num_prompts: int) -> dict[str, Any]:
     """Condition, ground truth, teacher and every student of a family for the same noise; empty
     where the family has no images."""
-    before = {
-        "unet": ("teacher/guided",),
-        "guidance": ("teacher/guided", "teacher/unguided"),
-        "control": (USED, REAL),
-        "controlnet": ("condition/canny", REAL, "teacher/control_canny"),
-        "whole": ("condition/canny", REAL, "teacher/control_canny", "teacher/guided"),
-    }.get(family, ())
-    own = [model["id"] for model in gallery["models"] if model["family"] == family]
-    return strip(gallery, (*before, *own) if own else (), num_prompts)
+    own = [model["id"] for model in gallery["models"] if model["family"] == family.name]
+    return strip(gallery, (*family.shown.strip, *own) if own else (), num_prompts)

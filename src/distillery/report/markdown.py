@@ -6,9 +6,9 @@ In: results. Out: a table as text. Not here: model cards (`cards`).
 from collections.abc import Mapping
 from typing import Any
 
+from distillery.families.names import label
 from distillery.report import story
 from distillery.report.evidence import Results
-from distillery.report.names import label
 
 MILLION = 1e6
 

@@ -11,13 +11,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from distillery.families import STUDENTS
 from distillery.metrics.catalog import label_of
 from distillery.report import story
 from distillery.report.templating import environment
 
 _HERE = Path(__file__).parent
-NAV_NAMES = {"whole": "Whole student", "unet": "U-Net", "control": "Control adapter",
-             "controlnet": "ControlNets", "guidance": "Guidance"}  # fmt: skip
 
 
 def render(context: Mapping[str, Any]) -> str:
@@ -35,7 +34,7 @@ def render(context: Mapping[str, Any]) -> str:
         "metric_name": label_of,
     }
     assets = {
-        "nav_names": NAV_NAMES,
+        "nav_names": {name: family.texts.menu for name, family in STUDENTS.items()},
         "style": Markup((_HERE / "style.css").read_text(encoding="utf-8")),
         "script": Markup((_HERE / "script.js").read_text(encoding="utf-8")),
         "gallery_json": Markup(_json_for_html(context["gallery"])),

@@ -7,22 +7,14 @@ CSV files, the layout, costs (`costs`).
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distillery.families import STUDENTS, Family
+from distillery.families.names import UNCONTROLLED, label, takes_maps
 from distillery.metrics import shape_probe
 from distillery.metrics.catalog import CATALOG
 from distillery.report import figures_training, story, tables
 from distillery.report.evidence import Results
 from distillery.report.gallery import family_strip
-from distillery.report.names import FAMILIES, UNCONTROLLED, WITH_CONTROL, Family, label, shows
 
-REFERENCES = {
-    "controlnet": "PSNR, SSIM and LPIPS without further words compare with the real image.",
-    "control": "Edges are judged on prompts with a Canny map, regions on those with a segmentation,"
-    " the sketch CLIP score on those with a sketch; the uncontrolled teacher on every prompt."
-    " Beyond the paper, the scenes presets teach all adapters by the teacher's ControlNets too.",
-}
-DEFAULT_REFERENCE = (
-    "PSNR, SSIM and LPIPS compare with the teacher's image of the same prompt and noise."
-)
 COMPACT_FROM = 5
 STRIP_PROMPTS = 6
 
@@ -38,7 +30,7 @@ def family_sections(
     """A section for each family that this run has, in the page's order."""
     return [
         _section(family, run, committed, full_size, rows, gallery, histories)
-        for family in FAMILIES
+        for family in STUDENTS.values()
         if run.variants(family.name)
     ]
 
@@ -57,13 +49,16 @@ def _section(
     main = family.main_student(run.variants())
     return {
         "id": family.name,
-        "title": family.title,
-        "lede": family.lede,
+        "title": family.texts.title,
+        "lede": family.texts.lede,
+        "takes_maps": family.takes_maps,
         "student": main,
-        "tables": [_printed(name, all_results, full_size, rows[name]) for name in family.tables],
+        "tables": [
+            _printed(name, all_results, full_size, rows[name]) for name in family.shown.tables
+        ],
         "measured": [_measured(family, results) for results in reversed(all_results)],
-        "reference": REFERENCES.get(family.name, DEFAULT_REFERENCE),
-        "strip": family_strip(gallery, family.name, STRIP_PROMPTS),
+        "reference": family.texts.compared,
+        "strip": family_strip(gallery, family, STRIP_PROMPTS),
         "curves": figures_training.training_curves(own, main),
         "layer_terms": figures_training.layer_terms(own, main),
         **_extractor(all_results[0]),
@@ -103,7 +98,7 @@ def _further(printed: Mapping[str, Any], all_results: Sequence[Results]) -> list
     found = [v for results in all_results for v in results.variants(family)]
     further = [v for v in dict.fromkeys(found) if v not in everywhere]
     has_baseline = any(UNCONTROLLED in results.metrics for results in all_results)
-    return [*further, *([UNCONTROLLED] if family in WITH_CONTROL and has_baseline else [])]
+    return [*further, *([UNCONTROLLED] if takes_maps(family) and has_baseline else [])]
 
 
 def _has(pivot: Mapping[str, Mapping[str, tables.Row]], metric: str) -> bool:
@@ -132,9 +127,9 @@ def _about(results: Results) -> dict[str, str]:
 
 def _measured(family: Family, results: Results) -> dict[str, Any]:
     """Every metric of every model of the family, and of the teacher, in one setting."""
-    printed = {"family": family.name, "rows": {family.teacher: {}}}
+    printed = {"family": family.name, "rows": {family.shown.teacher: {}}}
     variants = [v for v in tables.table_variants(printed, results) if v in results.metrics]
-    wanted = [m.name for m in CATALOG.values() if m.on_page and shows(family.name, m.name)]
+    wanted = [m.name for m in CATALOG.values() if m.on_page and tables.shows(family.name, m.name)]
     names = [n for n in wanted if any(results.metric(v, n) for v in variants)]
     ceiling = {n: results.metric("teacher/guided", f"{n}_ceiling") for n in names}
     return {
@@ -167,7 +162,7 @@ def _extractor(results: Results) -> dict[str, str]:
 
 def family_cards(run: Results) -> list[dict[str, str]]:
     """What each family's main student gained and lost, in a line: for the first screen."""
-    return [card for family in FAMILIES if (card := _card(family, run))]
+    return [card for family in STUDENTS.values() if (card := _card(family, run))]
 
 
 def _card(family: Family, run: Results) -> dict[str, str] | None:
@@ -176,16 +171,16 @@ def _card(family: Family, run: Results) -> dict[str, str] | None:
         return None
     return {
         "id": family.name,
-        "title": family.title,
+        "title": family.texts.title,
         "student": label(student),
         "cost": _cost_line(run, student, family),
-        "quality": _quality_line(run, student, family.teacher, family.qualities),
+        "quality": _quality_line(run, student, family.shown.teacher, family.shown.qualities),
     }
 
 
 def _cost_line(run: Results, student: str, family: Family) -> str:
-    for baseline in filter(None, (family.cost_baseline, family.teacher)):
-        for name in family.costs:
+    for baseline in filter(None, (family.shown.cost_baseline, family.shown.teacher)):
+        for name in family.shown.costs:
             mine, theirs = run.metric(student, name), run.metric(baseline, name)
             if mine and theirs and theirs["value"]:
                 return f"{story.change(mine['value'] / theirs['value'] - 1)} {SHORT[name]}"

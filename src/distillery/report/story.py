@@ -8,9 +8,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from distillery.families import STUDENTS, family_of
 from distillery.metrics.shape_probe import describe, why_shut
 from distillery.report.evidence import Metric, Results
-from distillery.report.names import FAMILIES, family_of
 
 TINY = 5e-5
 TEACHER = "teacher/guided"
@@ -33,7 +33,7 @@ TILES = (
 def main_student(results: Results) -> str | None:
     """The student the page is about: the whole one, ELR's, or the first there is."""
     variants = results.variants()
-    mains = [student for f in FAMILIES if (student := f.main_student(variants))]
+    mains = [s for f in STUDENTS.values() if (s := f.main_student(variants))]
     others = [variant for variant in variants if not variant.startswith("teacher/")]
     return next(iter([*mains, *others]), None)
 
@@ -41,15 +41,15 @@ def main_student(results: Results) -> str | None:
 def teacher_of(student: str | None) -> str:
     """What a student is compared with."""
     family = family_of(student or "")
-    return family.teacher if family else TEACHER
+    return family.shown.teacher if family and family.shown else TEACHER
 
 
 def cost_of_teacher(results: Results, student: str, quantity: str) -> Metric | None:
     """A cost of what the student replaces: of its family's baseline, or of its teacher."""
     family = family_of(student)
-    if family and student.startswith("whole/"):
-        found = results.metric(family.cost_baseline, quantity)
-        return found or results.metric(family.teacher, quantity)
+    if family and family.shown and not family.stage:
+        cost = results.metric(family.shown.cost_baseline, quantity)
+        return cost or results.metric(family.shown.teacher, quantity)
     return results.metric(teacher_of(student), quantity)
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from distillery.data.conditions import KINDS
+from distillery.families import family_of
+from distillery.families.names import UNCONTROLLED, label, takes_maps
 from distillery.metrics.catalog import CATALOG
 from distillery.report.evidence import Results
-from distillery.report.names import UNCONTROLLED, WITH_CONTROL, label, shows
 
 COLUMNS = (
     "row", "metric", "unit", "direction", "paper", "paper_pm", "ours", "std", "ci_low", "ci_high",
@@ -75,6 +75,11 @@ def _own_rows(printed: Mapping[str, Any], results: Results, variant: str) -> lis
     ]
 
 
+def shows(family: str, metric: str) -> bool:
+    """Whether a family's tables have a metric: who is given no map need not follow one."""
+    return takes_maps(family) or not CATALOG[metric].follows_maps
+
+
 def elr_table1(all_results: Sequence[Results], full_size: Sequence[Results] = ()) -> list[Row]:
     """Table 1 of ELR-Diffusion."""
     return printed_table("elr_table1", all_results, full_size)
@@ -82,15 +87,8 @@ def elr_table1(all_results: Sequence[Results], full_size: Sequence[Results] = ()
 
 def table_variants(printed: Mapping[str, Any], results: Results) -> list[str]:
     """The paper's rows, then what else was evaluated of the family, and of its teacher."""
-    family = printed["family"]
-    beside = {
-        "unet": ("teacher/unguided", "teacher/guided_offset"),
-        "guidance": ("teacher/guided", "teacher/unguided"),
-        "control": (UNCONTROLLED, *(f"teacher/control_{kind}" for kind in KINDS)),
-        "controlnet": (UNCONTROLLED, "teacher/control_canny_offset"),
-        "whole": (UNCONTROLLED,),
-    }.get(family, ())  # fmt: skip
-    others = [v for v in results.variants() if v in beside or v.startswith(f"{family}/")]
+    family = family_of(printed["family"])
+    others = [v for v in results.variants() if v in family.shown.beside or family.owns(v)]
     return list(dict.fromkeys([*printed["rows"], *others]))
 
 
@@ -203,10 +201,10 @@ def pivot(rows: Sequence[Row], setting: str) -> dict[str, dict[str, Row]]:
 def row_name(variant: str, family: str = "unet") -> str:
     """A variant's name in a family's table (`elr`, `teacher`, `teacher_unguided`), and in those of
     all families, where only the U-Nets stand without their family's name (`control_elr`)."""
-    canny = family in ("control", "controlnet")
-    if variant == ("teacher/control_canny" if canny else "teacher/guided"):
+    has_maps = takes_maps(family)
+    if variant == ("teacher/control_canny" if has_maps else "teacher/guided"):
         return "teacher"
-    if variant == UNCONTROLLED and family in WITH_CONTROL:
+    if variant == UNCONTROLLED and has_maps:
         return "teacher_uncontrolled"
     return variant.removeprefix(f"{family}/").replace("/", "_")
 

@@ -6,6 +6,7 @@ from typing import Any
 from distillery.core.artifacts import content_of, write_json
 from distillery.core.device import claim_device
 from distillery.core.run import Run
+from distillery.families.comparisons import comparisons
 from distillery.families.distances import distances_of, reconstruct
 from distillery.metrics.evaluation import (
     ceiling,
@@ -18,7 +19,6 @@ from distillery.metrics.features import load_extractor
 from distillery.metrics.intervals import metrics_file
 from distillery.metrics.lpips_networks import load_lpips
 from distillery.metrics.meter import Tools
-from distillery.metrics.references import comparisons
 from distillery.params import Params
 from distillery.stage import In, Out, stage
 

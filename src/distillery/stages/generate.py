@@ -4,7 +4,8 @@ from distillery.core.device import claim_device
 from distillery.core.precision import torch_dtype
 from distillery.core.run import Run
 from distillery.data.loader import iter_records
-from distillery.families.load import OFFSET, Folders, attach, load_student, open_maps
+from distillery.families import OFFSET
+from distillery.families.load import Folders, attach, load_student, open_maps
 from distillery.params import Params
 from distillery.sampling.sampler import Sampler, write_samples
 from distillery.sampling.samples import Prompt, pick_prompts, with_conditions

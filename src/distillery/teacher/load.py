@@ -59,6 +59,11 @@ def load_unet(
     return load_module(UNet2DConditionModel, folder, "unet", device, dtype)
 
 
+def controlnet_kinds(folder: Path) -> list[str]:
+    """The kinds of condition maps for which a teacher's folder has a ControlNet, sorted."""
+    return sorted(path.name.removeprefix("controlnet_") for path in folder.glob("controlnet_*"))
+
+
 def load_controlnet(folder: Path, kind: str, unet: UNet2DConditionModel) -> ControlNetModel:
     """The teacher's ControlNet for maps of `kind`, frozen, where and as precise as `unet` is.
 
