@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from distillery.core.errors import DistilleryError
-from distillery.data.ingest.text import BadTextError, normalise_caption
+from distillery.data.ingest.text import BadTextError, Undecodable, normalise_caption
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 # What pictures are called besides; which of them can be decoded, the bytes say.
@@ -90,6 +90,7 @@ def walk_files(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
+        folders[:] = [name for name in folders if not is_companion(name)]
         yield from (Path(root, name) for name in names if not is_companion(name))
 
 
@@ -119,9 +120,16 @@ def shown_name(name: str) -> str:
 def find_caption(row: Mapping[str, Any]) -> str:
     """The caption among a row's columns, whatever its spelling (`caption`, `TEXT`, ...).
 
-    Raises BadTextError where it is none.
+    Raises BadTextError where it is none, or another value of the row could not be decoded.
     """
+    require_decoded(row)
     return normalise_caption(_lookup(row, CAPTION_NAMES))
+
+
+def require_decoded(row: Mapping[str, Any]) -> None:
+    """Raise BadTextError where a value is damaged: a URL or label must not get lost either."""
+    if damaged := [name for name, value in row.items() if isinstance(value, Undecodable)]:
+        raise BadTextError(f"column {damaged[0]} is no UTF-8")
 
 
 def find_url(row: Mapping[str, Any]) -> Any:

@@ -22,7 +22,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_PRINTED = re.compile(r"""\s*(?:[\[(]\s*[bu]?['"]|\{\s*['"]|b['"]|(?:array|Series)\()""")
+_PRINTED = re.compile(r"""\s*(?:[\[(][\s\[({]*[bu]?['"]|\{\s*['"]|b['"]|(?:array|Series)\()""")
 _PRINTED_ARRAY = re.compile(r"""['"]\s+['"]""")  # numpy prints no commas: ['a' 'b']
 _MAX_PRINTED_CHARS = 2**16
 _MAX_NUL_SHARE = 0.2
@@ -112,8 +112,6 @@ def _number(value: int | float) -> str:
 def _kind(value: Any) -> str:
     if isinstance(value, Mapping):
         return "a mapping; name the column with one text"
-    if isinstance(value, Undecodable):
-        return "no UTF-8"
     return f"of type {type(value).__name__}"
 
 

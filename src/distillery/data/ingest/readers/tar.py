@@ -31,6 +31,7 @@ from distillery.data.ingest.sample import (
     list_inputs,
     make_sample,
     picture_format,
+    require_decoded,
     shown_name,
 )
 from distillery.data.ingest.text import BadTextError, decode_text, normalise_caption
@@ -70,6 +71,7 @@ def _as_sample(file: BinaryIO, group: Group, row: dict[str, Any], tar: Path) -> 
         given = {name: value for name, value in row.items() if value is not None}
         merged = _read_json(file, group.json) | given
         metadata.update(find_metadata(merged))
+        require_decoded(merged)
         if group.txt is None:
             return find_caption(merged)
         return normalise_caption(decode_text(_read_text(file, group.txt)))

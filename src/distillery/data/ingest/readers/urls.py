@@ -26,7 +26,7 @@ from distillery.data.ingest.sample import (
     find_url,
     walk_files,
 )
-from distillery.data.ingest.text import BadTextError, Undecodable
+from distillery.data.ingest.text import BadTextError
 
 _SUFFIXES = (".csv", ".jsonl", ".parquet", ".tsv")
 _BATCH_ROWS = 1024
@@ -102,13 +102,9 @@ def _read_parquet(table: Path) -> Iterator[dict[str, Any] | None]:
         with pq.ParquetFile(table) as file:
             wanted = [n for n in file.schema_arrow.names if n.lower() in READ_NAMES]
             for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
-                yield from map(_whole, rows_of(batch))
+                yield from rows_of(batch)
     except (OSError, pa.ArrowException) as error:
         raise _damaged(table, error) from None
-
-
-def _whole(row: dict[str, Any]) -> dict[str, Any] | None:
-    return None if any(isinstance(value, Undecodable) for value in row.values()) else row
 
 
 def _read_csv(table: Path) -> Iterator[dict[str, Any] | None]:

@@ -1,0 +1,134 @@
+"""Names, links and archives that users bring: every picture is read with its own caption."""
+
+import json
+import os
+import tarfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from command_helpers import CAPTIONS, PICTURES, run_ingest, run_source, write_files, write_tar
+
+from distillery.data.ingest.readers import read_source
+
+PAIRS = list(zip(PICTURES, (text.encode() for text in CAPTIONS), strict=True))
+
+
+def pairs(name):
+    """{image and text members} of six samples; `name` is formatted with their numbers."""
+    files = {name.format(i) + ".jpg": picture for i, (picture, _) in enumerate(PAIRS)}
+    return files | {name.format(i) + ".txt": text for i, (_, text) in enumerate(PAIRS)}
+
+
+def sorted_pairs(name):
+    return dict(sorted(pairs(name).items()))
+
+
+def test_pictures_are_known_by_their_bytes(tmp_path, capsys):
+    names = ["a.jfif", "b.JPE", "c.jpg~", "d.jpg.download", "e", f"f.{'x' * 160}"]
+    lines = ["file_name,text", *(f"{n},{c}" for n, c in zip(names, CAPTIONS, strict=True))]
+    files = dict(zip(names, PICTURES, strict=True))
+    folder = write_files(tmp_path / "in", files | {"metadata.csv": "\n".join(lines).encode()})
+    assert run_source(tmp_path, capsys, "folder", folder).captions == CAPTIONS
+
+
+@pytest.mark.parametrize("name", ["k.jfif", "p.php?id=7", "a.jpg?width=640", "b.jpg_l", "s", ""])
+def test_a_recorded_name_is_no_reason_to_lose_a_picture(name, tmp_path, capsys):
+    rows = [{"image": {"bytes": PICTURES[0], "path": name}, "text": CAPTIONS[0]}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    run_ingest(tmp_path, capsys, "parquet", tmp_path / "a.parquet")
+    (sample,) = read_source("webdataset", tmp_path / "raw")
+    assert (sample.image, sample.suffix) == (PICTURES[0], "jpg")
+
+
+def test_files_that_are_no_pictures_are_named(tmp_path, capsys):
+    files = pairs("{}") | {"notes.pdf": b"%PDF", "._0.jpg": b"\0\5\x16\7", "__MACOSX/0.jpg": b"x"}
+    folder = write_files(tmp_path / "in", files | {"odd.jfif_large": PICTURES[0]})
+    assert len(list(read_source("folder", folder))) == 7
+    printed = capsys.readouterr().err
+    assert "1 files are no pictures and left out" in printed
+    assert "notes.pdf" in printed
+
+
+def test_links_are_followed(tmp_path, capsys):
+    store = write_files(tmp_path / "store", {f"blob{n}": d for n, d in pairs("{}").items()})
+    other = write_files(tmp_path / "other", {"z.jpg": PICTURES[0], "z.txt": b"a b c"})
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in pairs("{}"):
+        (folder / name).symlink_to(store / f"blob{name}")
+    (folder / "more").symlink_to(other)
+    (folder / "loop").symlink_to(folder)
+    assert run_ingest(tmp_path, capsys, "folder", folder).captions == [*CAPTIONS, "a b c"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_metadata_of_split_folders(kind, tmp_path, capsys):
+    files = {f"{'train' if i < 4 else 'test'}/x/{i}.jpg": PICTURES[i] for i in range(6)}
+    folder = write_files(tmp_path / "in", files)
+    for part, numbers in (("train", range(4)), ("test", range(4, 6))):
+        rows = [{"file_name": f"x\\{i}.jpg", "text": CAPTIONS[i]} for i in numbers]
+        write_metadata(folder / part / f"metadata.{kind}", rows)
+    assert sorted(run_ingest(tmp_path, capsys, "folder", folder).captions) == sorted(CAPTIONS)
+
+
+def write_metadata(path, rows):
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        lines = ["file_name,text", *(f"{row['file_name']},{row['text']}" for row in rows)]
+        path.write_text("\n".join(lines))
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_pictures_beside_metadata_that_it_does_not_list_are_named(tmp_path, capsys):
+    table = b"file_name,text\n0.jpg,a\n"
+    files = {"0.jpg": PICTURES[0], "1.jpg": PICTURES[1], "metadata.csv": table}
+    assert len(list(read_source("folder", write_files(tmp_path / "in", files)))) == 1
+    assert "does not list 1 pictures, which are left out, first 1.jpg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        pairs("{}"),  # all images, then all texts
+        sorted_pairs("frame.00{}"),
+        sorted_pairs("img{} v1.5"),
+        pairs("clip.a/{}"),
+        {n.replace(".jpg", ".input.jpg").replace(".txt", ".outputs.txt"): d
+         for n, d in sorted_pairs("00000{}").items()},
+        {f"./{p}{n}": d for n, d in sorted_pairs("{}").items() for p in ("._", "")},
+        {f"{i}.depth.png": b"\x89PNG\r\n\x1a\n" for i in range(6)} | pairs("{}"),
+        sorted_pairs("caf\udce9_{}"),
+    ],
+    ids=["by kind", "frames", "versions", "folder with a dot", "roles", "mac", "depth", "latin-1"],
+)  # fmt: skip
+def test_names_in_tars(members, tmp_path, capsys):
+    tar = write_tar(tmp_path / "a.tar", members)
+    ingested = run_ingest(tmp_path, capsys, "webdataset", tar)
+    assert (ingested.captions, ingested.refused) == (CAPTIONS, ())
+
+
+def test_a_text_of_several_images_is_named(tmp_path, capsys):
+    members = {"0.in.jpg": PICTURES[0], "0.out.jpg": PICTURES[1], "0.words.txt": b"a b c"}
+    tar = write_tar(tmp_path / "a.tar", members)
+    assert "0.words.txt belongs to none" in run_ingest(tmp_path, capsys, "webdataset", tar).error
+
+
+def test_names_of_a_folder_that_are_no_utf8_are_escaped(tmp_path, capsys):
+    folder = write_files(tmp_path / "in", pairs("caf\udce9_{}"))
+    ingested = run_ingest(tmp_path, capsys, "folder", folder)
+    assert ingested.captions == CAPTIONS
+    assert ingested.kept[0]["source"] == r".:caf\xe9_0.jpg"
+
+
+def test_links_in_a_tar_are_what_they_point_to(tmp_path, capsys):
+    write_files(tmp_path / "in", pairs("{}"))
+    os.link(tmp_path / "in/0.jpg", tmp_path / "in/6.jpg")
+    (tmp_path / "in/6.txt").symlink_to("0.txt")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for file in sorted((tmp_path / "in").iterdir()):
+            tar.add(file, file.name)
+    ingested = run_ingest(tmp_path, capsys, "webdataset", tmp_path / "a.tar")
+    assert ingested.captions == [*CAPTIONS, CAPTIONS[0]]
