@@ -1,12 +1,15 @@
 """The `distillery` command: one line and exit code 2 for bad input, JSON where a table is shown."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import distillery
 from distillery import cli
 from distillery.commands import handover, plan
 from distillery.core import artifacts
@@ -48,10 +51,34 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     return JOBS
 
 
-@pytest.mark.parametrize("command", ["plan", "verify", "adopt", "trust", "generate", "evaluate"])
-def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "command", [command.callback.__name__ for command in cli.app.registered_commands]
+)
+def test_help_has_examples_on_lines_of_their_own(
+    command: str, capsys: pytest.CaptureFixture
+) -> None:
     assert _run(command, "--help") == 0
-    assert f"distillery {command}" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    examples = [line for line in lines if "Example:" in line]
+    assert examples
+    assert all(f"distillery {command}" in line for line in examples)
+    assert all(line.count("Example:") == 1 for line in examples)
+
+
+def test_version(capsys: pytest.CaptureFixture) -> None:
+    assert _run("--version") == 0
+    assert capsys.readouterr().out == f"distillery {distillery.__version__}\n"
+
+
+def test_help_imports_nothing_heavy(capsys: pytest.CaptureFixture) -> None:
+    """Each command is on one whole line, and none of their code is imported to show it."""
+    command = [sys.executable, "-X", "importtime", "-m", "distillery.cli", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    shown = done.stdout.split("Commands:")[1]
+    assert len(shown.split("\n")) > 10
+    assert "..." not in shown
+    imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert not imported & {"torch", "numpy", "pydantic", "snakemake", "dvc"}
 
 
 def test_without_a_command_help_is_shown(capsys: pytest.CaptureFixture) -> None:

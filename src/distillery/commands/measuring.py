@@ -51,10 +51,10 @@ def evaluate(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Compare two folders of images: PSNR and SSIM always, others where a network is named.
+    """Compare two folders of images by PSNR, SSIM and more.
 
-    A metric that --metrics names and that can't be had is an error; otherwise it is listed as
-    skipped, with the reason.
+    PSNR and SSIM always, others where a network is named. A metric that --metrics names and
+    that can't be had is an error; otherwise it is listed as skipped, with the reason.
 
     Example: distillery evaluate --images student --reference teacher --out metrics.json
     Example: distillery evaluate ... --conditions M --condition-kind segmentation --segmenter F
@@ -70,9 +70,10 @@ def evaluate(
 def params(
     preset: Preset = "params.yaml", teacher: TeacherFolder = None, as_json: AsJson = False
 ) -> None:
-    """Count every model before anything is trained: the papers', and a params file's students.
+    """Count every model before anything is trained.
 
-    Five scopes: all parts, U-Net, adapter, what has a gradient, what the optimiser holds.
+    The papers' models, and a params file's students. Five scopes: all parts, U-Net, adapter,
+    what has a gradient, what the optimiser holds.
 
     Example: distillery params --preset sd21
     Example: distillery params --preset params.yaml --json
@@ -98,9 +99,10 @@ def ranks(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Plan the ranks of a low-rank U-Net for a target, and say what each component costs.
+    """Plan the ranks of a low-rank U-Net for a target.
 
-    With a teacher's weights the ranks follow its spectra, beside the uniform rule's error.
+    Says what each component costs. With a teacher's weights the ranks follow its spectra,
+    beside the uniform rule's error.
 
     Example: distillery ranks --preset sd21 --target-total 790e6
     Example: distillery ranks --teacher models/teacher --target-unet 1.5e6 --out ranks.json
@@ -145,7 +147,9 @@ def latency(
         Path | None, typer.Option("--json", metavar="FILE", help="Where to write the tables.")
     ] = None,
 ) -> None:
-    """Time every distinct layer of a U-Net: dense, low-rank at aligned ranks, block by block.
+    """Time every distinct layer of a U-Net, dense and low-rank.
+
+    Low-rank at aligned ranks, and block by block.
 
     `distillery ranks --target-ms` plans with the tables that lie in docs/results/latency.
 
@@ -183,11 +187,11 @@ def profile(
         Path | None, typer.Option("--json", metavar="FILE", help="Where to write the figures.")
     ] = None,
 ) -> None:
-    """Time real training steps and evaluations at full size, of random weights; predict memory.
+    """Time training steps and evaluations at full size.
 
-    Training rows are the papers' tables. Inference rows are a step of sampling: guided teacher and
-    student, ControlNets, the whole student. What does not fit the device says so, with the analytic
-    numbers.
+    Weights are random, memory is predicted too. Training rows are the papers' tables. Inference
+    rows are a step of sampling: guided teacher and student, ControlNets, the whole student.
+    What does not fit the device says so, with the analytic numbers.
 
     Example: distillery profile --preset sd15 --rows uni_controlnet,elr --device cuda --json f.json
     Example: distillery profile --preset sd21 --rows inference --batch-sizes 1,8 --resolution 256
@@ -211,7 +215,9 @@ def compare(
     run_b: Annotated[str, typer.Argument(help="The other one.")],
     as_json: AsJson = False,
 ) -> None:
-    """What changed between two runs, and which metrics moved beyond their intervals.
+    """Say what changed between two runs.
+
+    Params, and the metrics that moved beyond their intervals.
 
     Example: distillery compare ../yesterday .
     Example: distillery compare main HEAD --json

@@ -1,0 +1,151 @@
+"""Commands of `distillery` that run the pipeline, check it and draw; `cli` registers them.
+
+In: what a user types. Out: text or JSON on standard output, and files where asked. The code of a
+command is a module of this folder, imported when it runs, so that `--help` is quick.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distillery.commands.measuring import AsJson
+
+
+def plan(
+    targets: Annotated[
+        list[str] | None, typer.Argument(help="Rules or paths; all if none.")
+    ] = None,
+    commands: Annotated[
+        bool, typer.Option("--commands", help="As a script for a machine without Snakemake.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what would run, why, and what it took last time.
+
+    Time and size are those of each stage's last run here.
+
+    Example: distillery plan
+    Example: distillery plan models/unet/elr --json
+    Example: distillery plan --commands > run.sh
+    """
+    from distillery.commands import plan as command
+    from distillery.params import load_params
+
+    if commands:
+        typer.echo(command.script(targets or ["all"]))
+        return
+    work = Path(load_params(Path("params.yaml")).paths.work)
+    rows = command.plan(work, targets or ["all"])
+    typer.echo(json.dumps(command.as_json(rows), indent=1) if as_json else command.as_text(rows))
+
+
+def use(
+    preset: Annotated[str, typer.Argument(help="A name in presets/, or a file.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="key=value", help="Values of your own.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite edits of params.yaml.")] = False,
+) -> None:
+    """Write a complete params.yaml for a preset and your own values.
+
+    Comments stay. A params.yaml with edits of yours is refused, unless --force.
+
+    Example: distillery use photos ingest.path=data/photos
+    Example: distillery use sd21 ingest.path=data/laion distill_unet.variants.elr.steps=20000
+    """
+    from distillery.commands import use as command
+
+    typer.echo(command.use(preset, settings or [], force=force))
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(help="A folder of shards, a cache or a model.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check every hash under a folder; name what is damaged.
+
+    Example: distillery verify data/teacher_cache
+    """
+    from distillery.core import artifacts
+
+    problems = artifacts.verify(path)
+    if as_json:
+        typer.echo(json.dumps({"path": str(path), "problems": problems}, indent=1))
+    else:
+        typer.echo("\n".join(problems) or f"{path}: every file matches its recorded hash")
+    if problems:
+        raise typer.Exit(1)
+
+
+def adopt() -> None:
+    """Record in DVC what Snakemake has made.
+
+    Refuses while Snakemake has something to run.
+
+    Example: snakemake --cores 8 all && distillery adopt && dvc push --run-cache
+    """
+    from distillery.commands import handover
+
+    handover.adopt()
+    typer.echo("DVC has recorded every output; share it with `dvc push --run-cache`.")
+
+
+def trust() -> None:
+    """Record in Snakemake what DVC has made or pulled.
+
+    Refuses unless `dvc status` is clean.
+
+    Example: dvc repro --pull && distillery trust && snakemake -n all
+    """
+    from distillery.commands import handover
+
+    handover.trust()
+    typer.echo("Snakemake takes every output as up to date.")
+
+
+def generate(
+    model: Annotated[str, typer.Argument(help="As in models/: unet/elr, teacher/guided, ...")],
+    out: Annotated[Path, typer.Option(help="Folder for the images and prompts.json.")],
+    prompt: Annotated[list[str] | None, typer.Option(help="What to draw; may be repeated.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="JSON {name: text} or CSV (file_name, text).")
+    ] = None,
+    conditions: Annotated[
+        Path | None, typer.Option(help="Folder of condition maps named like the prompts.")
+    ] = None,
+    condition_kind: Annotated[
+        str | None, typer.Option(help="What they are, for a model that takes several kinds.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise, with the image's name.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Else params.yaml's.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(min=0, help="Else params.yaml's.")] = None,
+    resolution: Annotated[
+        int | None, typer.Option(min=32, help="px, a multiple of 8; else params.yaml's.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Else params.yaml's.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; else params.yaml's.")] = None,
+    params_file: Annotated[Path, typer.Option("--params", metavar="FILE")] = Path("params.yaml"),
+    as_json: AsJson = False,
+) -> None:
+    """Draw prompts with the teacher or any student.
+
+    Run it again to go on. Every model draws a name from the same noise, so folders compare
+    image by image.
+
+    Example: distillery generate unet/elr --prompt "a red circle" --out images
+    Example: distillery generate teacher/control_canny --prompts p.csv --conditions edges --out a
+    """
+    from distillery.commands import generate as command
+
+    sampling = {
+        "num_inference_steps": steps, "guidance_scale": guidance_scale,
+        "resolution_px": resolution, "batch_size": batch_size, "device": device,
+    }  # fmt: skip
+    drawn = command.generate(
+        model, out, params_file=params_file, prompts=prompt or (), prompts_file=prompts,
+        conditions=conditions, kind=condition_kind, seed=seed, overrides=sampling,
+    )  # fmt: skip
+    said = f"{drawn['images']} images in {out}, {drawn['drawn']} of them drawn now"
+    typer.echo(json.dumps(drawn, indent=1) if as_json else said)
