@@ -33,7 +33,9 @@ def export(
         Path | None, typer.Option(help="For the card; else metrics/FAMILY/VARIANT.json if there.")
     ] = None,
 ) -> None:
-    """Write a student in the form that another tool reads, shown to be equal first.
+    """Write a student in the form that another tool reads.
+
+    It is shown to be equal first.
 
     Example: distillery export models/unet/elr --to single-file elr.safetensors --fp16
     Example: distillery export models/guidance/lora_distill --to kohya lora.safetensors
