@@ -11,7 +11,11 @@ from PIL import Image
 
 from distillery import cli
 from distillery.commands import generate as command
+from distillery.commands.find_model import choose
 from distillery.core.artifacts import write_json
+from distillery.families.description import Description, Sampling, base_of, write_description
+from distillery.models.lora.files import save_lora
+from distillery.models.lora.layers import add_lora
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.teacher.load import load_unet
@@ -29,7 +33,14 @@ def finished_project(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactor
     shutil.copytree(tiny_teacher, root / params["paths"]["teacher"])
     unet = load_unet(tiny_teacher)
     student = LowRankUNet2DConditionModel.from_dense(unet, plan_ranks(unet))
-    student.save_pretrained(root / params["paths"]["models"] / "unet/elr")
+    elr = root / params["paths"]["models"] / "unet/elr"
+    student.save_pretrained(elr)
+    teacher = root / params["paths"]["teacher"]
+    write_description(elr, Description("unet", "elr", {"teacher": base_of(teacher, elr)}))
+    lora = elr.parents[1] / "guidance/lora"
+    save_lora(add_lora(student, r=2, alpha=2.0, targets="attention", seed=0), lora)
+    bases = {"teacher": base_of(teacher, lora), "backbone": base_of(elr, lora)}
+    write_description(lora, Description("guidance", "lora", bases, (), Sampling(1, 3.0)))
     return root
 
 
@@ -144,11 +155,62 @@ def test_a_controlled_model_wants_maps(
     assert "b.png: broken" in capsys.readouterr().err
 
 
+def test_a_folder_is_all_that_is_needed(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """By name in its project and by its folder from elsewhere, without params, the same images."""
+    usual = ("--prompt", "a red circle", "--guidance-scale", "3", "--resolution", "64")
+    places = {"by_name": "guidance/lora", "by_folder": project / "models/guidance/lora"}
+    for place, model in places.items():
+        assert _generate(model, *usual, "--out", tmp_path / place) == 0
+        monkeypatch.chdir(tmp_path)
+    by_name, by_folder = (_pixels(tmp_path / place)["00000"].astype(int) for place in places)
+    assert np.abs(by_name - by_folder).max() <= 1
+    assert "2 steps, guidance scale 1, 64 px" in capsys.readouterr().out
+    assert _generate("guidance/lora", *usual, "--out", tmp_path / "x") == 2
+    assert "no params.yaml to know the name from; give the folder" in capsys.readouterr().err
+    assert _generate(places["by_folder"], *usual, "--params", "y.yaml", "--out", "z") == 2
+    assert "y.yaml: not found" in capsys.readouterr().err
+
+
+def test_its_own_settings_are_said_where_there_are_no_params(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    learned = choose(str(project / "models/guidance/lora"), Path("params.yaml"))
+    assert learned.settings["guidance_scale"] == 3.0
+    assert learned.settings["resolution_px"] == 64
+    assert learned.folders.backbone == project / "models/unet/elr"
+    teacher = choose(str(project / "models/teacher"), Path("params.yaml"))
+    assert (teacher.name, teacher.settings["guidance_scale"]) == ("teacher/guided", 7.5)
+
+
+def test_a_model_whose_base_changed_is_refused(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    moved = tmp_path / "models/guidance/lora"
+    shutil.copytree(project / "models/guidance/lora", moved)
+    assert _generate(moved, "--prompt", "x", "--out", tmp_path / "x") == 2
+    assert "its backbone is not at" in capsys.readouterr().err
+    for name in ("teacher", "unet"):
+        shutil.copytree(project / "models" / name, tmp_path / "models" / name)
+    (tmp_path / "models/unet/elr/config.json").write_text("{}")
+    assert _generate(moved, "--prompt", "x", "--out", tmp_path / "x") == 2
+    error = capsys.readouterr().err
+    assert "its backbone" in error
+    assert "is another one than it was trained on" in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("unet/lost", "--prompt", "x"), "unet/lost is not there; run `snakemake --cores 8"),
-        (("guidance/lost", "--prompt", "x"), "params have no distill_guidance.variants.lost"),
+        (
+            ("guidance/lost", "--prompt", "x"),
+            "guidance/lost is not there; run `snakemake",
+        ),
+        (("whole/lost", "--prompt", "x"), "params have no generate.whole.lost; there are student"),
+        (("lost", "--prompt", "x"), "lost: no model's folder (student.json) and no name"),
         (("unet/elr",), "give --prompt TEXT or --prompts FILE"),
         (("unet/elr", "--prompt", "x", "--prompts", "y.json"), "no prompts, or two kinds"),
         (("unet/elr", "--prompt", "x", "--device", "tpu"), "--device tpu: use cpu or cuda"),

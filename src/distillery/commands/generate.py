@@ -1,9 +1,9 @@
 """`distillery generate`: prompts in, images by any model of this project out.
 
-In: a model as the pipeline calls it (`unet/elr`), prompts, for a controlled model condition maps.
-Out: a folder of PNG files and `prompts.json`, which `distillery evaluate` takes as they are. A
-call that was interrupted goes on where it stopped; images of other settings are never mixed in.
-Not here: the pipeline's own samples of the test prompts (`stages.generate`).
+In: a model's folder or its name in a project, prompts, for a controlled model condition maps. Out:
+a folder of PNG files and `prompts.json`, which `distillery evaluate` takes as they are. A call that
+was interrupted goes on where it stopped; images of other settings are never mixed in. Not
+here: the pipeline's own samples of the test prompts (`stages.generate`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from distillery.commands.find_model import choose
 from distillery.core.artifacts import content_of, publish, read_json, write_json
 from distillery.core.device import claim_device
 from distillery.core.errors import DistilleryError
@@ -19,7 +20,6 @@ from distillery.core.progress import bar
 from distillery.data.conditions.reader import MapFiles
 from distillery.data.image_folders import list_images, load_prompts
 from distillery.families.load import Folders, Student, attach, load_student
-from distillery.params import Params, load_params
 from distillery.sampling.sampler import Sampler
 from distillery.sampling.samples import Prompt, batches, encode_png
 from distillery.teacher.load import load_teacher
@@ -40,42 +40,49 @@ def generate(
     seed: int = 0,
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Draw one image per prompt into the folder `out`; returns {"images", "drawn", "out"}.
+    """Draw one image per prompt into the folder `out`.
+
+    Returns {"images", "drawn", "out", "sampling"}: counts, the folder, what was drawn with.
 
     The noise of an image follows from `seed` and its name, so that models can be compared image by
     image. `kind` says what the maps in `conditions` are; a model of one kind need not be told.
-    `overrides` replace values of the params file: `num_inference_steps`, `guidance_scale`,
-    `batch_size`, `resolution_px`, `device`.
+    `overrides` replace values of the params file, or the model's own: `num_inference_steps`,
+    `guidance_scale`, `batch_size`, `resolution_px`, `device`.
 
     Raises DistilleryError for a model, a prompt or a map that is not there, and where `out` holds
     images of other settings.
     """
-    params = load_params(params_file)
     wanted = _prompts(prompts, prompts_file)
-    folders = find_folders(model, params)
     given = _checked(overrides or {})
-    device = claim_device(given.pop("device", params.device))
-    batch_size = given.pop("batch_size", params.generate.batch_size)
-    student = load_student(model, folders, device, torch_dtype(params.generate.dtype))
-    kind = _kind(model, student, conditions, kind)
-    settings = {
-        "model": model, "seed": seed, "kind": kind, **_sampling(params), **given,
+    choice = choose(model, params_file)
+    settings = {**choice.settings, **given}
+    device, dtype = claim_device(settings.pop("device")), torch_dtype(settings.pop("dtype"))
+    batch_size = settings.pop("batch_size")
+    folders = choice.told(settings["guidance_scale"])
+    student = load_student(choice.name, folders, device, dtype)
+    kind = _kind(choice.name, student, conditions, kind)
+    recorded = {
+        "model": choice.name, "seed": seed, "kind": kind, **settings,
         "contents": _contents(folders, conditions),
     }  # fmt: skip
-    todo = _undrawn(out, settings, wanted)
+    todo = _undrawn(out, recorded, wanted)
     maps = _maps(student, conditions, kind, wanted, settings["resolution_px"])
-    sampler = Sampler(
-        load_teacher(folders.teacher, device, torch_dtype(params.generate.dtype)),
-        settings["num_inference_steps"],
-        settings["guidance_scale"],
-        settings["resolution_px"],
-        seed,
+    teacher = load_teacher(folders.teacher, device, dtype)
+    sampler = attach(Sampler(teacher, noise_seed=seed, **settings), student, maps)
+    _record(out, recorded, wanted)
+    _draw(out, sampler, [replace(p, condition=kind) for p in todo], batch_size)
+    sampling = {**settings, "guidance_scale": sampler.guidance_scale}
+    return {"images": len(wanted), "drawn": len(todo), "out": str(out), "sampling": sampling}
+
+
+def as_text(drawn: Mapping[str, Any]) -> str:
+    """What was drawn, and with which settings."""
+    sampling = drawn["sampling"]
+    return (
+        f"{drawn['images']} images in {drawn['out']}, {drawn['drawn']} of them drawn now: "
+        f"{sampling['num_inference_steps']} steps, guidance scale {sampling['guidance_scale']:g}, "
+        f"{sampling['resolution_px']} px"
     )
-    _record(out, settings, wanted)
-    _draw(
-        out, attach(sampler, student, maps), [replace(p, condition=kind) for p in todo], batch_size
-    )
-    return {"images": len(wanted), "drawn": len(todo), "out": str(out)}
 
 
 def _checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,53 +95,11 @@ def _checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def find_folders(model: str, params: Params) -> Folders:
-    """Where `<family>/<variant>` and what it builds on lie in a project; all must be there."""
-    family, _, name = model.partition("/")
-    teacher, models = Path(params.paths.teacher), Path(params.paths.models)
-    beside: dict[str, Path] = {}
-    if family == "teacher":
-        own = teacher
-    elif family == "whole":
-        parts = _entry(model, "generate.whole", params.generate.whole, name)
-        own = models / "guidance" / parts.guidance
-        beside["backbone"] = models / parts.backbone
-        beside["controlnet"] = models / "controlnet" / parts.controlnet
-    else:
-        own = models / model
-        sections = {"control": "finetune_control", "guidance": "distill_guidance"}
-        if section := sections.get(family):
-            variants = getattr(params, section).variants
-            base = _entry(model, f"{section}.variants", variants, name).backbone
-            beside["backbone"] = teacher if base == "teacher" else models / base
-    for folder in (teacher, own, *beside.values()):
-        if not folder.is_dir():
-            raise DistilleryError(
-                f"{model}: {folder} is not there; run `snakemake --cores 8 {folder}`"
-            )
-    scale = params.generate.guidance_scale
-    return Folders(teacher, own, 0, [0], guidance_scale=scale, **beside)
-
-
-def _entry(model: str, key: str, known: Mapping[str, Any], name: str) -> Any:
-    if name not in known:
-        raise DistilleryError(f"{model}: params have no {key}.{name}; there are {', '.join(known)}")
-    return known[name]
-
-
 def _contents(folders: Folders, conditions: Path | None) -> dict[str, str]:
     """Short hashes of everything that the images depend on."""
     parts = {"teacher": folders.teacher, "model": folders.model, "backbone": folders.backbone,
              "controlnet": folders.controlnet, "conditions": conditions}  # fmt: skip
     return {name: content_of(path)[:16] for name, path in parts.items() if path is not None}
-
-
-def _sampling(params: Params) -> dict[str, Any]:
-    return {
-        "num_inference_steps": params.generate.num_inference_steps,
-        "guidance_scale": params.generate.guidance_scale,
-        "resolution_px": params.data.resolution_px,
-    }
 
 
 def _prompts(texts: Sequence[str], file: Path | None) -> list[Prompt]:

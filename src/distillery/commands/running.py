@@ -106,7 +106,7 @@ def trust() -> None:
 
 
 def generate(
-    model: Annotated[str, typer.Argument(help="As in models/: unet/elr, teacher/guided, ...")],
+    model: Annotated[str, typer.Argument(help="Its folder, or its name, such as unet/elr.")],
     out: Annotated[Path, typer.Option(help="Folder for the images and prompts.json.")],
     prompt: Annotated[list[str] | None, typer.Option(help="What to draw; may be repeated.")] = None,
     prompts: Annotated[
@@ -132,9 +132,11 @@ def generate(
     """Draw prompts with the teacher or any student.
 
     Run it again to go on. Every model draws a name from the same noise, so folders compare
-    image by image.
+    image by image. A model's folder says what it builds on; settings that are not given are
+    params.yaml's, or where there is none what the model was made for.
 
     Example: distillery generate unet/elr --prompt "a red circle" --out images
+    Example: distillery generate ../run/models/guidance/lora_distill --prompt "a star" --out images
     Example: distillery generate teacher/control_canny --prompts p.csv --conditions edges --out a
     """
     from distillery.commands import generate as command
@@ -147,5 +149,4 @@ def generate(
         model, out, params_file=params_file, prompts=prompt or (), prompts_file=prompts,
         conditions=conditions, kind=condition_kind, seed=seed, overrides=sampling,
     )  # fmt: skip
-    said = f"{drawn['images']} images in {out}, {drawn['drawn']} of them drawn now"
-    typer.echo(json.dumps(drawn, indent=1) if as_json else said)
+    typer.echo(json.dumps(drawn, indent=1) if as_json else command.as_text(drawn))
