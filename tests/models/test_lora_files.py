@@ -1,4 +1,4 @@
-"""LoRA files: diffusers', PEFT's and kohya's key names, round trips, a student's folder."""
+"""LoRA files: diffusers' and PEFT's key names, round trips, a student's folder."""
 
 import json
 import os
@@ -22,7 +22,6 @@ from distillery.models.lora.files import (
     load_guidance_unet,
     load_lora,
     lora_state,
-    save_kohya,
     save_lora,
     save_peft,
 )
@@ -55,7 +54,6 @@ def test_key_names(unet: UNet2DConditionModel, tmp_path: Path) -> None:
     with_lora(unet)
     save_lora(unet, tmp_path)
     save_peft(unet, tmp_path / "peft")
-    save_kohya(unet, tmp_path / "kohya.safetensors")
     query, conv = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q", "conv_in"
     diffusers = load_file(tmp_path / LORA_FILE)
     for layer in (query, conv):
@@ -63,13 +61,6 @@ def test_key_names(unet: UNet2DConditionModel, tmp_path: Path) -> None:
     assert len(diffusers) == 2 * len(lora_layers(unet))
     peft = load_file(tmp_path / "peft/adapter_model.safetensors")
     assert {f"base_model.model.{name.removeprefix('unet.')}" for name in diffusers} == set(peft)
-    kohya = load_file(tmp_path / "kohya.safetensors")
-    flat = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
-    assert torch.equal(kohya[f"{flat}.lora_down.weight"], diffusers[f"unet.{query}.lora_A.weight"])
-    assert torch.equal(kohya[f"{flat}.lora_up.weight"], diffusers[f"unet.{query}.lora_B.weight"])
-    assert kohya[f"{flat}.alpha"].shape == ()
-    assert float(kohya["lora_unet_conv_in.alpha"]) == 6.0
-    assert len(kohya) == 3 * len(lora_layers(unet))
 
 
 @pytest.mark.parametrize("targets", ["attention", "all"])
@@ -94,19 +85,6 @@ def test_peft_round_trip(unet: UNet2DConditionModel, tmp_path: Path) -> None:
     config = loaded.peft_config["default"]
     assert (config.r, config.lora_alpha) == (4, 6.0)
     torch.testing.assert_close(output(loaded.eval()), output(unet), rtol=0, atol=1e-6)
-
-
-def test_diffusers_reads_the_kohya_file(unet: UNet2DConditionModel, tmp_path: Path) -> None:
-    """Alpha comes from the file's own tensors there, not from a header."""
-    save_kohya(with_lora(unet), tmp_path / "kohya.safetensors")
-    pipeline = tiny_pipeline(layers_per_block=2)
-    pipeline.load_lora_weights(str(tmp_path), weight_name="kohya.safetensors")
-    torch.testing.assert_close(output(pipeline.unet), output(unet), rtol=0, atol=1e-6)
-
-
-def test_a_low_rank_unet_has_no_kohya_names(student, tmp_path: Path) -> None:
-    with pytest.raises(DistilleryError, match="kohya's names"):
-        save_kohya(with_lora(student), tmp_path / "kohya.safetensors")
 
 
 def test_equal_loras_give_equal_bytes(tmp_path: Path) -> None:

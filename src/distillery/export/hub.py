@@ -90,14 +90,13 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
     reason if it refuses.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
     api = HfApi()
     try:
         url = api.create_repo(repo_id, exist_ok=True, private=private)
         api.upload_folder(folder_path=folder, repo_id=repo_id, commit_message="Add the student")
-    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # the errors of its HTTP client have no lasting names
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DistilleryError(
             f"--push {repo_id}: {reason}; the folder {folder} is complete, upload it later"
         ) from error

@@ -1,13 +1,13 @@
-"""LoRA files: diffusers', PEFT's and kohya's, and a trained guidance student's folder.
+"""LoRA files, diffusers' and PEFT's, and a trained guidance student's folder.
 
 In: a U-Net with a LoRA, or a folder. Out: files that the tools load, or a U-Net. Only safetensors;
-their headers hold nothing that varies between equal LoRAs. Not here: the LoRA itself (`lora`).
+their headers hold nothing that varies between equal LoRAs. Not here: the LoRA itself (`layers`),
+kohya's form (`export`).
 """
 
 import json
 from pathlib import Path
 
-import torch
 from diffusers import UNet2DConditionModel
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY, LORA_WEIGHT_NAME_SAFE
 from peft import LoraConfig
@@ -79,29 +79,6 @@ def save_peft(unet: UNet2DConditionModel, folder: str | Path) -> Path:
     state = {f"base_model.model.{name}": tensor for name, tensor in lora_state(unet).items()}
     save_file(state, folder / "adapter_model.safetensors")
     return folder
-
-
-def save_kohya(unet: UNet2DConditionModel, path: str | Path) -> Path:
-    """Write the LoRA with the key names of kohya's sd-scripts, which other tools read too.
-
-    `lora_unet_<layer, _ for .>.lora_down.weight`, `.lora_up.weight` and `.alpha` (a scalar).
-    Raises DistilleryError for a low-rank U-Net, whose layers those tools do not know.
-    """
-    if isinstance(unet, LowRankUNet2DConditionModel):
-        raise DistilleryError(
-            "kohya's names are those of a dense U-Net's layers; fuse the LoRA and export_dense"
-        )
-    state = lora_state(unet)
-    alpha = torch.tensor(float(_config(unet)["lora_alpha"]))
-    renamed = {}
-    for name, tensor in state.items():
-        layer, kind, _ = name.rsplit(".", 2)
-        flat = "lora_unet_" + layer.replace(".", "_")
-        renamed[f"{flat}.{'lora_down' if kind == 'lora_A' else 'lora_up'}.weight"] = tensor
-        renamed[f"{flat}.alpha"] = alpha.clone()
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file(renamed, path)
-    return Path(path)
 
 
 def load_guidance_unet(

@@ -1,0 +1,84 @@
+"""`distillery export` as it is typed: what each model becomes, and what is refused with what."""
+
+from pathlib import Path
+
+import pytest
+from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
+
+from distillery.cli import main
+from export.conftest import make_project
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project's `models/`."""
+    root = tmp_path_factory.mktemp("project")
+    make_project(root)
+    return root / "models"
+
+
+def export(models: Path, model: str, to: str, out: Path, *more: str) -> int:
+    """The exit code of one call."""
+    with pytest.raises(SystemExit) as ended:
+        main(["export", str(models / model), "--to", to, str(out), *more])
+    return ended.value.code or 0
+
+
+@pytest.mark.parametrize("model", ["unet/elr", "guidance/lora_distill_elr", "guidance/told"])
+def test_a_unet_becomes_a_pipeline_of_plain_diffusers(models: Path, model: str, tmp_path: Path):
+    assert export(models, model, "diffusers", tmp_path / "out") == 0
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out")
+    assert type(pipeline.unet) is UNet2DConditionModel
+
+
+def test_a_controlnet_of_full_size_becomes_a_plain_one(models: Path, tmp_path: Path):
+    assert export(models, "controlnet/original", "diffusers", tmp_path / "out") == 0
+    assert type(ControlNetModel.from_pretrained(tmp_path / "out")) is ControlNetModel
+    assert export(models, "controlnet/original", "single-file", tmp_path / "c.safetensors") == 0
+
+
+def test_files_for_other_tools(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert export(models, "guidance/lora_distill", "kohya", tmp_path / "lora.safetensors") == 0
+    assert export(models, "unet/elr", "single-file", tmp_path / "a.safetensors", "--fp16") == 0
+    assert export(models, "unet/elr", "comfyui-node", tmp_path / "node.py") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith(f"lora.safetensors is written, and answers as {models}/guidance/"
+                            "lora_distill does")  # fmt: skip
+    assert "copy it to ComfyUI/custom_nodes" in said[-1]
+
+
+@pytest.mark.parametrize(
+    ("model", "to", "out", "more", "reason"),
+    [
+        ("unet/elr", "onnx", "a", (), "unknown; use one of diffusers, single-file, kohya, hub"),
+        ("unet/elr", "kohya", "a.safetensors", (), "holds no LoRA"),
+        ("guidance/lora_distill_elr", "kohya", "a.safetensors", (), "merge both into one dense"),
+        ("controlnet/loha", "single-file", "a.safetensors", (), "narrower than its U-Net"),
+        ("controlnet/distilled", "diffusers", "a", (), "export --to hub or --to comfyui-node"),
+        ("guidance/told", "single-file", "a.safetensors", (), "no such layer; export --to diff"),
+        ("unet/lean", "single-file", "a.safetensors", (), "blocks are removed"),
+        ("control/elr", "hub", "a", (), "ControlAdapter.from_pretrained"),
+        ("control/elr", "diffusers", "a", (), "ControlAdapter.from_pretrained"),
+        ("guidance/lora_distill", "comfyui-node", "a.py", (), "export --to kohya"),
+        ("unet/elr", "diffusers", "a", ("--push", "me/x"), "--push goes with --to hub"),
+        ("teacher", "diffusers", "a", (), "student.json: not found"),
+        ("unet/elr", "diffusers", ".", (), "exists already"),
+    ],
+)
+def test_refusals_name_what_to_do(models, model, to, out, more, reason, tmp_path, capsys):
+    assert export(models, model, to, tmp_path / out, *more) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert reason in said[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_parts_that_do_not_go_together(models: Path, tmp_path: Path, capsys):
+    for model, other, to, reason in (
+        ("unet/elr", "controlnet/loha", "diffusers", "holds no ControlNet; export both apart"),
+        ("controlnet/loha", "controlnet/loha", "hub", "goes with a U-Net student"),
+        ("unet/elr", "unet/elr", "hub", "unet/elr is no ControlNet"),
+    ):
+        more = ("--controlnet", str(models / other))
+        assert export(models, model, to, tmp_path / "a", *more) == 2
+        assert reason in capsys.readouterr().err
