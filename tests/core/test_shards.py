@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from distillery.core import shards
 from distillery.core.errors import DamagedError
+from distillery.data.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA
 
 SCHEMA = pa.schema(
     [("key", pa.string()), ("image", shards.image_type()), ("width", pa.int64()),
@@ -117,3 +120,17 @@ def test_empty_folder_is_an_error(tmp_path: Path) -> None:
 def test_arrays_need_a_row_per_key(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="one row per key"):
         shards.write_tensor_shard(tmp_path / "x", ["a"], {"x": np.zeros((2, 3))})
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, CURATED_SCHEMA, REJECTED_SCHEMA])
+def test_the_metadata_is_what_datasets_would_write(schema: pa.Schema, tmp_path: Path) -> None:
+    """It is written by hand because importing `datasets` costs a stage a second at its start."""
+    shards.write_table_shard(tmp_path / "a.parquet", [], schema)
+    written = pq.read_schema(tmp_path / "a.parquet")
+    plain = pa.schema([field for field in written if not pa.types.is_struct(field.type)])
+    values = datasets.Features.from_arrow_schema(plain)
+    features = datasets.Features(
+        {name: values.get(name, datasets.Image()) for name in written.names}
+    ).arrow_schema
+    assert written.metadata[b"huggingface"] == features.metadata[b"huggingface"]
+    assert written.remove_metadata() == features.remove_metadata()

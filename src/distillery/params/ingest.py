@@ -37,19 +37,32 @@ class Download(Frozen):
     """Share of failed rows above which the stage ends with an error."""
 
 
+class Datasets(Frozen):
+    """Which rows and columns of a Hugging Face data set are read."""
+
+    image_column: str
+    """Name of the column that holds the images."""
+    caption_column: str
+    """Name of the column that holds the captions; of a list, the first one counts."""
+    split: str
+    """Name of the split that is read, e.g. train."""
+
+
 class Ingest(Frozen):
     """Where images and captions come from."""
 
-    source: Literal["scenes", "webdataset", "parquet", "folder", "urls"]
-    """What is read: drawn scenes, img2dataset shards, parquet with image bytes, a folder, URLs."""
+    source: Literal["scenes", "webdataset", "parquet", "folder", "urls", "datasets"]
+    """What is read: drawn scenes, img2dataset shards, image parquet, a folder, URLs, a data set."""
     path: str | None
-    """File or folder of the source; null for scenes, which are drawn."""
+    """File or folder of the source, or a hub id for datasets; null for scenes, which are drawn."""
     shard_size_samples: Positive
     """Samples in one shard of the raw images."""
     max_samples: Positive | None
     """Stop after so many samples; null takes all of them."""
     download: Download
     """How the images of source urls are fetched."""
+    datasets: Datasets
+    """What is read for source datasets."""
     scenes: Scenes
     """What is drawn for source scenes."""
 

@@ -3,6 +3,7 @@
 An interrupted run goes on after the last shard that it finished.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,8 +14,10 @@ from distillery.data.ingest.download.rows import DownloadPool
 from distillery.data.ingest.download.stats import has_images, require_downloads
 from distillery.data.ingest.raw import write_raw_shards
 from distillery.data.ingest.readers import read_source
+from distillery.data.ingest.readers.datasets import read_datasets
 from distillery.data.ingest.readers.urls import count_rows, list_tables, read_urls
 from distillery.data.ingest.resume import ShardResume
+from distillery.data.ingest.sample import RawSample
 from distillery.data.scenes.defects import assign_defects, draw_samples
 from distillery.data.scenes.draw import check_scene_seed
 from distillery.params import Params
@@ -26,7 +29,7 @@ from distillery.stage import Out, stage
 # throw away what is downloaded, and an error may have just advised them.
 @stage(
     reads=["ingest.source", "ingest.path", "ingest.shard_size_samples", "ingest.max_samples",
-           "ingest.download.max_bytes", "ingest.scenes"],
+           "ingest.download.max_bytes", "ingest.datasets", "ingest.scenes"],
     unrecorded=["ingest.download"],
 )  # fmt: skip
 def ingest(params: Params, run: Run, raw: Out) -> None:
@@ -60,7 +63,7 @@ def _draw_scenes(settings: Ingest, run: Run, raw: Path) -> None:
 
 def _rewrite(settings: Ingest, run: Run, raw: Path) -> None:
     source = Path(settings.path)
-    samples = islice(read_source(settings.source, source), settings.max_samples)
+    samples = islice(_read(settings), settings.max_samples)
     with run.progress(settings.max_samples, unit="image") as progress:
         write_raw_shards(
             samples,
@@ -69,6 +72,18 @@ def _rewrite(settings: Ingest, run: Run, raw: Path) -> None:
             resume=ShardResume(run, source),
             progress=progress.update,
         )
+
+
+def _read(settings: Ingest) -> Iterator[RawSample]:
+    if settings.source != "datasets":
+        return read_source(settings.source, Path(settings.path))
+    chosen = settings.datasets
+    return read_datasets(
+        settings.path,
+        image_column=chosen.image_column,
+        caption_column=chosen.caption_column,
+        split=chosen.split,
+    )
 
 
 def _download(settings: Ingest, run: Run, raw: Path) -> None:
