@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from cache_vs_online import NUM_SLOTS, make_records
+from distillery.teacher.cache.conditioned import ConditionedSamples
 from teachers import add_options, open_controlnet, open_teacher
 from timing import ratio_text, time_ways
 from torch import Tensor, nn
@@ -41,7 +42,6 @@ from distillery.diffusion.layerwise import Layerwise
 from distillery.diffusion.objectives import Diffusion
 from distillery.families.controlnet.residuals import cached_residuals, write_residuals
 from distillery.models.student_controlnet.model import PRESETS, build_student
-from distillery.teacher.cache.conditioned import ConditionedSamples
 from distillery.teacher.cache.read import TeacherCache
 from distillery.teacher.cache.size import CachePlan
 from distillery.teacher.cache.write import write_base, write_view

@@ -15,7 +15,7 @@ from transformers import CLIPTokenizer
 
 from distillery.cost.full_size.device import materialise
 from distillery.models.architectures import ARCHITECTURES, build_meta
-from distillery.teacher.load import Teacher, load_controlnet, load_teacher
+from distillery.teacher.load import Teacher, load_teacher, load_teacher_controlnet
 
 SCENES = Path("data/scenes-sd")
 
@@ -44,7 +44,7 @@ def open_teacher(args: argparse.Namespace) -> Teacher:
 def open_controlnet(args: argparse.Namespace, kind: str, unet: UNet2DConditionModel) -> nn.Module:
     """The teacher's ControlNet of a kind, or a random one for the U-Net."""
     if args.arch is None:
-        return load_controlnet(args.teacher, kind, unet)
+        return load_teacher_controlnet(args.teacher, kind, unet)
     with torch.device("meta"):
         controlnet = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
     return _random(controlnet, args.device)

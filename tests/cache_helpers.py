@@ -20,10 +20,13 @@ from distillery.data.dedupe.selection import SELECTION, SELECTION_SCHEMA
 from distillery.data.loader import iter_records
 from distillery.sampling.samples import encode_png
 from distillery.teacher.cache.files import BASE, CACHED_SPLITS
+from distillery.teacher.cache.read import TeacherCache
 from distillery.teacher.cache.size import CachePlan
 from distillery.teacher.cache.views import open_view
 from distillery.teacher.cache.write import MakeLatents, write_base, write_view
 from distillery.teacher.load import Teacher, load_teacher
+from distillery.train.seeds import Job
+from distillery.train.settings import Settings
 
 SPLITS = ["train", "train", "val", "test", "train"]
 NUM_RECORDS = 15
@@ -87,9 +90,20 @@ def write_cache(
             write_view(view, base, ask, teacher, folder, plan, run(root, f"{view}/{part}/{plan}"))
 
 
+def open_cache(root: Path, *views: str) -> TeacherCache:
+    """The cache below `root` with these views."""
+    return TeacherCache(root / BASE, {view: root / view for view in views}, 1000)
+
+
 def run(root: Path, recipe: str) -> Run:
     """A run whose work folder is below `root`."""
     return Run("cache_teacher/test", hash_json(recipe), root / "work")
+
+
+def job(out: Path, seeds: tuple = (0,), name: str = "", **settings: Any) -> Job:
+    """A training on the CPU into `out`, whose work folder is beside it."""
+    lesson = run(out.parent, name or out.name)
+    return Job(Settings(**settings), seeds, lesson, torch.device("cpu"), out)
 
 
 def write_maps(root: Path, kind: str, keys: list[str]) -> np.ndarray:

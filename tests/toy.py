@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from distillery.diffusion.batch import Batch
 from distillery.diffusion.objectives import Diffusion, DistillOutput, cached_output
-from distillery.train.loop import fit
+from distillery.train.loop import Place, fit
+from distillery.train.order import Shuffled
 from distillery.train.settings import Settings
 
 ALPHA_BAR = torch.linspace(0.999, 0.0, 100)
@@ -55,7 +56,7 @@ class ToySamples:
         latents, noise, outputs = (array[items] for array in self.arrays)
         timesteps = torch.from_numpy(items * 5 + 4)
         keys = [str(item) for item in items]
-        return Batch(keys, latents, noise, timesteps, self.text[items], {"cond": outputs})
+        return Batch(keys, latents, noise, timesteps, {"text": self.text[items]}, {"cond": outputs})
 
 
 def settings(**changed: Any) -> Settings:
@@ -88,16 +89,18 @@ def train(folder: Path, samples: ToySamples | None = None, **changed: Any) -> tu
     def validate(candidate: nn.Module) -> dict[str, float]:
         return {"loss": float(sum(objective()(candidate, fixed).values()))}
 
+    lesson, validate = changed.pop("objective", objective()), changed.pop("validate", validate)
+    chosen_settings, seed = settings(**changed), 0
     history = fit(
         model,
-        changed.pop("objective", objective()),
-        chosen,
-        settings(**{k: v for k, v in changed.items() if k != "validate"}),
-        seed=changed.get("seed", 0),
-        device=torch.device("cpu"),
-        folder=folder,
-        validate=changed.pop("validate", validate),
-        progress=lambda total, **options: tqdm(total=total, disable=True),
+        lesson,
+        Shuffled(chosen, chosen_settings.batch_size, seed),
+        chosen_settings,
+        Place(
+            torch.device("cpu"), folder, lambda total, **options: tqdm(total=total, disable=True)
+        ),
+        seed=seed,
+        validate=validate,
     )
     return model, history
 

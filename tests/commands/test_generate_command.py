@@ -18,7 +18,7 @@ from distillery.models.lora.files import save_lora
 from distillery.models.lora.layers import add_lora
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
-from distillery.teacher.load import load_unet
+from distillery.models.load import load_unet
 from project import tiny_params
 
 PROMPTS = {"a": "a red circle", "b": "a blue square", "c": "a green star"}

@@ -10,11 +10,11 @@ from distillery.cost.workload import Profiled, Workload
 from distillery.families.description import Description, base_of, write_description
 from distillery.families.profiled import open_models
 from distillery.models.control_adapter.adapter import ControlAdapter
+from distillery.models.load import load_unet
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.layers import add_lora
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
-from distillery.teacher.load import load_unet
 
 KRONECKER = {
     "n": 4, "r": 2, "alpha": 2.0, "share_A": True, "zero": "v", "indivisible": "error",

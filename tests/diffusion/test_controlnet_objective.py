@@ -51,7 +51,9 @@ def batch() -> Batch:
     text = torch.randn(3, 5, 32, generator=generator)
     maps = torch.rand(3, 3, 64, 64, generator=generator)
     timesteps = torch.tensor([3, 500, 999])
-    return Batch(["a", "b", "c"], latents, noise, timesteps, text, {VIEW: outputs}, {KIND: maps})
+    return Batch(
+        ["a", "b", "c"], latents, noise, timesteps, {"text": text}, {VIEW: outputs}, {KIND: maps}
+    )
 
 
 def _objective(
@@ -74,11 +76,16 @@ def _run(unet: UNet2DConditionModel, net: ControlNetModel, batch: Batch) -> tupl
     alpha_bar = ALPHA_BAR[batch.timesteps].view(3, 1, 1, 1)
     noisy = alpha_bar.sqrt() * batch.latents + (1 - alpha_bar).sqrt() * batch.noise
     with torch.no_grad():
-        given = net(noisy, batch.timesteps, batch.text, controlnet_cond=batch.conditions[KIND])
+        given = net(
+            noisy,
+            batch.timesteps,
+            batch.conditioning["text"],
+            controlnet_cond=batch.conditions[KIND],
+        )
         output = unet(
             noisy,
             batch.timesteps,
-            batch.text,
+            batch.conditioning["text"],
             down_block_additional_residuals=given.down_block_res_samples,
             mid_block_additional_residual=given.mid_block_res_sample,
         ).sample

@@ -38,7 +38,7 @@ def draw_batch(count: int = 3, dtype: torch.dtype = torch.float32) -> Batch:
         for shape in ((16, 8, 8), (16, 8, 8), (5, 32))
     )
     timesteps = torch.tensor([11, 500, 990])[:count]
-    return Batch([str(n) for n in range(count)], latents, noise, timesteps, text)
+    return Batch([str(n) for n in range(count)], latents, noise, timesteps, {"text": text})
 
 
 def diffusion(prediction_type: str = "epsilon") -> Diffusion:
@@ -59,7 +59,7 @@ def train_mode_lora(**changes) -> UNet2DConditionModel:
 
 
 def online(unet, *, batched: bool = True, shared: bool = False) -> OnlinePair:
-    return OnlinePair(unet, empty(), batched=batched, shared=shared)
+    return OnlinePair(unet, {"text": empty()}, batched=batched, shared=shared)
 
 
 def test_the_target_is_two_evaluations_extrapolated() -> None:
@@ -67,7 +67,7 @@ def test_the_target_is_two_evaluations_extrapolated() -> None:
     unet, batch = small_unet(), draw_batch()
     noisy = diffusion().noisy(batch)
     with torch.no_grad():
-        with_text = unet(noisy, batch.timesteps, batch.text).sample.numpy()
+        with_text = unet(noisy, batch.timesteps, batch.conditioning["text"]).sample.numpy()
         without = unet(noisy, batch.timesteps, empty().repeat(3, 1, 1)).sample.numpy()
     wanted = without + 7.5 * (with_text - without)
     objective = DistillGuided(diffusion(), online(unet), Scales(7.5, 7.5))
@@ -82,7 +82,10 @@ def test_the_target_is_two_evaluations_extrapolated() -> None:
 def test_batched_sequential_and_cached_agree(dtype: torch.dtype, tolerance: float) -> None:
     unet, batch = small_unet().to(dtype), draw_batch(dtype=dtype)
     noisy = diffusion().noisy(batch).to(dtype)
-    pairs = [OnlinePair(unet, empty(dtype), b, shared=False)(batch, noisy) for b in (True, False)]
+    pairs = [
+        OnlinePair(unet, {"text": empty(dtype)}, b, shared=False)(batch, noisy)
+        for b in (True, False)
+    ]
     cached = dataclasses.replace(
         batch, outputs=dict(zip(("cond", "uncond"), pairs[1], strict=True))
     )
@@ -204,7 +207,7 @@ def test_adapters_are_on_in_backward(checkpointing: bool) -> None:
 def test_adapters_are_on_after_the_teacher_raises(batched: bool) -> None:
     student, batch = train_mode_lora(), draw_batch()
     teacher = online(student, batched=batched, shared=True)
-    broken = dataclasses.replace(batch, text=batch.text[:, :, :7])
+    broken = dataclasses.replace(batch, conditioning={"text": batch.conditioning["text"][:, :, :7]})
     with pytest.raises(RuntimeError):
         teacher(broken, diffusion().noisy(batch))
     assert not any(layer.disable_adapters for layer in lora_layers(student).values())

@@ -24,7 +24,7 @@ def test_denoise_matches_a_direct_computation() -> None:
     alpha = ALPHA_BAR[batch.timesteps].sqrt().view(-1, 1, 1, 1)
     sigma = (1 - ALPHA_BAR[batch.timesteps]).sqrt().view(-1, 1, 1, 1)
     noisy = alpha * batch.latents + sigma * batch.noise
-    said = model(noisy, batch.timesteps, batch.text).sample
+    said = model(noisy, batch.timesteps, batch.conditioning["text"]).sample
     wanted = {
         "v_prediction": alpha * batch.noise - sigma * batch.latents,
         "epsilon": batch.noise,
@@ -39,7 +39,7 @@ def test_the_cached_and_the_online_teacher_give_the_same_loss() -> None:
     batch = ToySamples().batch(np.arange(6))
     diffusion = _diffusion("min_snr")
     with torch.no_grad():
-        output = teacher(diffusion.noisy(batch), batch.timesteps, batch.text).sample
+        output = teacher(diffusion.noisy(batch), batch.timesteps, batch.conditioning["text"]).sample
     teacher.dtype = torch.float32
     batch.outputs["cond"] = output
     cached = DistillOutput(diffusion, cached_output("cond"))(student, batch)["output"]

@@ -11,24 +11,24 @@ import pytest
 import torch
 from PIL import Image
 
-from cache_helpers import NUM_RECORDS, run, v_teacher, write_cache, write_curated
+from cache_helpers import NUM_RECORDS, job, v_teacher, write_cache, write_curated
 from distillery.core.artifacts import hash_files, read_json, write_manifest
 from distillery.core.errors import DistilleryError
 from distillery.core.shards import shard_name, write_table_shard
 from distillery.data.conditions.annotate import CONDITION_SCHEMA
 from distillery.diffusion.batch import Batch
-from distillery.diffusion.control import control_residuals
+from distillery.diffusion.control import batch_residuals
 from distillery.diffusion.control_adapter import ControlNets, Distances, TuneControl
 from distillery.diffusion.control_drop import Drop
 from distillery.diffusion.objectives import Diffusion
+from distillery.families.backbone import open_backbone
 from distillery.families.control.training import (
     ControlTuning,
-    open_backbone,
     train_adapters,
 )
 from distillery.models.control_adapter.adapter import ControlAdapter
-from distillery.sampling.sampler import load_unet
-from distillery.train.settings import Settings
+from distillery.models.load import load_unet
+from distillery.train.sources import Sources
 from tiny_models import tiny_controlnet, tiny_unet, unet_inputs
 
 KINDS = ("canny", "sketch")
@@ -79,16 +79,9 @@ def _train(root: Path, out: Path, seeds: tuple = (0,), **changed: Any) -> dict:
             lambda_diffusion=1.0,
             lambda_kd=changed.pop("lambda_kd", 0.0),
         ),
-        Settings(**{**values, **changed}),
-        seeds=seeds,
-        base_model="scenes",
-        teacher=teacher,
-        unet_folder=teacher / "unet",
-        teacher_cache=root / "cache",
-        conditions=root / "conditions",
-        out=out,
-        run=run(out.parent, out.name),
-        device=torch.device("cpu"),
+        Sources(teacher, root / "cache/base", "scenes", conditions=root / "conditions"),
+        teacher,
+        job(out, seeds, **{**values, **changed}),
     )
     return read_json(out / "training.json")
 
@@ -151,7 +144,7 @@ def _batch() -> Batch:
     latents, noise = (torch.randn(2, 16, 8, 8, generator=generator) for _ in range(2))
     maps = {kind: torch.rand(2, 3, 64, 64, generator=generator) for kind in KINDS}
     text = given["encoder_hidden_states"]
-    return Batch(["a", "b"], latents, noise, given["timestep"], text, {}, maps)
+    return Batch(["a", "b"], latents, noise, given["timestep"], {"text": text}, {}, maps)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -160,7 +153,9 @@ def test_the_loss_at_the_start_is_the_backbones(prediction_type: str):
     diffusion = Diffusion.create(
         ALPHA_BAR, prediction_type, space="native", kind="constant", gamma=5.0
     )
-    objective = TuneControl(diffusion, unet, KINDS, torch.zeros(1, 5, 32), Drop(0, 0, 0, 0))
+    objective = TuneControl(
+        diffusion, unet, KINDS, {"text": torch.zeros(1, 5, 32)}, Drop(0, 0, 0, 0)
+    )
     adapter = ControlAdapter.from_unet(unet, conditions=KINDS).train()
     alpha = ALPHA_BAR[batch.timesteps].sqrt().view(-1, 1, 1, 1)
     sigma = (1 - ALPHA_BAR[batch.timesteps]).sqrt().view(-1, 1, 1, 1)
@@ -169,7 +164,7 @@ def test_the_loss_at_the_start_is_the_backbones(prediction_type: str):
     wanted = batch.noise if prediction_type == "epsilon" else v
     with torch.no_grad():
         loss = objective(adapter, batch)["diffusion"]
-        said = unet(noisy, batch.timesteps, batch.text).sample
+        said = unet(noisy, batch.timesteps, batch.conditioning["text"]).sample
     torch.testing.assert_close(loss, (said - wanted).square().mean())
 
 
@@ -182,7 +177,7 @@ def test_captions_and_conditions_are_dropped_in_training_only():
 
     unet, batch = tiny_unet(), _batch()
     diffusion = Diffusion.create(ALPHA_BAR, "epsilon", space="native", kind="constant", gamma=5.0)
-    empty = torch.full((1, 5, 32), 7.0)
+    empty = {"text": torch.full((1, 5, 32), 7.0)}
     objective = TuneControl(diffusion, unet, KINDS, empty, Drop(1.0, 0.0, 0.0, 1.0))
     for training in (True, False):
         adapter_call.training = training
@@ -200,7 +195,7 @@ def _asks(level: float):
 
     def ask(batch: Batch, noisy: torch.Tensor) -> list[torch.Tensor]:
         numbers = torch.tensor([float(key) for key in batch.keys]).view(-1, 1, 1, 1)
-        assert len(noisy) == len(numbers) == len(batch.text)
+        assert len(noisy) == len(numbers) == len(batch.conditioning["text"])
         return [level * numbers.expand(-1, 2, 4, 4), level * numbers.expand(-1, 3, 2, 2)]
 
     return ask
@@ -229,11 +224,11 @@ def test_the_kd_term_is_zero_for_the_controlnets_own_residuals_alone():
         torch.nn.init.normal_(block.weight, generator=torch.Generator().manual_seed(0))
 
     def ask(batch: Batch, noisy: torch.Tensor) -> list[torch.Tensor]:
-        return control_residuals(teacher, noisy, batch, "canny")
+        return batch_residuals(teacher, noisy, batch, "canny")
 
     distances = Distances(0.0, 1.0, ControlNets({"canny": ask}))
     objective = TuneControl(
-        diffusion, unet, ("canny",), torch.zeros(1, 5, 32), Drop(0, 0, 0, 0), distances
+        diffusion, unet, ("canny",), {"text": torch.zeros(1, 5, 32)}, Drop(0, 0, 0, 0), distances
     )
     alone = dataclasses.replace(batch, conditions={"canny": batch.conditions["canny"]})
     with torch.no_grad():

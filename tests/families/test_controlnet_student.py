@@ -8,16 +8,17 @@ import torch
 from diffusers import ControlNetModel
 from PIL import Image
 
-from cache_helpers import run
-from controlnet_toy import KIND, write_project
+from cache_helpers import job
+from controlnet_toy import KIND, VIEW, write_project
 from distillery.core.artifacts import hash_files, read_json
 from distillery.core.errors import DamagedError, DistilleryError
 from distillery.diffusion.controlnet import Factors
 from distillery.families.controlnet.start import start_student
 from distillery.families.controlnet.training import ControlDistillation, train_controlnets
+from distillery.models.load import load_unet
 from distillery.models.student_controlnet.model import StudentControlNet
-from distillery.teacher.load import load_controlnet, load_unet
-from distillery.train.settings import Settings
+from distillery.teacher.load import load_teacher_controlnet
+from distillery.train.sources import Sources
 from tiny_models import unet_inputs
 
 CPU = torch.device("cpu")
@@ -50,18 +51,13 @@ def _train(root: Path, out: Path, student: str = "reduced_layer", **changed: Any
     """Train a student for a few steps; returns the history of seed 0."""
     lesson = {k: changed.pop(k, v) for k, v in LESSON.items()}
     init = changed.pop("init", "teacher")
+    views = {VIEW: root / "cache" / VIEW}
+    sources = Sources(root / "teacher", root / "cache/base", "scenes", views, root / "conditions")
     train_controlnets(
         lambda seed, hints: _start(root, student, init, seed),
         ControlDistillation(**lesson),
-        Settings(**{**SETTINGS, **changed}),
-        seeds=(0,),
-        base_model="scenes",
-        teacher=root / "teacher",
-        teacher_cache=root / "cache",
-        conditions=root / "conditions",
-        out=out,
-        run=run(out.parent, out.name),
-        device=CPU,
+        sources,
+        job(out, **{**SETTINGS, **changed}),
     )
     return read_json(out / "training.json")["seeds"]["0"]
 
@@ -80,7 +76,7 @@ def test_every_start_leaves_the_unet_as_it_is(root: Path) -> None:
 
 def test_original_starts_from_the_unet_and_the_others_from_the_teacher(root: Path) -> None:
     unet = load_unet(root / "teacher")
-    teacher = load_controlnet(root / "teacher", KIND, unet)
+    teacher = load_teacher_controlnet(root / "teacher", KIND, unet)
     original = _start(root, "original", "unet")
     assert type(original) is ControlNetModel
     name = "down_blocks.0.resnets.0.conv1"

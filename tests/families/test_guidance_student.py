@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from cache_helpers import run, v_teacher, write_cache, write_curated
+from cache_helpers import job, v_teacher, write_cache, write_curated
 from distillery.core.artifacts import hash_files, read_json
 from distillery.core.errors import DistilleryError
 from distillery.families.description import Sampling, read_description
@@ -16,11 +16,11 @@ from distillery.families.guidance.training import (
     start_student,
     train_guidance,
 )
+from distillery.models.load import load_unet
 from distillery.models.lora.files import load_guidance_unet
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
-from distillery.sampling.sampler import load_unet
-from distillery.train.settings import Settings
+from distillery.train.sources import Sources
 from tiny_models import unet_inputs
 
 CPU = torch.device("cpu")
@@ -52,17 +52,13 @@ def root(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _train(root: Path, out: Path, *, seeds: tuple = (0,), **changed: Any) -> dict:
     """Train a LoRA on the teacher for a few steps; returns `training.json`."""
     wanted = GuidanceDistillation(**{k: changed.pop(k, v) for k, v in VALUES.items()})
+    cache = root / "cache"
+    views = {"cond": cache / "cond", "uncond": cache / "uncond"}
     train_guidance(
         wanted,
-        Settings(**{**SETTINGS, **changed}),
-        seeds=seeds,
-        base_model="scenes",
-        teacher=root / "teacher",
-        backbone=root / ("teacher" if wanted.backbone == "teacher" else "elr"),
-        teacher_cache=root / "cache",
-        out=out,
-        run=run(out.parent, out.name),
-        device=CPU,
+        Sources(root / "teacher", cache / "base", "scenes", views),
+        root / ("teacher" if wanted.backbone == "teacher" else "elr"),
+        job(out, seeds, **{**SETTINGS, **changed}),
     )
     return read_json(out / "training.json")
 
@@ -150,7 +146,7 @@ def test_a_range_of_scales_makes_a_told_student(root: Path, tmp_path: Path) -> N
 
 def test_half_precision_freezes_a_half_precision_base(root: Path, tmp_path: Path) -> None:
     wanted = GuidanceDistillation(**VALUES)
-    unet = start_student(wanted, root / "teacher", dtype=torch.bfloat16, seed=0)
+    unet = start_student(wanted, root / "teacher/unet", dtype=torch.bfloat16, seed=0)
     frozen = {p.dtype for p in unet.parameters() if not p.requires_grad}
     trained = {p.dtype for p in unet.parameters() if p.requires_grad}
     assert (frozen, trained) == ({torch.bfloat16}, {torch.float32})

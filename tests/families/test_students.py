@@ -13,10 +13,10 @@ from distillery.families.load import (
     Folders,
     attach,
     load_student,
-    load_student_controlnet,
     open_maps,
 )
 from distillery.models.control_adapter.adapter import ControlAdapter
+from distillery.models.load import load_controlnet, load_unet
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.layers import add_lora, lora_layers
 from distillery.models.lowrank.ranks import plan_ranks
@@ -24,7 +24,7 @@ from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.models.student_controlnet.model import StudentControlNet, build_student
 from distillery.models.student_controlnet.presets import PRESETS
 from distillery.sampling.sampler import Sampler
-from distillery.teacher.load import load_teacher, load_unet
+from distillery.teacher.load import load_teacher
 
 
 @pytest.fixture(scope="module")
@@ -134,4 +134,4 @@ def test_what_is_no_student_is_named(tiny_teacher: Path, models: Path):
     with pytest.raises(DistilleryError, match="the families are teacher, whole, unet"):
         load_student("nothing/x", folders(tiny_teacher, models, "."))
     with pytest.raises(DistilleryError, match="LowRankUNet2DConditionModel is no ControlNet"):
-        load_student_controlnet(models / "unet/elr")
+        load_controlnet(models / "unet/elr")

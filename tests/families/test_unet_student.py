@@ -1,22 +1,26 @@
 """Stage I end to end on a tiny teacher: starting points, training, what lands in the folder."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from cache_helpers import run, v_teacher, write_cache, write_curated
+from cache_helpers import job, v_teacher, write_cache, write_curated
 from distillery.core.artifacts import hash_files, read_json
 from distillery.core.errors import DistilleryError
 from distillery.families.unet.init import Decomposition, write_decomposition
 from distillery.families.unet.training import Distillation, start_student, train_students
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.params import load_params
-from distillery.train.settings import Settings
+from distillery.stages.distill_unet import distill_unet
+from distillery.train.sources import Sources
 
+ROOT = Path(__file__).parents[2]
 RANK = {"rule": "ratio", "value": 1 / 3, "file": None, "keep_dense": ["conv_in", "conv_out"]}
 CPU = torch.device("cpu")
 
@@ -29,7 +33,7 @@ def root(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_cache(folder, v_teacher(tiny_teacher, folder / "teacher"), folder / "cache")
     for method in ("random", "svd", "balanced", "data_aware", "planned"):
         wanted = Decomposition(method, RANK, other_params=0, num_moment_samples=8, batch_size=8)
-        cache = folder / "cache" if method in ("data_aware", "planned") else None
+        cache = folder / "cache/base" if method in ("data_aware", "planned") else None
         write_decomposition(wanted, folder / "teacher", cache, folder / "init" / method, CPU)
     return folder
 
@@ -72,16 +76,36 @@ def _train(root: Path, out: Path, name: str, *, seeds: tuple = (0,), **changed: 
     train_students(
         lambda seed: _start(root, "low_rank", init, seed),
         Distillation(**{k: changed.pop(k, v) for k, v in kd.items()}),
-        Settings(**{**values, **changed}),
-        seeds=seeds,
-        base_model="scenes",
-        teacher=root / "teacher",
-        teacher_cache=root / "cache",
-        out=out,
-        run=run(out.parent, name),
-        device=CPU,
+        Sources(root / "teacher", root / "cache/base", "scenes", {"cond": root / "cache/cond"}),
+        job(out, seeds, name, **{**values, **changed}),
     )
     return read_json(out / "training.json")
+
+
+def test_a_stage_reads_the_folders_that_it_is_given(root: Path, tmp_path: Path) -> None:
+    """A cache under other names, with nothing beside it under the usual ones."""
+    shutil.copytree(root / "cache/base", tmp_path / "a/latents")
+    shutil.copytree(root / "cache/cond", tmp_path / "b/answers")
+    arguments = [
+        "--params", _params(tmp_path), "--variant", "elr", "--teacher", root / "teacher",
+        "--init", root / "init/svd", "--base", tmp_path / "a/latents",
+        "--cond", tmp_path / "b/answers", "--model", tmp_path / "model",
+    ]  # fmt: skip
+    distill_unet.main([str(argument) for argument in arguments])
+    assert read_json(tmp_path / "model/training.json")["seeds"]["0"]["train"][-1]["step"] == 2
+    arguments[-3] = root / "cache/base"
+    with pytest.raises(SystemExit):
+        distill_unet.main([str(argument) for argument in arguments])
+
+
+def _params(folder: Path) -> Path:
+    """The shipped params with a short training, their work folder in `folder`."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["paths"]["work"] = str(folder / "work")
+    values["distill_unet"]["variants"]["elr"]["steps"] = 2
+    values["distill_unet"]["training"] |= {"batch_size": 2, "num_val_samples": 2}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    return folder / "params.yaml"
 
 
 def test_starting_points(root: Path) -> None:

@@ -20,9 +20,7 @@ from distillery.metrics.features import load_extractor
 from distillery.metrics.meter import Chunk, Tools
 from distillery.metrics.meters import SET_METERS
 from distillery.metrics.stream import Pass, set_estimates
-from distillery.models.lowrank.ranks import plan_ranks
-from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
-from distillery.sampling.sampler import Control, Sampler, load_unet, seed_folder, write_samples
+from distillery.sampling.sampler import Control, Sampler, seed_folder, write_samples
 from distillery.sampling.samples import (
     Prompt,
     decode_png,
@@ -128,23 +126,9 @@ def test_fewer_prompts_are_a_part_of_more():
         pick_prompts([], 3)
 
 
-def test_unets_load_by_their_class(sampler: Sampler, tmp_path: Path):
-    dense = sampler.teacher.unet
-    student = LowRankUNet2DConditionModel.from_dense(dense, plan_ranks(dense))
-    student.save_pretrained(tmp_path / "low")
-    dense.save_pretrained(tmp_path / "dense")
-    assert type(load_unet(tmp_path / "low")) is LowRankUNet2DConditionModel
-    assert type(load_unet(tmp_path / "dense")) is type(dense)
+def test_where_models_and_samples_lie(tmp_path: Path):
     assert seed_folder(tmp_path, 0, [0, 1]) == tmp_path
     assert seed_folder(tmp_path, 1, [0, 1]) == tmp_path / "seed-1"
-
-
-def test_what_is_no_unet_is_refused(tmp_path: Path):
-    with pytest.raises(DistilleryError, match="no U-Net here"):
-        load_unet(tmp_path)
-    (tmp_path / "config.json").write_text('{"_class_name": "Other"}')
-    with pytest.raises(DistilleryError, match="Other is no U-Net"):
-        load_unet(tmp_path)
     with pytest.raises(DistilleryError, match="no seed-"):
         sample_folders(tmp_path)
 

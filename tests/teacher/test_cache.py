@@ -1,5 +1,6 @@
 """The cache says what the teacher says, holds no test record, and is never silently damaged."""
 
+import dataclasses
 import shutil
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from cache_helpers import (
     NUM_RECORDS,
     PLAN,
     SPLITS,
+    open_cache,
     v_teacher,
     write_cache,
     write_curated,
@@ -23,6 +25,7 @@ from distillery.core.run import Run
 from distillery.core.shards import read_tensor_shard, write_tensor_shard
 from distillery.data.conditions.reader import ConditionMaps
 from distillery.data.loader import Record, iter_records
+from distillery.diffusion.conditioning import stacked
 from distillery.diffusion.noise import noise, timestep
 from distillery.diffusion.objectives import (
     Diffusion,
@@ -74,7 +77,7 @@ def _diffusion(teacher: Teacher) -> Diffusion:
 
 
 def test_only_train_and_val_are_cached_in_the_order_of_keys(cache_root: Path) -> None:
-    cache = TeacherCache(cache_root, ["cond"], 1000)
+    cache = open_cache(cache_root, "cond")
     for split in ("train", "val"):
         samples = cache.samples(split)
         wanted = [f"{i:04d}" for i in range(NUM_RECORDS) if SPLITS[i % len(SPLITS)] == split]
@@ -82,14 +85,14 @@ def test_only_train_and_val_are_cached_in_the_order_of_keys(cache_root: Path) ->
 
 
 def test_a_batch_is_what_the_teacher_is_asked(cache_root: Path, teacher: Teacher) -> None:
-    batch = TeacherCache(cache_root, ["cond"], 1000).samples("train").batch([5, 2])
+    batch = open_cache(cache_root, "cond").samples("train").batch([5, 2])
     assert batch.keys == ["0004", "0001"]
     assert batch.timesteps.tolist() == [
         timestep(7, "0004", 1, 2, 1000),
         timestep(7, "0001", 0, 2, 1000),
     ]
     assert torch.equal(batch.noise[0], noise(7, "0004", 1, (16, 8, 8)))
-    torch.testing.assert_close(batch.text, encode_prompts(teacher, ["ccc", "aaa"]))
+    torch.testing.assert_close(batch.conditioning["text"], encode_prompts(teacher, ["ccc", "aaa"]))
 
 
 def test_latents_may_be_what_the_teacher_draws_from_the_captions(
@@ -103,13 +106,12 @@ def test_latents_may_be_what_the_teacher_draws_from_the_captions(
         make_latents=lambda records: sampler.latents([Prompt(r.key, r.caption) for r in records]),
     )  # fmt: skip
     drawn, encoded = (
-        TeacherCache(path, [], 1000).samples("train").batch([0, 4])
-        for path in (tmp_path / "cache", cache_root)
+        open_cache(path).samples("train").batch([0, 4]) for path in (tmp_path / "cache", cache_root)
     )
     wanted = sampler.latents([Prompt(k, "abcdefgh"[int(k) // 2] * 3) for k in drawn.keys])
     assert drawn.keys == encoded.keys
     torch.testing.assert_close(drawn.latents, wanted)
-    torch.testing.assert_close(drawn.text, encoded.text)
+    torch.testing.assert_close(drawn.conditioning["text"], encoded.conditioning["text"])
     assert not torch.allclose(drawn.latents, encoded.latents)
 
 
@@ -117,7 +119,7 @@ def test_captions_are_embedded_once(cache_root: Path) -> None:
     for part in (0, 1):
         keys, arrays = read_tensor_shard(cache_root / f"base/{part}/text-00000.safetensors")
         assert len(set(keys)) == len(keys) == len(arrays["embedding"])
-    assert TeacherCache(cache_root, [], 1000).empty_text().shape == (1, 16, 32)
+    assert open_cache(cache_root).empty()["text"].shape == (1, 16, 32)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 1e-3)])
@@ -125,7 +127,7 @@ def test_cached_and_online_teacher_give_the_same_loss(
     root: Path, teacher: Teacher, tmp_path: Path, dtype: str, tolerance: float
 ) -> None:
     write_cache(root, teacher, tmp_path / "cache", dtype=dtype)
-    samples = TeacherCache(tmp_path / "cache", ["cond"], 1000).samples("train")
+    samples = open_cache(tmp_path / "cache", "cond").samples("train")
     diffusion, student = _diffusion(teacher), _student(teacher)
     for items in ([0, 1, 2], range(len(samples))):
         batch = samples.batch(items)
@@ -140,23 +142,25 @@ def test_equal_bit_for_bit_where_batches_are_composed_alike(
     cache_root: Path, teacher: Teacher
 ) -> None:
     """Part 0 begins with keys 0000 (train), 0002 (val), 0004: the first batch of four items."""
-    cache = TeacherCache(cache_root, ["cond", "uncond"], 1000)
+    cache = open_cache(cache_root, "cond", "uncond")
     train, val = cache.samples("train").batch([0, 1]), cache.samples("val").batch([0, 1])
     assert train.keys + val.keys == ["0000", "0000", "0002", "0002"]
     together = {
         name: torch.cat([getattr(train, name), getattr(val, name)])
-        for name in ("latents", "noise", "timesteps", "text")
+        for name in ("latents", "noise", "timesteps")
     }
-    batch = type(train)(keys=train.keys + val.keys, **together)
+    told = stacked(train.conditioning, val.conditioning)
+    batch = type(train)(keys=train.keys + val.keys, conditioning=told, **together)
     noisy = _diffusion(teacher).noisy(batch)
     online = online_output(teacher.unet)(batch, noisy)
     assert torch.equal(online, torch.cat([train.outputs["cond"], val.outputs["cond"]]))
 
 
 def test_uncond_is_the_output_for_the_empty_caption(cache_root: Path, teacher: Teacher) -> None:
-    batch = TeacherCache(cache_root, ["uncond"], 1000).samples("train").batch(range(6))
+    batch = open_cache(cache_root, "uncond").samples("train").batch(range(6))
     noisy = _diffusion(teacher).noisy(batch)
-    empty = type(batch)(**{**batch.__dict__, "text": encode_prompts(teacher, [""] * 6)})
+    told = {"text": encode_prompts(teacher, [""] * 6)}
+    empty = dataclasses.replace(batch, conditioning=told)
     with torch.no_grad():
         wanted = predict(teacher.unet, noisy, empty)
     torch.testing.assert_close(batch.outputs["uncond"], wanted, rtol=1e-4, atol=1e-5)
@@ -170,7 +174,7 @@ def test_a_planted_test_record_is_refused_by_writer_and_reader(
     arrays["split"][2] = SPLIT_CODES.index("test")
     write_tensor_shard(path, keys, arrays)
     with pytest.raises(DistilleryError, match=f"record {keys[2]} is of split test"):
-        TeacherCache(copied, ["cond"], 1000)
+        open_cache(copied, "cond")
     leak = Record("leak", 0, "test", "c", "a caption", b"", None)
     with pytest.raises(DistilleryError, match="record leak is of split test"):
         write_base(lambda: [leak], teacher, tmp_path / "leaked", None, None)
@@ -192,7 +196,7 @@ def test_a_cut_shard_is_named(copied: Path) -> None:
     path = copied / "cond/1/00000.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DamagedError, match=r"cond/1/00000.safetensors: unreadable"):
-        TeacherCache(copied, ["cond"], 1000)
+        open_cache(copied, "cond")
 
 
 def test_a_rerun_makes_only_the_damaged_shard_again(
@@ -216,27 +220,36 @@ def test_a_rerun_makes_only_the_damaged_shard_again(
     assert remade == {"00001.safetensors"}
 
 
+def test_a_view_is_told_by_what_it_says_not_by_its_folder(copied: Path) -> None:
+    base, views = copied / "latents", {"cond": copied / "answers"}
+    (copied / "base").rename(base)
+    (copied / "cond").rename(views["cond"])
+    assert "cond" in TeacherCache(base, views, 1000).samples("val").batch([0]).outputs
+    with pytest.raises(DistilleryError, match="answers/0: holds the view cond, not uncond"):
+        TeacherCache(base, {"uncond": views["cond"]}, 1000)
+
+
 def test_views_that_do_not_fit_together_are_refused(
     root: Path, teacher: Teacher, copied: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(DistilleryError, match="add control_canny to cache_teacher"):
-        TeacherCache(copied, ["control_canny"], 1000)
+        open_cache(copied, "control_canny")
     write_cache(root, teacher, tmp_path / "other", seed=8)
     shutil.rmtree(copied / "cond")
     shutil.copytree(tmp_path / "other/cond", copied / "cond")
-    with pytest.raises(DistilleryError, match="view cond has seed 8, base has 7"):
-        TeacherCache(copied, ["cond"], 1000)
+    with pytest.raises(DistilleryError, match=r"view cond has seed 8, base in .* has 7"):
+        open_cache(copied, "cond")
 
 
 def test_first_use_checks_and_later_use_does_not_reread_all(cache_root: Path) -> None:
-    samples = TeacherCache(cache_root, ["cond"], 1000).samples("train")
+    samples = open_cache(cache_root, "cond").samples("train")
     once, twice = samples.batch([3, 3]), samples.batch([3])
     assert torch.equal(once.latents[0], twice.latents[0])
     assert np.isfinite(once.outputs["cond"].numpy()).all()
 
 
 def _read_all(root: Path) -> None:
-    cache = TeacherCache(root, ["cond"], 1000)
+    cache = open_cache(root, "cond")
     for split in ("train", "val"):
         cache.samples(split).batch(range(len(cache.samples(split))))
 
@@ -275,7 +288,7 @@ def test_a_control_view_is_the_teacher_under_its_controlnet(
         "control_canny", base, ask, teacher, view, PLAN, Run("view", "1", tmp_path / "work"),
         conditions,
     )  # fmt: skip
-    cache = TeacherCache(tmp_path / "cache", ["control_canny"], 1000)
+    cache = open_cache(tmp_path / "cache", "control_canny")
     batch = cache.samples("train").batch([0, 3])
     noisy = Diffusion.create(
         alphas_cumprod(teacher.scheduler), "v_prediction", space="native", kind="constant", gamma=1
@@ -283,11 +296,12 @@ def test_a_control_view_is_the_teacher_under_its_controlnet(
     hint = torch.from_numpy(maps[[keys.index(key) for key in batch.keys]])
     with torch.no_grad():
         down, mid = controlnet(
-            noisy, batch.timesteps, batch.text,
+            noisy, batch.timesteps, batch.conditioning["text"],
             controlnet_cond=hint.permute(0, 3, 1, 2) / 255, return_dict=False,
         )  # fmt: skip
+        text = batch.conditioning["text"]
         expected = teacher.unet(
-            noisy, batch.timesteps, batch.text, down_block_additional_residuals=down,
+            noisy, batch.timesteps, text, down_block_additional_residuals=down,
             mid_block_additional_residual=mid,
         ).sample  # fmt: skip
     torch.testing.assert_close(batch.outputs["control_canny"], expected, rtol=1e-4, atol=1e-5)

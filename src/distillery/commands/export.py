@@ -22,10 +22,10 @@ from distillery.export import comfyui_node, hub, kohya, plain, single_file
 from distillery.export.hub_card import HubCard, results_of, sections_of
 from distillery.families.card import CARD
 from distillery.families.description import Description, read_description
-from distillery.families.load import Folders, load_student, unet_folder
+from distillery.families.load import Folders, load_student
 from distillery.models.control_adapter import ControlAdapter
+from distillery.models.load import load_unet
 from distillery.models.lora.files import LORA_FILE, load_guidance_unet
-from distillery.sampling.sampler import load_unet
 
 CONTROLNETS = ("controlnet", "control")
 
@@ -193,7 +193,7 @@ def _refuse_adapter(model: Model) -> None:
 
 def _with_lora(model: Model) -> UNet2DConditionModel:
     """The backbone with the LoRA beside its weights, not merged into them."""
-    backbone = load_unet(unet_folder(model.bases.get("backbone", model.teacher)))
+    backbone = load_unet(model.bases.get("backbone", model.teacher))
     scale = _scale(model.description)
     return load_guidance_unet(model.folder, backbone, fuse=False, scale=scale)
 

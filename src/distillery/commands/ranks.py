@@ -95,7 +95,7 @@ def _budget(
 def _by_spectrum(
     teacher: Path, costs: Mapping[str, Cost], budget: float, uniform: Mapping[str, int]
 ) -> dict[str, Any]:
-    from distillery.teacher.load import load_unet
+    from distillery.models.load import load_unet
 
     unet = load_unet(teacher)
     spectra = rank_planner.weight_spectra(unet, list(costs))

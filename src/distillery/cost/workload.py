@@ -4,14 +4,16 @@ In: modules on any device, sizes. Out: a `Workload`, and evaluations of it: a U-
 both, with guidance or without. What is built here is run and timed elsewhere (`cost`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
+
+from distillery.diffusion.conditioning import TEXT
+from distillery.diffusion.denoise import control_residuals, denoise
 
 HINT_SCALE = 8  # pixels of a condition map per latent pixel, as in all ControlNets
 
@@ -51,31 +53,21 @@ class Workload:
             make(batch_size, num_tokens, config.cross_attention_dim).to(device, unet.dtype),
         )
 
-    def run(self, unet: UNet2DConditionModel, **control: Any) -> Tensor:
+    def run(self, unet: UNet2DConditionModel, control: Sequence[Tensor] | None = None) -> Tensor:
         """One evaluation; `control` are a ControlNet's residuals."""
-        return unet(
-            self.sample,
-            self.timestep,
-            encoder_hidden_states=self.encoder_hidden_states,
-            **control,
-        ).sample
+        told = {TEXT: self.encoder_hidden_states}
+        return denoise(unet, self.sample, self.timestep, told, control)
 
-    def control(self, controlnet: ControlNetModel) -> dict[str, Any]:
-        """A ControlNet's residuals for a random map, as the U-Net's arguments."""
+    def control(self, controlnet: ControlNetModel) -> list[Tensor]:
+        """A ControlNet's residuals for a grey map, the mid block's last."""
         config, sample = controlnet.config, self.sample
         pixels = sample.shape[-1] * HINT_SCALE
         hint = torch.full(
             (len(sample), config.conditioning_channels, pixels, pixels), 0.5,
             device=sample.device, dtype=sample.dtype,
         )  # fmt: skip
-        down, mid = controlnet(
-            sample,
-            self.timestep,
-            encoder_hidden_states=self.encoder_hidden_states,
-            controlnet_cond=hint,
-            return_dict=False,
-        )
-        return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+        told = {TEXT: self.encoder_hidden_states}
+        return control_residuals(controlnet, sample, self.timestep, told, hint)
 
     def twice(self) -> "Workload":
         """Both halves of classifier-free guidance in one batch."""
@@ -92,12 +84,12 @@ def unet_alone(unet: UNet2DConditionModel) -> Run:
 
 def controlnet_alone(controlnet: ControlNetModel) -> Run:
     """A ControlNet's own evaluation, without the U-Net."""
-    return lambda work: work.control(controlnet)["mid_block_additional_residual"]
+    return lambda work: work.control(controlnet)[-1]
 
 
 def with_control(unet: UNet2DConditionModel, controlnet: ControlNetModel) -> Run:
     """A ControlNet, and the U-Net with its residuals."""
-    return lambda work: work.run(unet, **work.control(controlnet))
+    return lambda work: work.run(unet, work.control(controlnet))
 
 
 def batched(run: Run) -> Run:

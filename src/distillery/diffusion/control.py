@@ -14,22 +14,15 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from distillery.diffusion.batch import Batch
+from distillery.diffusion.denoise import control_residuals, denoise
 
 Residuals = Callable[[Batch, Tensor], list[Tensor]]
 
 
-def control_residuals(
-    controlnet: nn.Module, noisy: Tensor, batch: Batch, kind: str
-) -> list[Tensor]:
+def batch_residuals(controlnet: nn.Module, noisy: Tensor, batch: Batch, kind: str) -> list[Tensor]:
     """What a ControlNet adds to the U-Net for the batch's maps of `kind`, each [n, C, h, w]."""
-    down, mid = controlnet(
-        noisy,
-        batch.timesteps,
-        encoder_hidden_states=batch.text.to(noisy.dtype),
-        controlnet_cond=batch.conditions[kind].to(noisy.dtype),
-        return_dict=False,
-    )
-    return [*down, mid]
+    hint = batch.conditions[kind]
+    return control_residuals(controlnet, noisy, batch.timesteps, batch.conditioning, hint)
 
 
 def num_residuals(unet: UNet2DConditionModel) -> int:
@@ -42,15 +35,7 @@ def controlled_output(
     unet: UNet2DConditionModel, noisy: Tensor, batch: Batch, residuals: Sequence[Tensor]
 ) -> Tensor:
     """The U-Net's native output [n, C, h, w] with these residuals, in the U-Net's own dtype."""
-    dtype = unet.dtype  # looked up once: diffusers searches all modules for it
-    *down, mid = [residual.to(dtype) for residual in residuals]
-    return unet(
-        noisy.to(dtype),
-        batch.timesteps,
-        encoder_hidden_states=batch.text.to(dtype),
-        down_block_additional_residuals=down,
-        mid_block_additional_residual=mid,
-    ).sample
+    return denoise(unet, noisy.to(unet.dtype), batch.timesteps, batch.conditioning, residuals)
 
 
 def online_residuals(controlnet: ControlNetModel, kind: str) -> Residuals:
@@ -58,7 +43,7 @@ def online_residuals(controlnet: ControlNetModel, kind: str) -> Residuals:
 
     @torch.no_grad()
     def ask(batch: Batch, noisy: Tensor) -> list[Tensor]:
-        return control_residuals(controlnet, noisy.to(controlnet.dtype), batch, kind)
+        return batch_residuals(controlnet, noisy.to(controlnet.dtype), batch, kind)
 
     return ask
 

@@ -15,7 +15,8 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from distillery.diffusion.batch import Batch
-from distillery.diffusion.control import Residuals, control_residuals, controlled_output
+from distillery.diffusion.conditioning import Conditioning, chosen, repeated
+from distillery.diffusion.control import Residuals, batch_residuals, controlled_output
 from distillery.diffusion.control_drop import Drop, apply_mask, single_conditions
 from distillery.diffusion.layerwise import Layerwise
 from distillery.diffusion.objectives import Diffusion, Terms
@@ -63,13 +64,13 @@ class TuneControl:
     """The adapter's loss on a frozen U-Net, in its native space.
 
     In training, conditions and captions are dropped. In evaluation mode every sample has its
-    caption and one condition, by turns.
+    caption and one condition, by turns. `empty` is the empty caption's conditioning, one row.
     """
 
     diffusion: Diffusion
     unet: UNet2DConditionModel
     kinds: tuple[str, ...]
-    empty_text: Tensor
+    empty: Conditioning
     drop: Drop
     distances: Distances = Distances()
 
@@ -92,16 +93,17 @@ class TuneControl:
         return terms
 
     def _drop_captions(self, batch: Batch) -> Batch:
-        kept = self.drop.kept_captions(len(batch.text)).to(batch.text.device)
-        text = torch.where(kept[:, None, None], batch.text, self.empty_text.to(batch.text))
-        return dataclasses.replace(batch, text=text)
+        kept, told = self.drop.kept_captions(len(batch.keys)), batch.conditioning
+        return dataclasses.replace(
+            batch, conditioning=chosen(kept, told, repeated(self.empty, told))
+        )
 
     def _residuals(
         self, model: nn.Module, noisy: Tensor, batch: Batch, kept: Tensor
     ) -> list[Tensor]:
         hint = apply_mask(stack(self.kinds, batch.conditions), kept)
         batch = dataclasses.replace(batch, conditions={"all": hint})
-        return control_residuals(model, noisy, batch, "all")
+        return batch_residuals(model, noisy, batch, "all")
 
     def _distance(self, batch: Batch, noisy: Tensor, kept: Tensor, given: list[Tensor]) -> Tensor:
         """The mean of the layerwise distances, statistics over the batch.

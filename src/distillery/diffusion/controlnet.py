@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distillery.diffusion.batch import Batch
 from distillery.diffusion.control import (
     ControlTeacher,
-    control_residuals,
+    batch_residuals,
     controlled_output,
 )
 from distillery.diffusion.layerwise import Layerwise
@@ -41,7 +41,7 @@ class DistillControlNet:
 
     def __call__(self, model: nn.Module, batch: Batch) -> Terms:
         noisy = self.diffusion.noisy(batch)
-        given = control_residuals(model, noisy, batch, self.kind)
+        given = batch_residuals(model, noisy, batch, self.kind)
         wanted = self.teacher.residuals(batch, noisy) if self.layerwise else None
         terms = self._output_terms(batch, noisy, given, wanted)
         if self.layerwise:
@@ -70,7 +70,7 @@ class DistillControlNet:
     def compare(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """The U-Net's outputs under the student's and under the teacher's control."""
         noisy = self.diffusion.noisy(batch)
-        given = control_residuals(model, noisy, batch, self.kind)
+        given = batch_residuals(model, noisy, batch, self.kind)
         return (
             controlled_output(self.teacher.unet, noisy, batch, given),
             self.teacher.output(batch, noisy),

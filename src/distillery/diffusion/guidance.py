@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from distillery.diffusion.batch import Batch
+from distillery.diffusion.conditioning import SCALE, Conditioning, repeated, stacked
+from distillery.diffusion.denoise import denoise
 from distillery.diffusion.objectives import Diffusion, Terms, online_output
 from distillery.models.lora.guidance_embedding import EMBEDDING_DIM, scale_embedding
 from distillery.models.lora.layers import adapters_off
@@ -45,29 +47,29 @@ def cached_pair(batch: Batch, noisy: Tensor) -> Pair:
 class OnlinePair:
     """Asks a U-Net for its conditional and unconditional outputs, without gradients.
 
-    `empty` [1, length, width] is the empty caption's embedding. `batched`: one evaluation of twice
+    `empty` is the empty caption's conditioning, one row. `batched`: one evaluation of twice
     the batch, otherwise two. `shared`: `unet` is the student itself, asked with its adapters off.
     """
 
     unet: nn.Module
-    empty: Tensor
+    empty: Conditioning
     batched: bool
     shared: bool
 
     @torch.no_grad()
     def __call__(self, batch: Batch, noisy: Tensor) -> Pair:
-        empty = self.empty.to(batch.text).expand_as(batch.text)
+        without = dataclasses.replace(batch, conditioning=repeated(self.empty, batch.conditioning))
         with adapters_off(self.unet) if self.shared else contextlib.nullcontext():
             if self.batched:
-                return self._at_once(batch, noisy, empty)
+                return self._at_once(batch, noisy, without)
             ask = online_output(self.unet)
-            return ask(batch, noisy), ask(dataclasses.replace(batch, text=empty), noisy)
+            return ask(batch, noisy), ask(without, noisy)
 
-    def _at_once(self, batch: Batch, noisy: Tensor, empty: Tensor) -> Pair:
+    def _at_once(self, batch: Batch, noisy: Tensor, without: Batch) -> Pair:
         twice = dataclasses.replace(
             batch,
             timesteps=torch.cat([batch.timesteps, batch.timesteps]),
-            text=torch.cat([batch.text, empty]),
+            conditioning=stacked(batch.conditioning, without.conditioning),
         )
         cond, uncond = online_output(self.unet)(twice, torch.cat([noisy, noisy])).chunk(2)
         return cond, uncond
@@ -121,8 +123,7 @@ class DistillGuided:
 
     def predict(self, model: nn.Module, noisy: Tensor, batch: Batch, scales: Tensor) -> Tensor:
         """The student's native output [n, C, h, w] for these scales [n]."""
-        told = {}
+        told = dict(batch.conditioning)
         if self.scales.varies:
-            told["timestep_cond"] = scale_embedding(scales, EMBEDDING_DIM).to(noisy.dtype)
-        text = batch.text.to(noisy.dtype)
-        return model(noisy, batch.timesteps, encoder_hidden_states=text, **told).sample
+            told[SCALE] = scale_embedding(scales, EMBEDDING_DIM)
+        return denoise(model, noisy, batch.timesteps, told)

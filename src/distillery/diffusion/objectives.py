@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distillery.diffusion.batch import Batch
+from distillery.diffusion.denoise import denoise
 from distillery.diffusion.losses import Weighting, timestep_weights, weighted_mse
 from distillery.diffusion.prediction import NATIVE_SPACE, Space, add_noise, alpha_sigma, target
 
@@ -94,8 +95,7 @@ class DistillOutput:
 
 def predict(model: nn.Module, noisy: Tensor, batch: Batch) -> Tensor:
     """The model's native output [n, C, h, w]."""
-    text = batch.text.to(noisy.dtype)
-    return model(noisy, batch.timesteps, encoder_hidden_states=text).sample
+    return denoise(model, noisy, batch.timesteps, batch.conditioning)
 
 
 def cached_output(view: str) -> TeacherOutput:
@@ -108,9 +108,7 @@ def online_output(unet: nn.Module) -> TeacherOutput:
 
     @torch.no_grad()
     def ask(batch: Batch, noisy: Tensor) -> Tensor:
-        dtype = unet.dtype
-        text = batch.text.to(dtype)
-        return unet(noisy.to(dtype), batch.timesteps, encoder_hidden_states=text).sample
+        return denoise(unet, noisy.to(unet.dtype), batch.timesteps, batch.conditioning)
 
     return ask
 

@@ -17,7 +17,6 @@ from distillery.families.description import (
     base_of,
     write_description,
 )
-from distillery.teacher.cache.files import BASE
 from distillery.teacher.cache.read import TeacherCache
 
 
@@ -53,5 +52,5 @@ class About:
     def _data(self) -> CachedData:
         meta, num_slots = self.cache.meta, self.cache.meta.num_slots
         num_train, num_val = (len(self.cache.samples(s)) // num_slots for s in ("train", "val"))
-        content = content_of(self.cache.root / BASE)
+        content = content_of(self.cache.base)
         return CachedData(num_train, num_val, num_slots, meta.resolution_px, content)

@@ -24,8 +24,8 @@ from distillery.teacher.load import (
     Teacher,
     decode_latents,
     encode_images,
-    load_controlnet,
     load_teacher,
+    load_teacher_controlnet,
 )
 
 BATCH_SIZE = 64
@@ -61,7 +61,7 @@ def distances_of(
     teacher = load_teacher(teacher_folder, device, torch.float32)
     control, maps = None, None
     if wanted.has_control:
-        control = load_controlnet(teacher_folder, kind, teacher.unet)
+        control = load_teacher_controlnet(teacher_folder, kind, teacher.unet)
         reader = ConditionMaps(conditions, [kind], resolution_px)
 
         def maps(keys: Sequence[str]) -> torch.Tensor:

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
-from distillery.core.artifacts import read_json
 from distillery.core.errors import DistilleryError
 from distillery.data.conditions.reader import ConditionMaps
 from distillery.families import FAMILIES
 from distillery.families.description import read_description
-from distillery.sampling.sampler import Control, Maps, Sampler, load_unet, seed_folder
+from distillery.models.load import load_unet
+from distillery.sampling.sampler import Control, Maps, Sampler, seed_folder
 
 
 @dataclass(frozen=True)
@@ -100,33 +100,7 @@ def load_backbone(
     """
     if folders.backbone is None:
         raise DistilleryError(f"{folders.model}: needs --backbone, the U-Net it was trained on")
-    return load_unet(unet_folder(folders.backbone), device, dtype)
-
-
-def unet_folder(backbone: Path) -> Path:
-    """Where the U-Net lies in a backbone's folder: a teacher's is in `unet/`."""
-    return backbone / "unet" if (backbone / "unet").is_dir() else backbone
-
-
-def load_student_controlnet(
-    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> ControlNetModel:
-    """The ControlNet in a folder, of the class that its config.json names, frozen, in eval mode."""
-    return open_controlnet(folder, dtype).to(device).requires_grad_(False).eval()
-
-
-def open_controlnet(folder: Path, dtype: torch.dtype = torch.float32) -> ControlNetModel:
-    """The same as it was saved: what its training trains requires a gradient."""
-    from distillery.models.control_adapter.adapter import ControlAdapter  # imports peft
-    from distillery.models.student_controlnet.model import StudentControlNet
-
-    known = {kind.__name__: kind for kind in (ControlNetModel, StudentControlNet, ControlAdapter)}
-    name = read_json(folder / "config.json").get("_class_name")
-    if name not in known:
-        raise DistilleryError(
-            f"{folder}/config.json: {name} is no ControlNet known here; use {', '.join(known)}"
-        )
-    return known[name].from_pretrained(folder, use_safetensors=True, torch_dtype=dtype)
+    return load_unet(folders.backbone, device, dtype)
 
 
 def trained_kinds(controlnet: Path) -> tuple[str, ...]:

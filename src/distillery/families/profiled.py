@@ -15,7 +15,7 @@ from distillery.families.description import STUDENT, read_description
 from distillery.families.load import Folders
 from distillery.families.teacher import TEACHER
 from distillery.families.whole import WHOLE
-from distillery.sampling.sampler import load_unet
+from distillery.models.load import load_unet
 
 
 def open_models(

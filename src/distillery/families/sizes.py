@@ -23,8 +23,8 @@ from distillery.families import TRAINED
 from distillery.families.unet import UNET as BACKBONES
 from distillery.families.unet.init import choose_ranks
 from distillery.models.control_adapter.hints import VAE_SCALE
+from distillery.models.load import load_unet
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
-from distillery.teacher.load import load_unet
 
 _WEIGHT_RULES = ("energy", "spectrum")
 UNET = "U-Net alone"

@@ -20,8 +20,8 @@ _IMPORTS = {
     "torch.": "import torch",
     "ControlAdapter.": "from distillery.models.control_adapter import ControlAdapter",
     "load_guidance_unet(": "from distillery.models.lora.files import load_guidance_unet",
-    "load_unet(": "from distillery.sampling.sampler import load_unet",
-    "load_student_controlnet(": "from distillery.families.load import load_student_controlnet",
+    "load_unet(": "from distillery.models.load import load_unet",
+    "load_controlnet(": "from distillery.models.load import load_controlnet",
 }
 
 

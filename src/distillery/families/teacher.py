@@ -26,14 +26,14 @@ class _Teacher(Family):
 
     def load(self, name, folders, device, dtype):
         from distillery.families.load import Student
-        from distillery.sampling.sampler import load_unet
-        from distillery.teacher.load import load_controlnet
+        from distillery.models.load import load_unet
+        from distillery.teacher.load import load_teacher_controlnet
 
         unet = load_unet(folders.teacher / "unet", device, dtype)
         if not name.startswith(_CONTROL):
             return Student(unet, is_guided=name != "unguided")
         kind = name.removeprefix(_CONTROL).removesuffix(OFFSET)
-        return Student(unet, load_controlnet(folders.teacher, kind, unet), (kind,))
+        return Student(unet, load_teacher_controlnet(folders.teacher, kind, unet), (kind,))
 
     def profiled(self, folders, teacher):
         from distillery.cost.workload import Profiled, unet_alone

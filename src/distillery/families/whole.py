@@ -20,14 +20,15 @@ _STEP = "denoising step of an image"
 
 class _Whole(Family):
     def load(self, name, folders, device, dtype):
-        from distillery.families.load import load_student_controlnet, trained_kinds
+        from distillery.families.load import trained_kinds
+        from distillery.models.load import load_controlnet
 
         if folders.controlnet is None:
             raise DistilleryError(
                 f"whole/{name}: needs --controlnet, a distilled ControlNet's folder"
             )
         student = GUIDANCE.load(name, folders, device, dtype)
-        controlnet = load_student_controlnet(folders.controlnet, device, dtype)
+        controlnet = load_controlnet(folders.controlnet, device, dtype)
         return replace(student, controlnet=controlnet, kinds=trained_kinds(folders.controlnet))
 
     def profiled(self, folders, teacher):
@@ -42,9 +43,9 @@ class _Whole(Family):
 
     def baselines(self, teacher, unet):
         from distillery.cost.workload import Profiled, batched, with_control
-        from distillery.teacher.load import controlnet_kinds, load_controlnet
+        from distillery.teacher.load import controlnet_kinds, load_teacher_controlnet
 
-        controlnet = load_controlnet(teacher, controlnet_kinds(teacher)[0], unet)
+        controlnet = load_teacher_controlnet(teacher, controlnet_kinds(teacher)[0], unet)
         parts = {"unet": unet, "controlnet": controlnet}
         run = batched(with_control(unet, controlnet))
         return {"whole/teacher": Profiled(unet, parts, run, per=_STEP)}
@@ -54,7 +55,7 @@ def _snippet(model: str, settings: Mapping[str, Any]) -> str:
     lora = settings["lora"]
     made = [
         guidance_unet(f"guidance/{settings['guidance']}", settings["backbone"], lora),
-        f'controlnet = load_student_controlnet(Path("models/controlnet/{settings["controlnet"]}"))',
+        f'controlnet = load_controlnet(Path("models/controlnet/{settings["controlnet"]}"))',
     ]
     once = f", {ONCE}" if lora["objective"] == "teacher" else ""
     return program(made, "unet=unet, controlnet=controlnet", EDGES, f"image=edges{once}")

@@ -15,6 +15,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from distillery.diffusion.conditioning import TEXT
+from distillery.diffusion.denoise import control_residuals, denoise
 from distillery.diffusion.noise import noise_batch, timesteps
 from distillery.diffusion.prediction import add_noise, alpha_sigma
 from distillery.sampling.samples import batches
@@ -43,7 +45,7 @@ Predict = Callable[[Question], Tensor]
 
 def plain(unet: UNet2DConditionModel) -> Predict:
     """The U-Net's output for the caption."""
-    return lambda q: unet(q.noisy, q.timesteps, encoder_hidden_states=q.text).sample
+    return lambda q: denoise(unet, q.noisy, q.timesteps, {TEXT: q.text})
 
 
 def guided(predict: Predict, scale: float) -> Predict:
@@ -60,20 +62,9 @@ def controlled(unet: UNet2DConditionModel, controlnet: nn.Module) -> Predict:
     """The U-Net's output with the ControlNet's residuals added, at scale 1."""
 
     def predict(q: Question) -> Tensor:
-        down, mid = controlnet(
-            q.noisy,
-            q.timesteps,
-            encoder_hidden_states=q.text,
-            controlnet_cond=q.maps,
-            return_dict=False,
-        )
-        return unet(
-            q.noisy,
-            q.timesteps,
-            encoder_hidden_states=q.text,
-            down_block_additional_residuals=down,
-            mid_block_additional_residual=mid,
-        ).sample
+        told = {TEXT: q.text}
+        residuals = control_residuals(controlnet, q.noisy, q.timesteps, told, q.maps)
+        return denoise(unet, q.noisy, q.timesteps, told, residuals)
 
     return predict
 

@@ -19,6 +19,23 @@ from distillery.core.errors import DistilleryError
 WEIGHTS_VARIANT = "distillery"
 
 
+def load_strictly(load: Callable[..., Any], place: str | Path, **options: Any) -> Any:
+    """`load(place)`, a diffusers `from_pretrained`, from safetensors, with every tensor matched.
+
+    Raises DistilleryError naming the first tensors that are missing or left over.
+    """
+    options.update(use_safetensors=True, output_loading_info=True)
+    model, info = load(place, **options)
+    for what in ("missing", "unexpected"):
+        if names := sorted(info[f"{what}_keys"]):
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            raise DistilleryError(
+                f"{place}: {len(names)} tensors are {what}: {shown}; weights and config.json do "
+                "not belong together, save the model again"
+            )
+    return model
+
+
 class StrictLoading:
     """Mixin for a `ModelMixin`; it goes before it among the base classes."""
 
@@ -50,16 +67,12 @@ class StrictLoading:
         if kwargs.get("use_safetensors") is False:
             raise DistilleryError("use_safetensors=False: only safetensors load; convert the file")
         with_info = kwargs.pop("output_loading_info", False)
-        kwargs.update(use_safetensors=True, output_loading_info=True)
         kwargs["variant"] = weights_variant(kwargs.get("variant"))
-        model, info = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        if wrong := [*info["missing_keys"], *info["unexpected_keys"]]:
-            raise DistilleryError(
-                f"{pretrained_model_name_or_path}: {len(wrong)} tensors are missing or do not fit "
-                f"config.json, first {sorted(wrong)[0]}; save the model again"
-            )
+        load = super().from_pretrained
+        model = load_strictly(load, pretrained_model_name_or_path, **kwargs)
         model.loaded()
-        return (model, info) if with_info else model
+        none = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "error_msgs": []}
+        return (model, none) if with_info else model
 
     def loaded(self) -> None:
         """Called when the weights are in place."""

@@ -6,31 +6,28 @@ size changes nothing but the last bits of floating-point sums. Not here: metrics
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 
-from distillery.core.errors import DistilleryError
 from distillery.core.run import Run
 from distillery.core.shards import shard_name, write_table_shard
 from distillery.data.conditions.reader import as_hint
+from distillery.diffusion.conditioning import TEXT, Conditioning
+from distillery.diffusion.denoise import control_residuals
 from distillery.diffusion.noise import initial_noise
-from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.models.student_controlnet.encode_once import maps_encoded_once
+from distillery.sampling.ddim import Residuals, Told, ddim_scheduler, sample_latents
 from distillery.sampling.samples import SCHEMA, Prompt, batches, encode_png
 from distillery.teacher.load import Teacher, decode_latents, encode_prompts
 
 SHARD_SIZE_SAMPLES = 64
-_CLASSES = (UNet2DConditionModel, LowRankUNet2DConditionModel)
-# From the U-Net's inputs, the timestep and the text to its extra arguments.
-_Residuals = Callable[[Tensor, Tensor, Tensor], dict[str, Any]]
 
 
 class Maps(Protocol):
@@ -60,15 +57,12 @@ class Control:
         return torch.stack(rows).flatten(1, 2).to(model.device, model.dtype)
 
     @contextlib.contextmanager
-    def of(self, prompts: Sequence[Prompt], num_rows: int) -> Iterator[_Residuals]:
-        """What gives the U-Net's extra arguments; a guided batch has twice as many rows."""
+    def of(self, prompts: Sequence[Prompt], num_rows: int) -> Iterator[Residuals]:
+        """What gives the residuals of every step; a guided batch has twice as many rows."""
         hint = self.hint(prompts).repeat(num_rows // len(prompts), 1, 1, 1)
 
-        def residuals(inputs: Tensor, step: Tensor, text: Tensor) -> dict[str, Any]:
-            down, mid = self.controlnet(
-                inputs, step, encoder_hidden_states=text, controlnet_cond=hint, return_dict=False
-            )
-            return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+        def residuals(inputs: Tensor, step: Tensor, told: Conditioning) -> list[Tensor]:
+            return control_residuals(self.controlnet, inputs, step, told, hint)
 
         with maps_encoded_once(self.controlnet):
             yield residuals
@@ -104,67 +98,21 @@ class Sampler:
         """uint8 RGB [n, H, W, 3], decoded from `latents`."""
         return decode_latents(self.teacher, self.latents(prompts))
 
-    @torch.no_grad()
     def latents(self, prompts: Sequence[Prompt]) -> Tensor:
-        """[n, C, h, w] by DDIM (Song et al. 2021), eta 0, in one batch.
-
-        The same as StableDiffusionPipeline with this noise, without importing it (5 CPU-s).
-        Timesteps are spaced so that sampling starts at the last one ("trailing"; Lin et al. 2024),
-        which zero terminal SNR needs.
-        """
-        unet, scheduler = self.teacher.unet, self._scheduler()
-        latents = self.noise(prompts).to(unet.device, unet.dtype) * scheduler.init_noise_sigma
-        text = encode_prompts(self.teacher, [p.caption for p in prompts])
-        if self._is_guided:
-            empty = encode_prompts(self.teacher, [""])
-            text = torch.cat([empty.expand_as(text), text])
-        with self._controlled(prompts, len(text)) as residuals:
-            for step in scheduler.timesteps:
-                inputs = torch.cat([latents, latents]) if self._is_guided else latents
-                inputs = scheduler.scale_model_input(inputs, step)
-                control = residuals(inputs, step, text)
-                output = unet(inputs, step, encoder_hidden_states=text, **control).sample
-                if self._is_guided:  # Ho & Salimans 2022, eq. 6
-                    without, with_text = output.chunk(2)
-                    output = without + self.guidance_scale * (with_text - without)
-                latents = scheduler.step(output, step, latents).prev_sample
-        return latents
-
-    def _controlled(
-        self, prompts: Sequence[Prompt], num_rows: int
-    ) -> contextlib.AbstractContextManager[_Residuals]:
+        """[n, C, h, w] by DDIM (`ddim.sample_latents`), in the U-Net's dtype."""
+        unet, config = self.teacher.unet, self.teacher.scheduler.config
+        scheduler = ddim_scheduler(config, self.num_inference_steps, unet.device)
+        told = Told(self._conditioning([p.caption for p in prompts]), scale=self.guidance_scale)
+        if told.is_guided:
+            told = replace(told, empty=self._conditioning([""]))
+        noise = self.noise(prompts).to(unet.device, unet.dtype)
         if self.control is None:
-            return contextlib.nullcontext(lambda inputs, step, text: {})
-        return self.control.of(prompts, num_rows)
+            return sample_latents(unet, scheduler, noise, told)
+        with self.control.of(prompts, len(prompts) * (1 + told.is_guided)) as residuals:
+            return sample_latents(unet, scheduler, noise, replace(told, control=residuals))
 
-    @property
-    def _is_guided(self) -> bool:
-        return self.guidance_scale > 1  # as in diffusers; turbo models are sampled with 0
-
-    def _scheduler(self) -> DDIMScheduler:
-        scheduler = DDIMScheduler.from_config(
-            self.teacher.scheduler.config, timestep_spacing="trailing", clip_sample=False
-        )
-        scheduler.set_timesteps(self.num_inference_steps, device=self.teacher.unet.device)
-        return scheduler
-
-
-def load_unet(
-    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> UNet2DConditionModel:
-    """The U-Net in a folder, dense or low-rank as its config.json says, frozen, in eval mode."""
-    try:
-        name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]
-    except (OSError, ValueError, KeyError):
-        raise DistilleryError(
-            f"{folder}: no U-Net here (config.json); rerun the stage that makes it"
-        ) from None
-    for kind in _CLASSES:
-        if kind.__name__ == name:
-            unet = kind.from_pretrained(folder, use_safetensors=True, torch_dtype=dtype)
-            return unet.to(device).requires_grad_(False).eval()
-    known = " or ".join(kind.__name__ for kind in _CLASSES)
-    raise DistilleryError(f"{folder}/config.json: {name} is no U-Net known here; use {known}")
+    def _conditioning(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        return {TEXT: encode_prompts(self.teacher, captions)}
 
 
 def seed_folder(model: Path, seed: int, seeds: Sequence[int]) -> Path:

@@ -2,14 +2,14 @@
 
 import functools
 
-from distillery.core.device import claim_device
 from distillery.core.run import Run
 from distillery.diffusion.controlnet import Factors
 from distillery.families.controlnet.start import start_student
 from distillery.families.controlnet.training import ControlDistillation, train_controlnets
 from distillery.params import Params
 from distillery.stage import In, Out, stage
-from distillery.train.settings import Settings
+from distillery.stages.trainings import training_job
+from distillery.train.sources import Sources
 
 
 @stage(
@@ -43,23 +43,16 @@ def distill_controlnet(
         online=section.online,
         residual_budget_bytes=kept.budget_bytes if kept.cache else None,
     )
+    views = {f"control_{section.condition}": control}
     train_controlnets(
         lambda seed, hints: start(hints=hints, seed=seed),
         distillation,
-        Settings(
-            steps=wanted.steps,
-            learning_rate=wanted.learning_rate,
-            **section.training.model_dump(),
+        Sources(teacher, base, params.prepare_teacher.source, views, conditions),
+        training_job(
+            params, run, model, section.training,
+            steps=wanted.steps, learning_rate=wanted.learning_rate,
         ),
-        seeds=params.seeds,
-        base_model=params.prepare_teacher.source,
-        teacher=teacher,
-        teacher_cache=base.parent,
-        conditions=conditions,
-        out=model,
-        run=run,
-        device=claim_device(params.device),
-    )
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Stage `distill_guidance`: a U-Net and the guided teacher's outputs in, a trained student out."""
 
-from distillery.core.device import claim_device
 from distillery.core.run import Run
 from distillery.families.guidance.training import GuidanceDistillation, train_guidance
 from distillery.params import Params
 from distillery.stage import In, Out, stage
-from distillery.train.settings import Settings
+from distillery.stages.trainings import training_job
+from distillery.train.sources import Sources
 
 
 @stage(
@@ -32,19 +32,16 @@ def distill_guidance(
         **guidance.model_dump(exclude={"scale"}),
         **section.lora.model_dump(),
     )
-    training = section.training.model_dump()
+    views = {"cond": cond, "uncond": uncond}
     train_guidance(
         distillation,
-        Settings(steps=wanted.steps, learning_rate=wanted.learning_rate, **training),
-        seeds=params.seeds,
-        base_model=params.prepare_teacher.source,
-        teacher=teacher,
-        backbone=backbone,
-        teacher_cache=base.parent,
-        out=model,
-        run=run,
-        device=claim_device(params.device),
-    )
+        Sources(teacher, base, params.prepare_teacher.source, views),
+        backbone,
+        training_job(
+            params, run, model, section.training,
+            steps=wanted.steps, learning_rate=wanted.learning_rate,
+        ),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

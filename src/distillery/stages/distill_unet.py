@@ -2,12 +2,12 @@
 
 import functools
 
-from distillery.core.device import claim_device
 from distillery.core.run import Run
 from distillery.families.unet.training import Distillation, start_student, train_students
 from distillery.params import Params
 from distillery.stage import In, Out, stage
-from distillery.train.settings import Settings
+from distillery.stages.trainings import training_job
+from distillery.train.sources import Sources
 
 
 @stage(
@@ -28,19 +28,15 @@ def distill_unet(
         gamma=kd.weighting.gamma,
         **kd.model_dump(exclude={"weighting"}),
     )
-    training = params.distill_unet.training.model_dump()
     train_students(
         lambda seed: start(seed=seed),
         distillation,
-        Settings(steps=wanted.steps, learning_rate=wanted.learning_rate, **training),
-        seeds=params.seeds,
-        base_model=params.prepare_teacher.source,
-        teacher=teacher,
-        teacher_cache=base.parent,
-        out=model,
-        run=run,
-        device=claim_device(params.device),
-    )
+        Sources(teacher, base, params.prepare_teacher.source, {"cond": cond}),
+        training_job(
+            params, run, model, params.distill_unet.training,
+            steps=wanted.steps, learning_rate=wanted.learning_rate,
+        ),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

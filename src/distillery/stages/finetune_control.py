@@ -1,12 +1,12 @@
 """Stage `finetune_control`: a frozen U-Net and condition maps in, a trained control adapter out."""
 
-from distillery.core.device import claim_device
 from distillery.core.run import Run
 from distillery.diffusion.control_drop import Drop
-from distillery.families.control.training import ControlTuning, open_backbone, train_adapters
+from distillery.families.control.training import ControlTuning, train_adapters
 from distillery.params import Params
 from distillery.stage import In, Out, stage
-from distillery.train.settings import Settings
+from distillery.stages.trainings import training_job
+from distillery.train.sources import Sources
 
 
 @stage(
@@ -33,22 +33,15 @@ def finetune_control(
         gamma=section.weighting.gamma,
         **section.losses.model_dump(),
     )
-    settings = Settings(
-        steps=wanted.steps, learning_rate=wanted.learning_rate, **section.training.model_dump()
-    )
     train_adapters(
         tuning,
-        settings,
-        seeds=params.seeds,
-        base_model=params.prepare_teacher.source,
-        teacher=teacher,
-        unet_folder=open_backbone(wanted.backbone, backbone, teacher),
-        teacher_cache=base.parent,
-        conditions=conditions,
-        out=model,
-        run=run,
-        device=claim_device(params.device),
-    )
+        Sources(teacher, base, params.prepare_teacher.source, conditions=conditions),
+        backbone,
+        training_job(
+            params, run, model, section.training,
+            steps=wanted.steps, learning_rate=wanted.learning_rate,
+        ),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -27,8 +27,7 @@ def init_student(
         num_moment_samples=wanted.num_moment_samples,
         batch_size=params.cache_teacher.batch_size,
     )
-    cache = base.parent if base else None
-    write_decomposition(decomposition, teacher, cache, init, claim_device(params.device))
+    write_decomposition(decomposition, teacher, base, init, claim_device(params.device))
 
 
 if __name__ == "__main__":

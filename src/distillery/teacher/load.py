@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from distillery.core.artifacts import read_json
 from distillery.core.errors import DamagedError, DistilleryError
+from distillery.models.load import load_controlnet, load_unet
 from distillery.teacher.fingerprint import PREDICTION_TYPES
 
 transformers_logging.disable_progress_bar()  # weights load faster than its bar is read
@@ -47,16 +48,9 @@ def load_teacher(folder: Path, device: torch.device | str, dtype: torch.dtype) -
         tokenizer=_load(CLIPTokenizer, folder, "tokenizer"),
         text_encoder=load_module(CLIPTextModel, folder, "text_encoder", device, dtype),
         vae=load_module(AutoencoderKL, folder, "vae", device, dtype),
-        unet=load_unet(folder, device, dtype),
+        unet=load_unet(_require(folder, "unet"), device, dtype),
         scheduler=load_scheduler(folder),
     )
-
-
-def load_unet(
-    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> UNet2DConditionModel:
-    """The teacher's U-Net, frozen and in eval mode."""
-    return load_module(UNet2DConditionModel, folder, "unet", device, dtype)
 
 
 def controlnet_kinds(folder: Path) -> list[str]:
@@ -64,17 +58,15 @@ def controlnet_kinds(folder: Path) -> list[str]:
     return sorted(path.name.removeprefix("controlnet_") for path in folder.glob("controlnet_*"))
 
 
-def load_controlnet(folder: Path, kind: str, unet: UNet2DConditionModel) -> ControlNetModel:
+def load_teacher_controlnet(folder: Path, kind: str, unet: UNet2DConditionModel) -> ControlNetModel:
     """The teacher's ControlNet for maps of `kind`, frozen, where and as precise as `unet` is.
 
     Raises DistilleryError naming the folder where there is none.
     """
-    name = f"controlnet_{kind}"
-    if not (folder / name).is_dir():
-        raise DistilleryError(
-            f"{folder / name}: not found; the teacher has no ControlNet for {kind}"
-        )
-    return load_module(ControlNetModel, folder, name, unet.device, unet.dtype)
+    place = folder / f"controlnet_{kind}"
+    if not place.is_dir():
+        raise DistilleryError(f"{place}: not found; the teacher has no ControlNet for {kind}")
+    return load_controlnet(place, unet.device, unet.dtype)
 
 
 def load_scheduler(folder: Path) -> DDPMScheduler:
@@ -102,14 +94,19 @@ def load_module(
 
 
 def _load(kind: type, folder: Path, name: str, **options: Any) -> Any:
-    path = folder / name
-    if not path.is_dir():
-        raise DistilleryError(f"{path}: not found; the teacher needs {', '.join(COMPONENTS)}")
+    path = _require(folder, name)
     try:
         return kind.from_pretrained(path, local_files_only=True, **options)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedError(f"{path}: cannot load: {reason}; rerun prepare_teacher") from error
+
+
+def _require(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.is_dir():
+        raise DistilleryError(f"{path}: not found; the teacher needs {', '.join(COMPONENTS)}")
+    return path
 
 
 def alphas_cumprod(scheduler: DDPMScheduler) -> Tensor:

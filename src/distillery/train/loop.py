@@ -1,9 +1,10 @@
 """The one training loop: CPU, one GPU or several processes, any objective, exact resume.
 
-In: a model, an objective, samples and settings. Out: the trained model and its history; logs and
-checkpoints in a work folder. It saves no model: that is its caller's. To resume, call it again
-with the same arguments: data, noise, learning rate and random seeds are functions of the step, so
-the result equals the uninterrupted run's, on the CPU bit for bit.
+In: a model (or several, in a `ModuleDict`), an objective, batches and settings. Out: the trained
+model and its history; logs and checkpoints in a work folder. It saves no model: that is its
+caller's. To resume, call it again with the same arguments: data, noise, learning rate and random
+seeds are functions of the step, so the result equals the uninterrupted run's, on the CPU bit for
+bit.
 """
 
 import contextlib
@@ -11,7 +12,9 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -22,39 +25,56 @@ from tqdm import tqdm
 from distillery.core.device import check_launcher, num_processes
 from distillery.core.errors import DistilleryError
 from distillery.core.precision import autocast_name
-from distillery.diffusion.batch import Batch, Samples
-from distillery.diffusion.objectives import Objective
+from distillery.diffusion.batch import Movable
+from distillery.diffusion.objectives import Terms
 from distillery.train.logs import History, Log
-from distillery.train.order import batch_items
 from distillery.train.settings import Settings
 from distillery.train.state import Average, TrainState
 
+B = TypeVar("B", bound=Movable)
 Validate = Callable[[nn.Module], dict[str, float]]
 MAX_LOGGED_STEPS = 500
 
 
+class Batches(Protocol[B]):
+    """What a training reads, a function of the step alone; `Shuffled` is that of samples."""
+
+    def __len__(self) -> int: ...
+
+    def at(self, step: int, process: int, num_processes: int) -> B:
+        """The share of one process in a step's batch, on the CPU; called in a thread."""
+        ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training runs: `folder` keeps checkpoints, `log.jsonl` and TensorBoard's files."""
+
+    device: torch.device
+    folder: Path
+    progress: Callable[..., tqdm]
+
+
 def fit(
     model: nn.Module,
-    objective: Objective,
-    samples: Samples,
+    objective: Callable[[nn.Module, B], Terms],
+    batches: Batches[B],
     settings: Settings,
+    place: Place,
     *,
     seed: int,
-    device: torch.device,
-    folder: Path,
-    validate: Validate,
-    progress: Callable[..., tqdm],
+    validate: Validate = lambda model: {},
 ) -> History:
     """Train `model` in place; with an average of the weights, that is what it ends with.
 
     The history has one entry for each of up to 500 evenly spaced steps and one per validation;
-    step n means after n updates. `folder` keeps checkpoints, `log.jsonl` and TensorBoard's files.
-    Raises DistilleryError for a loss that is not finite (naming step and term), for an empty set
-    of samples, and where processes are not as many as the launcher was asked for.
+    step n means after n updates. Before each step torch's generator is seeded from `seed` and the
+    step. Raises DistilleryError for a loss that is not finite (naming step and term), for an empty
+    set of samples, and where processes are not as many as the launcher was asked for.
     """
-    if not len(samples):
+    if not len(batches):
         raise DistilleryError("training: no training samples; check the splits of the data")
-    accelerator = make_accelerator(device, settings)
+    accelerator, folder = make_accelerator(place.device, settings), place.folder
     state = _start(model, settings, accelerator)
     resumed = state.restore(folder)
     if accelerator.is_main_process:
@@ -65,9 +85,9 @@ def fit(
     log_every_steps = math.ceil(settings.steps / MAX_LOGGED_STEPS) or 1
     with (
         Log(folder, state.history, enabled=accelerator.is_main_process) as log,
-        progress(settings.steps, initial=state.step, unit="step") as bar,
+        place.progress(settings.steps, initial=state.step, unit="step") as bar,
     ):
-        for batch in _batches(samples, settings, state.step, seed, accelerator):
+        for batch in _ahead(batches, state.step, settings.steps, accelerator):
             _validate(state, settings, validate, log, accelerator)
             torch.manual_seed(seed + 1_000_003 * state.step)
             terms = _update(trained, objective, batch, state, settings, accelerator)
@@ -126,28 +146,25 @@ def _describe(state: TrainState, settings: Settings, *, resumed: bool) -> str:
     return f"training {trained:,} of {total:,} parameters for {settings.steps} steps, {start}"
 
 
-def _batches(
-    samples: Samples, settings: Settings, start: int, seed: int, accelerator: Accelerator
-) -> Iterator[Batch]:
+def _ahead(batches: Batches[B], start: int, end: int, accelerator: Accelerator) -> Iterator[B]:
     """This process's share of every step's batch, made one step ahead in a thread."""
 
-    def load(step: int) -> Batch:
-        items = batch_items(seed, step, settings.batch_size, len(samples))
-        return samples.batch(items[accelerator.process_index :: accelerator.num_processes])
+    def load(step: int) -> B:
+        return batches.at(step, accelerator.process_index, accelerator.num_processes)
 
     with ThreadPoolExecutor(max_workers=1) as pool:
-        ahead = [pool.submit(load, step) for step in range(start, min(start + 1, settings.steps))]
-        for step in range(start, settings.steps):
+        ahead = [pool.submit(load, step) for step in range(start, min(start + 1, end))]
+        for step in range(start, end):
             batch = ahead.pop().result()
-            if step + 1 < settings.steps:
+            if step + 1 < end:
                 ahead.append(pool.submit(load, step + 1))
             yield batch.to(accelerator.device)
 
 
 def _update(
     model: nn.Module,
-    objective: Objective,
-    batch: Batch,
+    objective: Callable[[nn.Module, B], Terms],
+    batch: B,
     state: TrainState,
     settings: Settings,
     accelerator: Accelerator,

@@ -1,13 +1,17 @@
 """Which items make up a training step: a pure function of (seed, step).
 
-So a resumed run needs no record of what was consumed, and one that changes the number of
-processes sees the same batches. Every epoch is its own permutation; a batch may span two.
+In: samples, a seed, a step. Out: the step's batch, or this process's share of it. So a resumed run
+needs no record of what was consumed, and one that changes the number of processes sees the same
+batches. Every epoch is its own permutation; a batch may span two.
 """
 
 import functools
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
+
+from distillery.diffusion.batch import Batch, Samples
 
 
 @functools.lru_cache(maxsize=4)
@@ -28,3 +32,20 @@ def batch_items(seed: int, step: int, batch_size: int, num_items: int) -> np.nda
         [_epoch(seed, int(e), num_items)[p] for e, p in zip(epochs, places, strict=True)],
         dtype=np.int64,
     )
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """The batches of a training on `samples`, `batch_size` items to a step over all processes."""
+
+    samples: Samples
+    batch_size: int
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def at(self, step: int, process: int, num_processes: int) -> Batch:
+        """The share of one process in a step's batch."""
+        items = batch_items(self.seed, step, self.batch_size, len(self.samples))
+        return self.samples.batch(items[process::num_processes])

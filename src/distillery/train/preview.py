@@ -1,20 +1,28 @@
-"""A small picture of what a student makes of the validation prompts, while it trains.
+"""A small picture of what a student makes of validation samples, while it trains.
 
-In: the teacher's VAE and schedule, text embeddings from its cache, a U-Net. Out: a grid, the
-validation images above, the student's below. It judges nothing: that is `evaluate`'s.
+In: the teacher's VAE and schedule, samples of its cache, a U-Net, perhaps a ControlNet. Out: a
+grid: the condition maps if there are any, the samples' images, the student's below, always from the
+same noise. It judges nothing: that is `evaluate`'s.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+from diffusers import AutoencoderKL
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
+from distillery.diffusion.conditioning import SCALE, Conditioning
+from distillery.diffusion.denoise import control_residuals
 from distillery.diffusion.noise import initial_noise
-from distillery.teacher.cache.read import TeacherCache
+from distillery.models.control_adapter.hints import stack
+from distillery.models.lora.guidance_embedding import scale_embedding
+from distillery.sampling.ddim import Told, ddim_scheduler, sample_latents
 from distillery.teacher.load import load_module, load_scheduler
+from distillery.train.sources import TrainingData
 
 NUM_PROMPTS = 6
 NUM_STEPS = 8
@@ -22,37 +30,66 @@ GUIDANCE_SCALE = 3.0
 
 
 class Preview:
-    """Draws always the same prompts from the same noise; where `val` is empty, from `train`."""
+    """Draws always the same records from the same noise; where `val` is empty, from `train`."""
 
-    def __init__(self, teacher: Path, cache: TeacherCache) -> None:
-        samples = cache.samples("val") or cache.samples("train")
-        num_slots = cache.meta.num_slots
-        records = range(0, min(len(samples), NUM_PROMPTS * num_slots), num_slots)
-        self._batch, self._empty = samples.batch(list(records)), cache.empty_text()
+    def __init__(self, teacher: Path, data: TrainingData) -> None:
+        self._batch, self._empty = data.shown(NUM_PROMPTS), data.empty
         shape = self._batch.latents.shape[1:]
         self._noise = torch.stack([initial_noise(0, key, shape) for key in self._batch.keys])
         self._vae = load_module(AutoencoderKL, teacher, "vae", "cpu", torch.float32)
-        self._scheduler = DDIMScheduler.from_config(load_scheduler(teacher).config)
+        self._schedule = load_scheduler(teacher).config
+
+    def draw(self, unet: nn.Module) -> Image.Image:
+        """Two rows: the samples' images, and the U-Net's for their captions, guided.
+
+        A U-Net with a w-embedding is told the scale instead.
+        """
+        told, width = self._told(unet.device), unet.config.time_cond_proj_dim
+        if width is None:
+            empty = {name: row.to(unet.device) for name, row in self._empty.items()}
+            return self._grid(unet, replace(told, empty=empty, scale=GUIDANCE_SCALE))
+        scales = torch.full((len(self._noise),), GUIDANCE_SCALE, device=unet.device)
+        conditioning = {**told.conditioning, SCALE: scale_embedding(scales, width)}
+        return self._grid(unet, replace(told, conditioning=conditioning))
+
+    def draw_unguided(self, unet: nn.Module) -> Image.Image:
+        """The same for a U-Net that needs no guidance: one evaluation a step."""
+        return self._grid(unet, self._told(unet.device))
+
+    def draw_controlled(
+        self, unet: nn.Module, controlnet: nn.Module, kinds: Sequence[str]
+    ) -> Image.Image:
+        """Three rows: maps of the first of `kinds`, images, and those made under its control.
+
+        `kinds` are all that `controlnet` takes. Without guidance, which few-step teachers do not
+        have.
+        """
+        maps = self._batch.conditions[kinds[0]]
+        hint = stack(kinds, {kinds[0]: maps}).to(unet.device)
+
+        def residuals(inputs: Tensor, step: Tensor, told: Conditioning) -> list[Tensor]:
+            return control_residuals(controlnet, inputs, step, told, hint)
+
+        return self._grid(unet, replace(self._told(unet.device), control=residuals), maps)
+
+    def _told(self, device: torch.device) -> Told:
+        rows = self._batch.conditioning.items()
+        return Told({name: values.to(device) for name, values in rows})
 
     @torch.no_grad()
-    def draw(self, unet: nn.Module) -> Image.Image:
-        """Two rows: decoded validation latents, and the U-Net's images for their captions."""
+    def _grid(self, unet: nn.Module, told: Told, *above: Tensor) -> Image.Image:
         device, vae = unet.device, self._vae.to(unet.device)
-        pipeline = StableDiffusionPipeline(
-            vae=vae, text_encoder=None, tokenizer=None, unet=unet, scheduler=self._scheduler,
-            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-        )  # fmt: skip
-        pipeline.set_progress_bar_config(disable=True)
-        text = self._batch.text.to(device)
-        made = pipeline(
-            prompt_embeds=text,
-            negative_prompt_embeds=self._empty.to(device).expand_as(text),
-            latents=self._noise.to(device),
-            num_inference_steps=NUM_STEPS,
-            guidance_scale=GUIDANCE_SCALE,
-            output_type="np",
-        ).images
-        real = vae.decode(self._batch.latents.to(device) / vae.config.scaling_factor).sample
-        real = (real.permute(0, 2, 3, 1).cpu().numpy() / 2 + 0.5).clip(0, 1)
-        rows = [np.concatenate(list(images), axis=1) for images in (real, made)]
-        return Image.fromarray((np.concatenate(rows) * 255).round().astype(np.uint8))
+        scheduler = ddim_scheduler(self._schedule, NUM_STEPS, device)
+        made = sample_latents(unet, scheduler, self._noise.to(device), told)
+        latents = torch.cat([self._batch.latents.to(device), made])
+        shift = vae.config.shift_factor or 0.0
+        decoded = vae.decode(latents / vae.config.scaling_factor + shift).sample / 2 + 0.5
+        vae.to("cpu")
+        rows = [_row(images) for images in (*above, *decoded.chunk(2))]
+        return Image.fromarray(np.concatenate(rows))
+
+
+def _row(images: Tensor) -> np.ndarray:
+    """uint8 [H, n * W, 3] of [n, 3, H, W] in [0, 1]."""
+    levels = (images.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    return np.concatenate(list(levels.cpu().numpy()), axis=1)

@@ -1,13 +1,15 @@
 """One variant trained once for every seed, and the folder that comes of it.
 
-In: how a model starts, its objective, samples, settings. Out: a folder with the first seed's model
-at its top and the others in `seed-<n>/`, `training.json` (settings and losses) and, where the
-caller draws one, `validation.png`, and a model card. Not here: models, objectives, the loop itself.
+In: a `Training` (how a model starts, its objective, samples) and a `Job` (settings, seeds, where).
+Out: a folder with the first seed's model at its top and the others in `seed-<n>/`, `training.json`
+(settings and losses), a model card and, where the caller draws one, `validation.png`. Not here:
+models, objectives, the loop itself.
 """
 
 import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,12 +22,16 @@ from distillery.core.artifacts import write_json
 from distillery.core.run import Run
 from distillery.diffusion.batch import Batch, Samples
 from distillery.diffusion.objectives import Objective
-from distillery.train.loop import Validate, fit
-from distillery.train.order import batch_items
+from distillery.models.export import save_model
+from distillery.train.loop import Place, Validate, fit
+from distillery.train.order import Shuffled, batch_items
 from distillery.train.settings import Settings
+from distillery.train.sources import TrainingData
 
 PREVIEW = "validation.png"
 TRAINING = "training.json"
+Compare = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
+Draw = Callable[[nn.Module], Image.Image]
 
 
 class Card(Protocol):
@@ -36,60 +42,65 @@ class Card(Protocol):
     ) -> None: ...
 
 
-Compare = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
+@dataclass(frozen=True)
+class Training:
+    """What is trained on what.
 
-
-def train_seeds(
-    start: Callable[[int], nn.Module],
-    objective: Callable[[nn.Module], Objective],
-    settings: Settings,
-    *,
-    train: Samples,
-    val: Samples,
-    seeds: Sequence[int],
-    out: Path,
-    run: Run,
-    device: torch.device,
-    described: Mapping[str, Any],
-    card: Card,
-    save: Callable[[nn.Module, Path], object],
-    compare: Compare | None = None,
-    draw: Callable[[nn.Module], Image.Image] | None = None,
-) -> None:
-    """Train `start(seed)` for every seed, one after the other, and write them to the folder `out`.
-
-    `objective(model)` is made once per seed. On `val`, `compare(model, batch)` gives the student's
-    and the teacher's output, whose distance is logged; `draw(model)` a picture. `described` goes
-    into `training.json` and the `card` beside the settings. An interrupted call goes on from the
-    checkpoints in the run's work folder, whose label ends with the variant's name.
+    `start(seed)` makes a model and `objective(model)` its objective, each once per seed. On `val`,
+    `compare(model, batch)` gives the student's and the teacher's output, whose distance is logged;
+    `draw(model)` a picture. `described` goes into `training.json` and the card.
     """
-    histories = {}
-    for place, seed in enumerate(seeds):
-        model, work = start(seed), run.work / f"seed-{seed}"
-        lesson = objective(model)
+
+    start: Callable[[int], nn.Module]
+    objective: Callable[[nn.Module], Objective]
+    data: TrainingData
+    described: Mapping[str, Any]
+    compare: Compare | None = None
+    draw: Draw | None = None
+    save: Callable[[nn.Module, Path], object] = save_model
+
+
+@dataclass(frozen=True)
+class Job:
+    """How a training is run: once for each of `seeds`, on `device`, into the new folder `out`."""
+
+    settings: Settings
+    seeds: Sequence[int]
+    run: Run
+    device: torch.device
+    out: Path
+
+
+def train_seeds(training: Training, job: Job, card: Card) -> None:
+    """Train one model for every seed, one after the other, and write them to `job.out`.
+
+    An interrupted call goes on from the checkpoints in the run's work folder, whose label ends with
+    the variant's name.
+    """
+    settings, histories = job.settings, {}
+    for place, seed in enumerate(job.seeds):
+        model, work = training.start(seed), job.run.work / f"seed-{seed}"
+        lesson = training.objective(model)
+        validate = validation(lesson, training.compare, training.data.val, settings, job.device)
         histories[str(seed)] = fit(
             model,
             lesson,
-            train,
+            Shuffled(training.data.train, settings.batch_size, seed),
             settings,
+            Place(job.device, work, job.run.progress),
             seed=seed,
-            device=device,
-            folder=work,
-            validate=_drawing(validation(lesson, compare, val, settings, device), draw, work),
-            progress=run.progress,
+            validate=_drawing(validate, training.draw, work),
         )
-        folder = out / f"seed-{seed}" if place else out
-        save(model.to("cpu"), folder)
-        if draw:
+        folder = job.out / f"seed-{seed}" if place else job.out
+        training.save(model.to("cpu"), folder)
+        if training.draw:
             shutil.copyfile(work / PREVIEW, folder / PREVIEW)
-    values = {**described, **dataclasses.asdict(settings)}
-    write_json(out / TRAINING, {"settings": values, "seeds": histories})
-    card.write(out, run.label.rpartition("/")[2], values, seeds)
+    values = {**training.described, **dataclasses.asdict(settings)}
+    write_json(job.out / TRAINING, {"settings": values, "seeds": histories})
+    card.write(job.out, job.run.label.rpartition("/")[2], values, job.seeds)
 
 
-def _drawing(
-    validate: Validate, draw: Callable[[nn.Module], Image.Image] | None, work: Path
-) -> Validate:
+def _drawing(validate: Validate, draw: Draw | None, work: Path) -> Validate:
     """`validate`, leaving the picture of the last call in `work`."""
 
     def draw_and_validate(model: nn.Module) -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""What a training needs to know beside its model, objective and data, as plain values."""
+"""What a training needs to know beside its model, objective and data, as plain values.
+
+The stages' sections of the params say them all but the last two, which only recipes change.
+"""
 
 import math
 from dataclasses import dataclass
@@ -28,20 +31,28 @@ class Settings:
     checkpoint_every_steps: int
     validate_every_steps: int
     num_val_samples: int
+    betas: tuple[float, float] = (0.9, 0.999)
+    final_learning_rate_share: float = 0.0
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, then half a cosine to zero (Loshchilov & Hutter 2017, SGDR, eq. 5)."""
+        """Linear warm-up, then half a cosine (Loshchilov & Hutter 2017, SGDR, eq. 5).
+
+        It ends at `final_learning_rate_share` of the full rate.
+        """
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
+        cosine, floor = (1 + math.cos(math.pi * done)) / 2, self.final_learning_rate_share
+        return self.learning_rate * (floor + (1 - floor) * cosine)
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """AdamW (Loshchilov & Hutter 2019) over what requires a gradient."""
         trained = [p for p in model.parameters() if p.requires_grad]
         if not trained:
             raise DistilleryError("training: the model has no trainable parameter")
-        options = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        options = {
+            "lr": self.learning_rate, "betas": self.betas, "weight_decay": self.weight_decay
+        }  # fmt: skip
         if self.optimizer == "adamw":
             return torch.optim.AdamW(trained, **options, fused=True)
         return _adamw_8bit()(trained, **options)

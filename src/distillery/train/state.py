@@ -87,9 +87,9 @@ class TrainState:
 
         Raises DamagedError when it can't be read; removing it starts the training anew.
         """
-        if not (found := _checkpoints(folder)):
+        if not (checkpoints := _checkpoints(folder)):
             return False
-        newest = found[-1]
+        newest = checkpoints[-1]
         try:
             rest = read_json(newest / "state.json")
             with torch.no_grad():
@@ -134,8 +134,13 @@ def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _unflatten(tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    """Moments get the memory layout of their parameter: fused Adam walks both in storage order."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, inner = name.split(".", 1)
+        like = parameters[int(index)]
+        if tensor.shape == like.shape:
+            tensor = torch.empty_like(like, dtype=tensor.dtype, device="cpu").copy_(tensor)
         state.setdefault(int(index), {})[inner] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

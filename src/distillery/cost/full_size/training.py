@@ -18,10 +18,12 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from distillery.cost.accounting import PAPER_KRONECKER, low_rank_unet, teacher_controlnet
+from distillery.diffusion.conditioning import TEXT
 from distillery.diffusion.control import ControlTeacher, num_residuals, online_residuals
 from distillery.diffusion.control_adapter import TuneControl
 from distillery.diffusion.control_drop import Drop
 from distillery.diffusion.controlnet import DistillControlNet, Factors
+from distillery.diffusion.denoise import denoise
 from distillery.diffusion.guidance import DistillGuided, OnlinePair, Scales, cached_pair
 from distillery.diffusion.layerwise import Layerwise
 from distillery.diffusion.objectives import (
@@ -82,8 +84,8 @@ class InDtype(nn.Module):
         self.unet, self.dtype = unet, dtype
 
     def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor):
-        text = encoder_hidden_states.to(self.dtype)
-        output = self.unet(sample.to(self.dtype), timestep, encoder_hidden_states=text).sample
+        told = {TEXT: encoder_hidden_states}
+        output = denoise(self.unet, sample.to(self.dtype), timestep, told)
         return SimpleNamespace(sample=output.float())
 
 
@@ -103,10 +105,10 @@ def _companions(parts: Parts) -> dict[str, nn.Module]:
     return {name: _copy(parts[name]) for name in ("text_encoder", "vae")}
 
 
-def _empty_text(parts: Parts) -> Tensor:
-    """An empty caption's embedding, on the CPU whatever the parts are on."""
+def _empty(parts: Parts) -> dict[str, Tensor]:
+    """An empty caption's conditioning, on the CPU whatever the parts are on."""
     tokens = parts["text_encoder"].config.max_position_embeddings
-    return torch.zeros(1, tokens, parts["unet"].config.cross_attention_dim)
+    return {TEXT: torch.zeros(1, tokens, parts["unet"].config.cross_attention_dim)}
 
 
 def _control(*, low_rank: bool, kronecker: bool) -> Callable[[Parts], Iteration]:
@@ -119,7 +121,7 @@ def _control(*, low_rank: bool, kronecker: bool) -> Callable[[Parts], Iteration]
             kronecker=PAPER_KRONECKER if kronecker else None,
         )
         objective = TuneControl(
-            diffusion(), unet.requires_grad_(False), UNI_CONTROLNET_KINDS, _empty_text(parts), DROP
+            diffusion(), unet.requires_grad_(False), UNI_CONTROLNET_KINDS, _empty(parts), DROP
         )
         frozen = {"unet": unet, **_companions(parts)}
         return Iteration(adapter.train(), objective, frozen, role="adapter")
@@ -133,7 +135,7 @@ def _full_finetune(parts: Parts) -> Iteration:
 
 def _full_distill(parts: Parts) -> Iteration:
     teacher = _copy(parts["unet"])
-    pair = OnlinePair(teacher, _empty_text(parts), batched=False, shared=False)
+    pair = OnlinePair(teacher, _empty(parts), batched=False, shared=False)
     objective = DistillGuided(diffusion(), pair, Scales(GUIDANCE_SCALE, GUIDANCE_SCALE))
     student = _copy(parts["unet"], trained=True)
     return Iteration(student, objective, _companions(parts), {"teacher": teacher})
@@ -151,7 +153,7 @@ def _lora_finetune(parts: Parts) -> Iteration:
 
 def _lora_distill(parts: Parts) -> Iteration:
     unet = _with_lora(_copy(parts["unet"]))
-    pair = OnlinePair(unet, _empty_text(parts), batched=False, shared=True)
+    pair = OnlinePair(unet, _empty(parts), batched=False, shared=True)
     objective = DistillGuided(diffusion(), pair, Scales(GUIDANCE_SCALE, GUIDANCE_SCALE))
     return Iteration(unet, objective, _companions(parts))
 

@@ -31,6 +31,7 @@ from distillery.cost.memory_model import predict_step
 from distillery.cost.profile import num_tokens
 from distillery.cost.timing import median_seconds, run_in_turn
 from distillery.diffusion.batch import Batch
+from distillery.diffusion.conditioning import TEXT
 from distillery.models.control_adapter.adapter import UNI_CONTROLNET_KINDS
 from distillery.models.control_adapter.hints import VAE_SCALE
 
@@ -97,7 +98,7 @@ def make_batch(
         latents=draw(*latent),
         noise=draw(*latent),
         timesteps=torch.full((batch_size,), 500, device=device),
-        text=draw(tokens, config.cross_attention_dim),
+        conditioning={TEXT: draw(tokens, config.cross_attention_dim)},
         outputs={view: draw(*latent) for view in ("cond", "uncond")},
         conditions=maps,
     )
@@ -154,7 +155,7 @@ def _real(batch: Batch, device: torch.device) -> Batch:
         latents=like(batch.latents),
         noise=like(batch.noise),
         timesteps=torch.full(batch.timesteps.shape, 500, device=device),
-        text=like(batch.text),
+        conditioning={name: like(rows) for name, rows in batch.conditioning.items()},
         outputs={name: like(output) for name, output in batch.outputs.items()},
         conditions={name: like(maps).sigmoid() for name, maps in batch.conditions.items()},
     )

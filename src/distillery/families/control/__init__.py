@@ -13,17 +13,19 @@ from distillery.families.snippets import EDGES, program, unet_of
 
 class _Control(Family):
     def load(self, name, folders, device, dtype):
-        from distillery.families.load import Student, load_backbone, load_student_controlnet
+        from distillery.families.load import Student, load_backbone
+        from distillery.models.load import load_controlnet
 
-        adapter = load_student_controlnet(folders.weights, device, dtype)
+        adapter = load_controlnet(folders.weights, device, dtype)
         unet = load_backbone(folders, device, dtype)
         return Student(unet, adapter, tuple(adapter.config.conditions))
 
     def profiled(self, folders, teacher):
         from distillery.cost.workload import Profiled, with_control
-        from distillery.families.load import load_backbone, open_controlnet
+        from distillery.families.load import load_backbone
+        from distillery.models.load import load_controlnet
 
-        adapter = open_controlnet(folders.weights).to(teacher.device).eval()
+        adapter = load_controlnet(folders.weights, teacher.device, frozen=False)
         unet = load_backbone(folders, teacher.device)
         trained = [p for p in adapter.parameters() if p.requires_grad]
         parts = {"unet": unet, "adapter": adapter}

@@ -5,43 +5,30 @@ writes it. The backbone stays as it is. Not here: the adapter's architecture, th
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from diffusers import UNet2DConditionModel
-from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from distillery.core.artifacts import MANIFEST, read_manifest
-from distillery.core.errors import DistilleryError
 from distillery.core.precision import torch_dtype
-from distillery.core.run import Run
-from distillery.data.conditions.reader import ConditionMaps
 from distillery.diffusion.control import online_residuals
 from distillery.diffusion.control_adapter import ControlNets, Distances, TuneControl
 from distillery.diffusion.control_drop import Drop, apply_mask, single_conditions
 from distillery.diffusion.losses import Weighting
 from distillery.families.about import About
+from distillery.families.backbone import open_backbone
 from distillery.models.control_adapter.adapter import ControlAdapter
 from distillery.models.control_adapter.hints import stack
-from distillery.models.export import save_model
-from distillery.sampling.sampler import load_unet
-from distillery.teacher.cache.conditioned import ConditionedSamples
-from distillery.teacher.cache.read import TeacherCache
-from distillery.teacher.load import load_controlnet
-from distillery.train.control_preview import ControlPreview
-from distillery.train.schedule import teacher_diffusion
-from distillery.train.seeds import train_seeds
-from distillery.train.settings import Settings
+from distillery.models.load import load_unet
+from distillery.teacher.load import load_teacher_controlnet
+from distillery.train.preview import Preview
+from distillery.train.seeds import Job, Training, train_seeds
+from distillery.train.sources import Sources
 
-TEACHER = "teacher"
 NUM_INIT_MAPS = 128
-# What must agree between a backbone and the teacher whose latents and captions are cached.
-_SHARED_SETTINGS = ("in_channels", "out_channels", "cross_attention_dim")
 
 
 @dataclass(frozen=True)
@@ -63,87 +50,33 @@ class ControlTuning:
     lambda_kd: float
 
 
-def open_backbone(wanted: str, folder: Path, teacher: Path) -> Path:
-    """The U-Net's folder in the backbone's; `wanted` is `teacher` or `unet/<variant>`.
+def train_adapters(tuning: ControlTuning, sources: Sources, backbone: Path, job: Job) -> None:
+    """Train an adapter of the backbone's U-Net for every seed of the job.
 
-    Raises DistilleryError if the folder holds another artefact, or a U-Net of other latents or
-    captions than the teacher's.
+    The seed draws what is not copied from the U-Net. `backbone` is the folder that
+    `tuning.backbone` names. Reads the view `base` and the condition maps.
     """
-    stage = "prepare_teacher" if wanted == TEACHER else wanted.replace("unet/", "distill_unet/")
-    if (folder / MANIFEST).is_file() and (found := read_manifest(folder)["label"]) != stage:
-        raise DistilleryError(
-            f"--backbone {folder}: made by {found}, but the variant's backbone is {wanted}; "
-            f"give the output of {stage}"
-        )
-    unet = folder / "unet" if wanted == TEACHER else folder
-    if not (unet / "config.json").is_file():
-        raise DistilleryError(f"--backbone {folder}: no U-Net for {wanted} here; run {stage}")
-    mine, given = (UNet2DConditionModel.load_config(path) for path in (teacher / "unet", unet))
-    for name in _SHARED_SETTINGS:
-        if mine[name] != given[name]:
-            raise DistilleryError(
-                f"--backbone {folder}: {name} is {given[name]}, the teacher's {mine[name]}; "
-                "give a U-Net distilled from this teacher"
-            )
-    return unet
-
-
-def train_adapters(
-    tuning: ControlTuning,
-    settings: Settings,
-    *,
-    seeds: Sequence[int],
-    base_model: str,
-    teacher: Path,
-    unet_folder: Path,
-    teacher_cache: Path,
-    conditions: Path,
-    out: Path,
-    run: Run,
-    device: torch.device,
-) -> None:
-    """Train an adapter of the U-Net in `unet_folder` for every seed and write them to `out`.
-
-    The seed draws what is not copied from the U-Net. `conditions` holds the maps of all parts. An
-    interrupted call goes on from the checkpoints in the run's work folder.
-    """
-    diffusion = teacher_diffusion(teacher, tuning.weighting, tuning.gamma)
-    cache = TeacherCache(teacher_cache, [], len(diffusion.alpha_bar))
-    maps = ConditionMaps(conditions, tuning.kinds, cache.meta.resolution_px)
-    train, val = (ConditionedSamples(cache.samples(split), maps) for split in ("train", "val"))
-    unet = load_unet(unet_folder, device, torch_dtype(settings.precision))
-    if settings.gradient_checkpointing:
+    diffusion = sources.diffusion(tuning.weighting, tuning.gamma)
+    cache = sources.cache()
+    data = sources.data(cache, tuning.kinds)
+    folder = open_backbone(tuning.backbone, backbone, sources.teacher)
+    unet = load_unet(folder, job.device, torch_dtype(job.settings.precision))
+    if job.settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    objective = TuneControl(
-        diffusion, unet, tuning.kinds, cache.empty_text(), tuning.drop,
-        _distances(tuning, teacher, unet),
-    )  # fmt: skip
-    num_slots = cache.meta.num_slots
-    kind, shown = tuning.kinds[0], val if len(val) else train
-    preview = ControlPreview(teacher, unet, shown, kind, num_slots)
-
-    def draw(adapter: nn.Module) -> Image.Image:
-        return preview.draw(_with_one(adapter, tuning.kinds, kind))
-
-    backbone = teacher if tuning.backbone == TEACHER else unet_folder
-    builds_on = {"teacher": teacher, "backbone": backbone}
-    items = np.arange(0, min(len(train), NUM_INIT_MAPS * num_slots), num_slots)
-    maps_seen = stack(tuning.kinds, train.batch(items).conditions)
-    train_seeds(
-        lambda seed: start_adapter(unet_folder, tuning, maps_seen, seed),
+    distances = _distances(tuning, sources.teacher, unet)
+    objective = TuneControl(diffusion, unet, tuning.kinds, data.empty, tuning.drop, distances)
+    preview = Preview(sources.teacher, data)
+    maps = stack(tuning.kinds, data.seen(NUM_INIT_MAPS).conditions)
+    training = Training(
+        lambda seed: start_adapter(folder, tuning, maps, seed),
         lambda model: objective,
-        settings,
-        train=train,
-        val=val,
-        seeds=seeds,
-        out=out,
-        run=run,
-        device=device,
+        data,
         described=dataclasses.asdict(tuning),
-        card=About("control", base_model, cache, builds_on, tuning.kinds),
-        save=save_model,
-        draw=draw,
+        draw=lambda adapter: preview.draw_controlled(unet, adapter, tuning.kinds),
     )
+    builds_on = {"teacher": sources.teacher, "backbone": backbone}
+    about = About("control", sources.base_model, cache, builds_on, tuning.kinds)
+    train_seeds(training, job, about)
 
 
 def start_adapter(
@@ -167,16 +100,6 @@ def start_adapter(
 def _distances(tuning: ControlTuning, teacher: Path, unet: UNet2DConditionModel) -> Distances:
     controlnets = None
     if tuning.lambda_kd:
-        nets = {kind: load_controlnet(teacher, kind, unet) for kind in tuning.kinds}
+        nets = {kind: load_teacher_controlnet(teacher, kind, unet) for kind in tuning.kinds}
         controlnets = ControlNets({kind: online_residuals(n, kind) for kind, n in nets.items()})
     return Distances(tuning.lambda_diffusion, tuning.lambda_kd, controlnets)
-
-
-def _with_one(adapter: nn.Module, kinds: Sequence[str], kind: str) -> Callable[..., Any]:
-    """The adapter as a ControlNet of one condition."""
-
-    def ask(*args: Any, controlnet_cond: Tensor, **named: Any) -> Any:
-        hint = stack(kinds, {kind: controlnet_cond})
-        return adapter(*args, controlnet_cond=hint, **named)
-
-    return ask

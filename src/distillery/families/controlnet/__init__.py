@@ -12,24 +12,26 @@ from distillery.families.snippets import EDGES, program
 
 class _ControlNet(Family):
     def load(self, name, folders, device, dtype):
-        from distillery.families.load import Student, load_student_controlnet, trained_kinds
-        from distillery.sampling.sampler import load_unet
+        from distillery.families.load import Student, trained_kinds
+        from distillery.models.load import load_controlnet, load_unet
 
         unet = load_unet(folders.teacher / "unet", device, dtype)
-        student = load_student_controlnet(folders.weights, device, dtype)
+        student = load_controlnet(folders.weights, device, dtype)
         return Student(unet, student, trained_kinds(folders.model))
 
     def profiled(self, folders, teacher):
-        from distillery.families.load import open_controlnet
+        from distillery.models.load import load_controlnet
 
-        student = open_controlnet(folders.weights).to(teacher.device).requires_grad_(True).eval()
+        student = load_controlnet(folders.weights, teacher.device).requires_grad_(True)
         return _alone(teacher, student, list(student.parameters()))
 
     def baselines(self, teacher, unet):
-        from distillery.teacher.load import controlnet_kinds, load_controlnet
+        from distillery.teacher.load import controlnet_kinds, load_teacher_controlnet
 
         return {
-            f"teacher/control_{kind}": _alone(unet, load_controlnet(teacher, kind, unet), [])
+            f"teacher/control_{kind}": _alone(
+                unet, load_teacher_controlnet(teacher, kind, unet), []
+            )
             for kind in controlnet_kinds(teacher)
         }
 
@@ -57,7 +59,7 @@ def _size(name: str, variant: Mapping[str, Any], section: Mapping[str, Any], kno
 
 
 def _snippet(model: str, settings: Mapping[str, Any]) -> str:
-    made = [f'controlnet = load_student_controlnet(Path("models/{model}"))']
+    made = [f'controlnet = load_controlnet(Path("models/{model}"))']
     return program(made, "controlnet=controlnet", EDGES, "image=edges")
 
 

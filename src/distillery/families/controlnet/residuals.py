@@ -8,13 +8,12 @@ so that losses are those of the teacher asked on the spot.
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from distillery.core.errors import DamagedError, DistilleryError
 from distillery.core.shards import list_shards, shard_name, write_tensor_shard
@@ -23,31 +22,29 @@ from distillery.diffusion.control import Residuals
 from distillery.diffusion.objectives import Diffusion
 from distillery.teacher.cache.files import RecordTable
 from distillery.teacher.cache.size import HEADER_BYTES
+from distillery.train.loop import Place
 
 SHARD_SIZE_ITEMS = 32
 
 
 def write_residuals(
-    folder: Path,
+    place: Place,
     sets: Sequence[Samples],
     ask: Residuals,
     diffusion: Diffusion,
-    *,
-    device: torch.device,
     budget_bytes: int,
-    progress: Callable[..., tqdm],
 ) -> None:
-    """Write the residuals of all items of `sets` to `folder`; shards that are there are kept.
+    """Write the residuals of all items of `sets` to the place's folder; shards there are kept.
 
     Raises DistilleryError before anything is written where they take more than `budget_bytes` or
     than the disk has free.
     """
 
     def residuals(samples: Samples, items: np.ndarray) -> tuple[list[str], list[Tensor]]:
-        batch = samples.batch(items).to(device)
+        batch = samples.batch(items).to(place.device)
         return item_keys(batch), ask(batch, diffusion.noisy(batch))
 
-    num_items = sum(len(samples) for samples in sets)
+    folder, num_items = place.folder, sum(len(samples) for samples in sets)
     first = next(samples for samples in sets if len(samples))
     each = sum(4 * r[0].numel() for r in residuals(first, np.arange(1))[1]) + HEADER_BYTES
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +55,7 @@ def write_residuals(
         for items in np.split(np.arange(len(samples)), range(0, len(samples), SHARD_SIZE_ITEMS))
         if len(items)
     ]
-    with progress(num_items, unit="item", what="residuals") as bar:
+    with place.progress(num_items, unit="item", what="residuals") as bar:
         for index, (samples, items) in enumerate(shards):
             path = folder / shard_name(index, "safetensors")
             if not path.exists():

@@ -12,9 +12,10 @@ import torch
 from diffusers import ControlNetModel
 from torch import Tensor
 
+from distillery.models.load import load_unet
 from distillery.models.normalise import normalise_hint_network
 from distillery.models.student_controlnet.model import PRESETS, build_student
-from distillery.teacher.load import load_controlnet, load_unet
+from distillery.teacher.load import load_teacher_controlnet
 
 Init = Literal["teacher", "unet", "random"]
 ORIGINAL = "original"
@@ -39,7 +40,7 @@ def start_student(
     fades them, and a short training sees nothing of them.
     """
     unet = load_unet(teacher)
-    source = load_controlnet(teacher, kind, unet)
+    source = load_teacher_controlnet(teacher, kind, unet)
     if init == "unet":
         source = _from_unet(unet, source.config, hints, seed)
         if student == ORIGINAL:

@@ -6,19 +6,14 @@ points, losses, the loop.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from distillery.core.precision import torch_dtype
-from distillery.core.run import Run
-from distillery.data.conditions.reader import ConditionMaps
-from distillery.diffusion.batch import Samples
 from distillery.diffusion.control import (
     ControlTeacher,
     Residuals,
@@ -31,15 +26,12 @@ from distillery.diffusion.losses import Weighting
 from distillery.diffusion.objectives import Diffusion
 from distillery.families.about import About
 from distillery.families.controlnet.residuals import cached_residuals, write_residuals
-from distillery.models.export import save_model
-from distillery.teacher.cache.conditioned import ConditionedSamples
-from distillery.teacher.cache.read import TeacherCache
-from distillery.teacher.load import load_controlnet, load_unet
-from distillery.train.control_preview import ControlPreview
-from distillery.train.loop import make_accelerator
-from distillery.train.schedule import teacher_diffusion
-from distillery.train.seeds import train_seeds
-from distillery.train.settings import Settings
+from distillery.models.load import load_unet
+from distillery.teacher.load import load_teacher_controlnet
+from distillery.train.loop import Place, make_accelerator
+from distillery.train.preview import Preview
+from distillery.train.seeds import Job, Training, train_seeds
+from distillery.train.sources import Sources, TrainingData
 
 NUM_HINTS = 32
 
@@ -66,63 +58,40 @@ Start = Callable[[int, Tensor], ControlNetModel]
 
 
 def train_controlnets(
-    start: Start,
-    distillation: ControlDistillation,
-    settings: Settings,
-    *,
-    seeds: Sequence[int],
-    base_model: str,
-    teacher: Path,
-    teacher_cache: Path,
-    conditions: Path,
-    out: Path,
-    run: Run,
-    device: torch.device,
+    start: Start, distillation: ControlDistillation, sources: Sources, job: Job
 ) -> None:
-    """Train `start(seed, hints)` for every seed, one after the other, and write them to `out`.
+    """Train `start(seed, hints)` for every seed of the job.
 
-    `hints` are maps of training images, float32 [n, 3, H, W]. An interrupted call goes on from the
-    checkpoints in the run's work folder.
+    `hints` are maps of training images, float32 [n, 3, H, W]. Reads the views `base` and
+    `control_<kind>`, and the condition maps.
     """
-    kind = distillation.kind
-    diffusion = teacher_diffusion(teacher, distillation.weighting, distillation.gamma)
+    kind, settings = distillation.kind, job.settings
+    diffusion = sources.diffusion(distillation.weighting, distillation.gamma)
     view = None if distillation.online else f"control_{kind}"
-    cache = TeacherCache(teacher_cache, [view] if view else [], len(diffusion.alpha_bar))
-    maps = ConditionMaps(conditions, [kind], cache.meta.resolution_px)
-    train, val = (ConditionedSamples(cache.samples(split), maps) for split in ("train", "val"))
-    unet = load_unet(teacher, device, torch_dtype(settings.precision))
+    cache = sources.cache(*([view] if view else []))
+    data = sources.data(cache, [kind])
+    unet = load_unet(sources.teacher, job.device, torch_dtype(settings.precision))
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    residuals = _residuals(teacher, unet, distillation, diffusion, [train, val], run, settings)
+    residuals = _residuals(distillation, sources.teacher, unet, diffusion, data, job)
     asked = ControlTeacher(unet, residuals, view)
-    shown = val if len(val) else train
-    hints = train.batch(_records(train, cache.meta.num_slots, NUM_HINTS)).conditions[kind]
+    hints = data.seen(NUM_HINTS).conditions[kind]
+    preview = Preview(sources.teacher, data)
 
     def objective(model: nn.Module) -> DistillControlNet:
         layerwise = _layerwise(model, unet, distillation)
         return DistillControlNet(kind, diffusion, asked, distillation.factors, layerwise)
 
-    train_seeds(
+    training = Training(
         lambda seed: start(seed, hints),
         objective,
-        settings,
-        train=train,
-        val=val,
-        seeds=seeds,
-        out=out,
-        run=run,
-        device=device,
+        data,
         described=dataclasses.asdict(distillation),
-        card=About("controlnet", base_model, cache, {"teacher": teacher}, [kind]),
-        save=save_model,
         compare=DistillControlNet(kind, diffusion, asked, distillation.factors).compare,
-        draw=ControlPreview(teacher, unet, shown, kind, cache.meta.num_slots).draw,
+        draw=lambda student: preview.draw_controlled(unet, student, [kind]),
     )
-
-
-def _records(samples: Samples, num_slots: int, count: int) -> np.ndarray:
-    """The first item of each of up to `count` records."""
-    return np.arange(0, min(len(samples), count * num_slots), num_slots)
+    builds_on = {"teacher": sources.teacher}
+    train_seeds(training, job, About("controlnet", sources.base_model, cache, builds_on, [kind]))
 
 
 def _layerwise(
@@ -134,25 +103,21 @@ def _layerwise(
 
 
 def _residuals(
+    distillation: ControlDistillation,
     teacher: Path,
     unet: UNet2DConditionModel,
-    distillation: ControlDistillation,
     diffusion: Diffusion,
-    sets: Sequence[Samples],
-    run: Run,
-    settings: Settings,
+    data: TrainingData,
+    job: Job,
 ) -> Residuals | None:
     """How the teacher ControlNet's residuals are had; it stays in memory if asked at every step."""
     if not (distillation.online or distillation.factors.kd):
         return None
     kind, budget_bytes = distillation.kind, distillation.residual_budget_bytes
-    ask = online_residuals(load_controlnet(teacher, kind, unet), kind)
+    ask = online_residuals(load_teacher_controlnet(teacher, kind, unet), kind)
     if budget_bytes is None:
         return ask
-    folder = run.work / "residuals"
-    with make_accelerator(unet.device, settings).main_process_first():
-        write_residuals(
-            folder, sets, ask, diffusion,
-            device=unet.device, budget_bytes=budget_bytes, progress=run.progress,
-        )  # fmt: skip
-    return cached_residuals(folder)
+    place = Place(unet.device, job.run.work / "residuals", job.run.progress)
+    with make_accelerator(unet.device, job.settings).main_process_first():
+        write_residuals(place, [data.train, data.val], ask, diffusion, budget_bytes)
+    return cached_residuals(place.folder)

@@ -7,17 +7,16 @@ here: the objective (`guidance`), the LoRA (`models.lora`), the loop.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
-from PIL import Image
 from torch import nn
 
 from distillery.core.precision import torch_dtype
-from distillery.core.run import Run
+from distillery.diffusion.conditioning import Conditioning
 from distillery.diffusion.guidance import (
     DistillGuided,
     OnlinePair,
@@ -28,17 +27,16 @@ from distillery.diffusion.guidance import (
 from distillery.diffusion.losses import Weighting
 from distillery.diffusion.objectives import Denoise
 from distillery.families.about import About
+from distillery.families.backbone import open_backbone
 from distillery.families.description import Sampling
 from distillery.models.export import save_model
+from distillery.models.load import load_unet
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.guidance_embedding import add_scale_embedding
 from distillery.models.lora.layers import Targets, add_lora
-from distillery.sampling.sampler import load_unet
-from distillery.teacher.cache.read import TeacherCache
 from distillery.train.preview import Preview
-from distillery.train.schedule import teacher_diffusion
-from distillery.train.seeds import train_seeds
-from distillery.train.settings import Settings
+from distillery.train.seeds import Job, Training, train_seeds
+from distillery.train.sources import Sources
 
 VIEWS = ("cond", "uncond")
 
@@ -81,11 +79,6 @@ class GuidanceDistillation:
         return self.online and self.update == "lora" and self.backbone == "teacher"
 
 
-def backbone_unet(folder: Path) -> Path:
-    """Where the U-Net lies in a backbone's folder: a teacher's is in `unet/`."""
-    return folder / "unet" if (folder / "unet").is_dir() else folder
-
-
 def start_student(
     wanted: GuidanceDistillation, backbone: Path, *, dtype: torch.dtype, seed: int
 ) -> UNet2DConditionModel:
@@ -94,37 +87,27 @@ def start_student(
     `dtype` is that of a LoRA's frozen base; what is trained is float32.
     """
     if wanted.update == "lora":
-        unet = load_unet(backbone_unet(backbone), dtype=dtype)
+        unet = load_unet(backbone, dtype=dtype)
         return add_lora(unet, r=wanted.r, alpha=wanted.alpha, targets=wanted.targets, seed=seed)
-    unet = load_unet(backbone_unet(backbone))
+    unet = load_unet(backbone)
     if wanted.is_told_scale:
         unet = add_scale_embedding(unet)
     return unet.requires_grad_(True)
 
 
 def train_guidance(
-    wanted: GuidanceDistillation,
-    settings: Settings,
-    *,
-    seeds: Sequence[int],
-    base_model: str,
-    teacher: Path,
-    backbone: Path,
-    teacher_cache: Path,
-    out: Path,
-    run: Run,
-    device: torch.device,
+    wanted: GuidanceDistillation, sources: Sources, backbone: Path, job: Job
 ) -> None:
-    """Train the variant for every seed, one after the other, and write them to the folder `out`.
+    """Train the variant for every seed of the job; reads the views `base`, `cond` and `uncond`.
 
     `backbone` is the folder that `wanted.backbone` names; every seed starts from its first U-Net.
-    An interrupted call goes on from the checkpoints in the run's work folder.
     """
-    diffusion = teacher_diffusion(teacher, wanted.weighting, wanted.gamma)
+    diffusion = sources.diffusion(wanted.weighting, wanted.gamma)
+    unet = open_backbone(wanted.backbone, backbone, sources.teacher)
     learns = wanted.objective == "teacher"
-    views = VIEWS if learns and not wanted.online else ()
-    cache = TeacherCache(teacher_cache, views, len(diffusion.alpha_bar))
-    ask = _teacher_of(wanted, teacher, cache, device) if learns else None
+    cache = sources.cache(*(VIEWS if learns and not wanted.online else ()))
+    data = sources.data(cache)
+    ask = _teacher_of(wanted, sources.teacher, data.empty, job.device) if learns else None
 
     def guided_by(model: nn.Module) -> DistillGuided:
         return DistillGuided(diffusion, ask(model), wanted.scales, wanted.rescale)
@@ -132,24 +115,20 @@ def train_guidance(
     def save(model: nn.Module, folder: Path) -> None:
         save_lora(model, folder) if wanted.update == "lora" else save_model(model, folder)
 
-    builds_on = {"teacher": teacher, "backbone": backbone}
-    dtype = torch_dtype(settings.precision)
-    train_seeds(
-        lambda seed: start_student(wanted, backbone, dtype=dtype, seed=seed),
+    dtype, preview = torch_dtype(job.settings.precision), Preview(sources.teacher, data)
+    is_guided = wanted.objective == "noise" or wanted.is_told_scale
+    training = Training(
+        lambda seed: start_student(wanted, unet, dtype=dtype, seed=seed),
         guided_by if learns else lambda model: Denoise(diffusion),
-        settings,
-        train=cache.samples("train"),
-        val=cache.samples("val"),
-        seeds=seeds,
-        out=out,
-        run=run,
-        device=device,
+        data,
         described=dataclasses.asdict(wanted),
-        card=About("guidance", base_model, cache, builds_on, sampling=sampling_of(wanted)),
-        save=save,
         compare=(lambda model, batch: guided_by(model).outputs(model, batch)) if learns else None,
-        draw=_drawing(Preview(teacher, cache), wanted),
+        draw=preview.draw if is_guided else preview.draw_unguided,
+        save=save,
     )
+    builds_on = {"teacher": sources.teacher, "backbone": backbone}
+    about = About("guidance", sources.base_model, cache, builds_on, sampling=sampling_of(wanted))
+    train_seeds(training, job, about)
 
 
 def sampling_of(wanted: GuidanceDistillation) -> Sampling:
@@ -161,46 +140,13 @@ def sampling_of(wanted: GuidanceDistillation) -> Sampling:
 
 
 def _teacher_of(
-    wanted: GuidanceDistillation, teacher: Path, cache: TeacherCache, device: torch.device
+    wanted: GuidanceDistillation, teacher: Path, empty: Conditioning, device: torch.device
 ) -> Callable[[nn.Module], TeacherPair]:
     """The teacher of a given student: the cache, the student's own base, or a U-Net beside it."""
     if not wanted.online:
         return lambda student: cached_pair
-    empty = cache.empty_text().to(device)
+    empty = {name: row.to(device) for name, row in empty.items()}
     if wanted.shares_weights:
         return lambda student: OnlinePair(student, empty, wanted.batched, shared=True)
-    unet = load_unet(teacher / "unet", device)
+    unet = load_unet(teacher, device)
     return lambda student: OnlinePair(unet, empty, wanted.batched, shared=False)
-
-
-def _drawing(preview: Preview, wanted: GuidanceDistillation) -> Callable[[nn.Module], Image.Image]:
-    """Pictures as the student is meant to be sampled: without guidance where it has learned it."""
-    if wanted.objective == "noise" or wanted.is_told_scale:
-        return preview.draw
-    return lambda unet: preview.draw(_OneEvaluation(unet))
-
-
-class _OneEvaluation(nn.Module):
-    """A U-Net for the guided call of a pipeline: the conditional output, given for both halves.
-
-    Guidance between equal outputs is none, whatever the scale, and the U-Net is evaluated once.
-    """
-
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        super().__init__()
-        self.unet, self.config = unet, unet.config
-
-    @property
-    def device(self) -> torch.device:
-        return self.unet.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.unet.dtype
-
-    def forward(self, sample, timestep, encoder_hidden_states, **options):
-        cond = self.unet(
-            sample.chunk(2)[1], timestep, encoder_hidden_states=encoder_hidden_states.chunk(2)[1],
-            **options,
-        )[0]  # fmt: skip
-        return (torch.cat([cond, cond]),)

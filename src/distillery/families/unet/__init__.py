@@ -13,13 +13,13 @@ from distillery.families.snippets import program
 class _Unet(Family):
     def load(self, name, folders, device, dtype):
         from distillery.families.load import Student
-        from distillery.sampling.sampler import load_unet
+        from distillery.models.load import load_unet
 
         return Student(load_unet(folders.weights, device, dtype))
 
     def profiled(self, folders, teacher):
         from distillery.cost.workload import Profiled, unet_alone
-        from distillery.sampling.sampler import load_unet
+        from distillery.models.load import load_unet
 
         unet = load_unet(folders.weights, teacher.device).requires_grad_(True)
         return Profiled(unet, {"unet": unet}, unet_alone(unet), list(unet.parameters()))

@@ -18,15 +18,17 @@ from torch import Tensor
 
 from distillery.core.artifacts import write_json
 from distillery.core.errors import DistilleryError
+from distillery.diffusion.conditioning import TEXT
 from distillery.diffusion.prediction import add_noise, alpha_sigma
 from distillery.models.layers import layer_shapes
+from distillery.models.load import load_unet
 from distillery.models.lowrank.factorise import factorise_unet, rebalance
 from distillery.models.lowrank.moments import collect_second_moments
 from distillery.models.lowrank.planner import factorable, spectrum_ranks
 from distillery.models.lowrank.ranks import plan_ranks, read_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.teacher.cache.read import TeacherCache
-from distillery.teacher.load import alphas_cumprod, load_scheduler, load_unet
+from distillery.teacher.load import alphas_cumprod, load_scheduler
 from distillery.train.order import batch_items
 
 LAYERS = "layers.json"
@@ -79,7 +81,7 @@ def cached_inputs(
         yield {
             "sample": add_noise(batch.latents, batch.noise, alpha, sigma),
             "timestep": batch.timesteps,
-            "encoder_hidden_states": batch.text,
+            "encoder_hidden_states": batch.conditioning[TEXT],
         }
 
 
@@ -101,13 +103,13 @@ class Decomposition:
 def write_decomposition(
     wanted: Decomposition,
     teacher: Path,
-    teacher_cache: Path | None,
+    base: Path | None,
     out: Path,
     device: torch.device,
 ) -> None:
     """Decompose the teacher's U-Net by one method and write the student to the folder `out`.
 
-    Raises DistilleryError for a method that needs the teacher's cache without one.
+    `base` is that view of the teacher's cache. Raises DistilleryError for a method that needs the teacher's cache without one.
     """
     unet = load_unet(teacher, device)
     ranks = choose_ranks(unet, **wanted.rank, other_params=wanted.other_params)
@@ -116,7 +118,7 @@ def write_decomposition(
         return
     moments = None
     if wanted.method in (DATA_AWARE, PLANNED):
-        moments = _moments(unet, wanted, ranks, teacher, teacher_cache)
+        moments = _moments(unet, wanted, ranks, teacher, base)
     if wanted.method == PLANNED:
         keep_dense = wanted.rank["keep_dense"]
         target = low_rank_size(unet, ranks)
@@ -141,12 +143,12 @@ def _moments(
     wanted: Decomposition,
     ranks: Mapping[str, int],
     teacher: Path,
-    teacher_cache: Path | None,
+    base: Path | None,
 ) -> dict[str, Tensor]:
     """Second moments of the inputs of all layers that may be decomposed."""
-    if teacher_cache is None:
+    if base is None:
         raise DistilleryError(f"init_student: {wanted.method} needs --base, the cache's view base")
-    cache = TeacherCache(teacher_cache, [], len(alphas_cumprod(load_scheduler(teacher))))
+    cache = TeacherCache(base, {}, len(alphas_cumprod(load_scheduler(teacher))))
     inputs = cached_inputs(
         teacher,
         cache,

@@ -5,7 +5,7 @@ Out: one model folder as `seeds` writes it. Not here: the decomposition, the loo
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,6 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from distillery.core.run import Run
 from distillery.diffusion.batch import Batch
 from distillery.diffusion.losses import Weighting
 from distillery.diffusion.objectives import (
@@ -28,16 +27,13 @@ from distillery.diffusion.objectives import (
     predict,
 )
 from distillery.families.about import About
-from distillery.models.export import save_model
+from distillery.models.load import load_unet
 from distillery.models.lowrank.factorise import build_student
 from distillery.models.lowrank.removed import removed_in
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
-from distillery.teacher.cache.read import TeacherCache
-from distillery.teacher.load import load_unet
 from distillery.train.preview import Preview
-from distillery.train.schedule import teacher_diffusion
-from distillery.train.seeds import train_seeds
-from distillery.train.settings import Settings
+from distillery.train.seeds import Job, Training, train_seeds
+from distillery.train.sources import Sources
 
 
 @dataclass(frozen=True)
@@ -74,46 +70,29 @@ def start_student(
 def train_students(
     start: Callable[[int], UNet2DConditionModel],
     distillation: Distillation,
-    settings: Settings,
-    *,
-    seeds: Sequence[int],
-    base_model: str,
-    teacher: Path,
-    teacher_cache: Path,
-    out: Path,
-    run: Run,
-    device: torch.device,
+    sources: Sources,
+    job: Job,
 ) -> None:
-    """Train `start(seed)` for every seed, one after the other, and write them to the folder `out`.
-
-    An interrupted call goes on from the checkpoints in the run's work folder.
-    """
-    diffusion = teacher_diffusion(
-        teacher, distillation.weighting, distillation.gamma, distillation.space
-    )
-    views = [] if distillation.online else ["cond"]
-    cache = TeacherCache(teacher_cache, views, len(diffusion.alpha_bar))
-    ask = _teacher_output(teacher, distillation, device)
+    """Train `start(seed)` for every seed of the job; reads the views `base` and `cond`."""
+    diffusion = sources.diffusion(distillation.weighting, distillation.gamma, distillation.space)
+    cache = sources.cache(*([] if distillation.online else ["cond"]))
+    data = sources.data(cache)
+    ask = _teacher_output(sources.teacher, distillation, job.device)
 
     def compare(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         noisy = diffusion.noisy(batch)
         return predict(model, noisy, batch), ask(batch, noisy)
 
-    train_seeds(
+    training = Training(
         start,
         lambda model: _objective(diffusion, distillation, ask, model),
-        settings,
-        train=cache.samples("train"),
-        val=cache.samples("val"),
-        seeds=seeds,
-        out=out,
-        run=run,
-        device=device,
+        data,
         described=dataclasses.asdict(distillation),
-        card=About("unet", base_model, cache, {"teacher": teacher}),
-        save=save_model,
         compare=compare,
-        draw=Preview(teacher, cache).draw,
+        draw=Preview(sources.teacher, data).draw,
+    )
+    train_seeds(
+        training, job, About("unet", sources.base_model, cache, {"teacher": sources.teacher})
     )
 
 

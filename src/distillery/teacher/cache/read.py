@@ -1,12 +1,12 @@
 """Reading the teacher cache as training samples.
 
-In: the cache's root folder. Out: for each split, numbered items (record, slot) with latents, text,
+In: the folder of each view. Out: for each split, numbered items (record, slot) with latents, text,
 regenerated noise, timestep and the teacher's outputs. Parts are merged in the order of keys, so
 what a training sees does not depend on how data was divided. Records of the split test are
 refused, and damage is found before a record is used.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from distillery.core.errors import DamagedError, DistilleryError
 from distillery.diffusion.batch import Batch
+from distillery.diffusion.conditioning import TEXT
 from distillery.diffusion.noise import noise_batch, timestep
 from distillery.teacher.cache.files import (
     BASE,
@@ -38,31 +39,35 @@ class _Part:
 
 
 class TeacherCache:
-    """The views `base` and `views` of all parts below `root`.
+    """The views `base` and `views`, each a folder of parts; `views` by their names.
 
     `num_train_timesteps` is the teacher's. Raises DistilleryError for a view that is missing, made
     with other settings or of other records, and for a record of the split test.
     """
 
-    def __init__(self, root: Path, views: Sequence[str], num_train_timesteps: int) -> None:
-        self.root, folders = root, _part_folders(root, BASE)
-        for view in views:
-            _require_same_parts(root, view, [folder.name for folder in folders])
-        metas = [CacheMeta.read(root / v / f.name) for f in folders for v in (BASE, *views)]
-        self.meta = _common(root, metas)
+    def __init__(self, base: Path, views: Mapping[str, Path], num_train_timesteps: int) -> None:
+        self.base, folders = base, {BASE: base, **views}
+        parts = _part_names(base, BASE)
+        for view, folder in views.items():
+            _require_same_parts(folder, view, parts)
+        self.meta = _common(
+            {f / part: CacheMeta.read(f / part) for part in parts for f in folders.values()}
+        )
+        for view, folder in folders.items():
+            _require_view(folder / parts[0], view)
         self.num_train_timesteps = num_train_timesteps
-        self._parts = [_open_part(root, folder.name, views) for folder in folders]
-        self._index = _index(root, self._parts)
-        for folder, part in zip(folders, self._parts, strict=True):
-            _require_splits(folder, part.base)
+        self._parts = [_open_part(base / p, {v: f / p for v, f in views.items()}) for p in parts]
+        self._index = _index(base, self._parts)
+        for name, part in zip(parts, self._parts, strict=True):
+            _require_splits(base / name, part.base)
 
     def samples(self, split: str) -> "CachedSamples":
         """All items of `train` or `val`."""
         return CachedSamples(self, self._index[split])
 
-    def empty_text(self) -> Tensor:
-        """The empty caption's embedding, float32 [1, length, width]."""
-        return torch.from_numpy(self._parts[0].texts.row(0)["embedding"][None].astype(np.float32))
+    def empty(self) -> dict[str, Tensor]:
+        """The empty caption's conditioning, float32: `text` [1, length, width]."""
+        return {TEXT: _stack([self._parts[0].texts.row(0)["embedding"]])}
 
 
 class CachedSamples:
@@ -87,7 +92,7 @@ class CachedSamples:
             latents=latents,
             noise=noise_batch(meta.seed, keys, slots, latents.shape[1:]),
             timesteps=self._timesteps(keys, slots),
-            text=_stack([row["text"] for row in rows]),
+            conditioning={TEXT: _stack([row[TEXT] for row in rows])},
             outputs={
                 view: _stack([row["views"][view][s] for row, s in zip(rows, slots, strict=True)])
                 for view in views
@@ -101,7 +106,7 @@ class CachedSamples:
         return {
             "key": part.base.keys[row],
             "latents": base["latents"],
-            "text": part.texts.row(int(base["text_index"]))["embedding"],
+            TEXT: part.texts.row(int(base["text_index"]))["embedding"],
             "views": {view: table.row(row)["output"] for view, table in part.views.items()},
         }
 
@@ -118,47 +123,51 @@ def _stack(arrays: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(arrays).astype(np.float32, copy=False))
 
 
-def _part_folders(root: Path, view: str) -> list[Path]:
-    folder = root / view
-    parts = [p for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
+def _part_names(folder: Path, view: str) -> list[str]:
+    parts = [p.name for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
     if not parts:
         raise DistilleryError(
             f"{folder}: not found; add {view} to cache_teacher.views and run cache_teacher"
         )
-    return sorted(parts, key=lambda part: int(part.name))
+    return sorted(parts, key=int)
 
 
-def _require_same_parts(root: Path, view: str, wanted: list[str]) -> None:
-    found = [folder.name for folder in _part_folders(root, view)]
-    if found != wanted:
+def _require_same_parts(folder: Path, view: str, wanted: list[str]) -> None:
+    parts = _part_names(folder, view)
+    if parts != wanted:
         raise DistilleryError(
-            f"{root / view}: has parts {', '.join(found)}, but {BASE} has {', '.join(wanted)}; "
+            f"{folder}: has parts {', '.join(parts)}, but {BASE} has {', '.join(wanted)}; "
             "rerun cache_teacher"
         )
 
 
-def _common(root: Path, metas: list[CacheMeta]) -> CacheMeta:
-    for meta in metas[1:]:
-        mine, theirs = metas[0].settings(), meta.settings()
+def _common(metas: dict[Path, CacheMeta]) -> CacheMeta:
+    first, *others = metas
+    for folder in others:
+        mine, theirs = metas[first].settings(), metas[folder].settings()
         if different := [name for name in mine if mine[name] != theirs[name]]:
             name = different[0]
             raise DistilleryError(
-                f"{root}: view {meta.view} has {name} {theirs[name]}, {metas[0].view} has "
-                f"{mine[name]}; rerun cache_teacher"
+                f"{folder}: view {metas[folder].view} has {name} {theirs[name]}, "
+                f"{metas[first].view} in {first} has {mine[name]}; rerun cache_teacher"
             )
-    return metas[0]
+    return metas[first]
 
 
-def _open_part(root: Path, part: str, views: Sequence[str]) -> _Part:
-    base = open_records(root / BASE / part)
-    tables = {view: open_records(root / view / part) for view in views}
-    for view, table in tables.items():
-        if table.keys != base.keys:
+def _require_view(folder: Path, wanted: str) -> None:
+    """A folder may have any name; what it holds is what it says."""
+    if (view := CacheMeta.read(folder).view) != wanted:
+        raise DistilleryError(f"{folder}: holds the view {view}, not {wanted}; give that one's")
+
+
+def _open_part(base: Path, views: Mapping[str, Path]) -> _Part:
+    table, tables = open_records(base), {view: open_records(f) for view, f in views.items()}
+    for view, other in tables.items():
+        if other.keys != table.keys:
             raise DistilleryError(
-                f"{root / view / part}: holds other records than {root / BASE / part}; "
-                "rerun cache_teacher"
+                f"{views[view]}: holds other records than {base}; rerun cache_teacher"
             )
-    return _Part(base, open_records(root / BASE / part, TEXT_SHARDS), tables)
+    return _Part(table, open_records(base, TEXT_SHARDS), tables)
 
 
 def _require_splits(folder: Path, base: RecordTable) -> None:
@@ -170,7 +179,7 @@ def _require_splits(folder: Path, base: RecordTable) -> None:
         raise DamagedError(f"{folder}: splits do not add up to cache.json; rerun cache_teacher")
 
 
-def _index(root: Path, parts: list[_Part]) -> dict[str, np.ndarray]:
+def _index(base: Path, parts: list[_Part]) -> dict[str, np.ndarray]:
     """(part, row) [n, 2] by split, in the order of keys; a key twice or in `test` is refused."""
     keys = np.array([key for part in parts for key in part.base.keys])
     places = np.array([(n, row) for n, part in enumerate(parts) for row in range(len(part.base))])
@@ -180,10 +189,10 @@ def _index(root: Path, parts: list[_Part]) -> dict[str, np.ndarray]:
         first = int(np.argmin(allowed))
         split = dict(enumerate(SPLITS)).get(int(codes[first]), "unknown")
         raise DistilleryError(
-            f"{root / BASE}: record {keys[first]} is of split {split}, which no training may see; "
+            f"{base}: record {keys[first]} is of split {split}, which no training may see; "
             "rerun cache_teacher"
         )
     if len(np.unique(keys)) != len(keys):
-        raise DistilleryError(f"{root / BASE}: a key is there twice; rerun ingest and curate")
+        raise DistilleryError(f"{base}: a key is there twice; rerun ingest and curate")
     order = np.argsort(keys, kind="stable")
     return {split: places[order[codes[order] == SPLITS.index(split)]] for split in CACHED_SPLITS}

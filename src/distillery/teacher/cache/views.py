@@ -13,9 +13,10 @@ from torch import Tensor
 from distillery.core.errors import DistilleryError
 from distillery.data.conditions.reader import ConditionMaps
 from distillery.diffusion.batch import Batch
+from distillery.diffusion.conditioning import TEXT, repeated
 from distillery.diffusion.control import ControlTeacher, online_residuals
 from distillery.diffusion.objectives import online_output
-from distillery.teacher.load import Teacher, encode_prompts, load_controlnet
+from distillery.teacher.load import Teacher, encode_prompts, load_teacher_controlnet
 
 View = Callable[[Batch, Tensor], Tensor]
 
@@ -27,19 +28,19 @@ def _cond(teacher: Teacher) -> View:
 
 def _uncond(teacher: Teacher) -> View:
     """The output for the empty caption, the other half of classifier-free guidance."""
-    empty = encode_prompts(teacher, [""])
+    empty = {TEXT: encode_prompts(teacher, [""])}
     ask = online_output(teacher.unet)
 
     def output(batch: Batch, noisy: Tensor) -> Tensor:
-        text = empty.expand(len(batch.keys), -1, -1)
-        return ask(dataclasses.replace(batch, text=text), noisy)
+        told = repeated(empty, batch.conditioning)
+        return ask(dataclasses.replace(batch, conditioning=told), noisy)
 
     return output
 
 
 def _control(teacher: Teacher, folder: Path, kind: str) -> View:
     """The output for the caption with the teacher's ControlNet of `kind` applied to the map."""
-    controlnet = load_controlnet(folder, kind, teacher.unet)
+    controlnet = load_teacher_controlnet(folder, kind, teacher.unet)
     return ControlTeacher(teacher.unet, online_residuals(controlnet, kind), view=None).output
 
 

@@ -21,6 +21,7 @@ from distillery.core.shards import list_shards, read_tensor_shard, shard_name, w
 from distillery.data.conditions.reader import ConditionMaps
 from distillery.data.loader import load_image
 from distillery.diffusion.batch import Batch
+from distillery.diffusion.conditioning import TEXT
 from distillery.diffusion.noise import noise_batch, timesteps
 from distillery.diffusion.prediction import add_noise, alpha_sigma
 from distillery.teacher.cache.files import (
@@ -222,7 +223,7 @@ def _outputs(
             latents=torch.from_numpy(latents[rows]),
             noise=noise_batch(plan.seed, names, slots, latents.shape[1:]),
             timesteps=torch.from_numpy(steps[rows, slots]),
-            text=torch.from_numpy(np.stack(text).astype(np.float32)),
+            conditioning={TEXT: torch.from_numpy(np.stack(text).astype(np.float32))},
             conditions=conditions.batch(names) if conditions else {},
         ).to(device)
         alpha, sigma = alpha_sigma(alpha_bar, batch.timesteps)
