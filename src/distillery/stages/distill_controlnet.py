@@ -8,7 +8,7 @@ from distillery.families.controlnet.start import start_student
 from distillery.families.controlnet.training import ControlDistillation, train_controlnets
 from distillery.params import Params
 from distillery.stage import In, Out, stage
-from distillery.stages.trainings import training_job
+from distillery.stages._training import training_job
 from distillery.train.sources import Sources
 
 

@@ -4,7 +4,7 @@ from distillery.core.run import Run
 from distillery.families.guidance.training import GuidanceDistillation, train_guidance
 from distillery.params import Params
 from distillery.stage import In, Out, stage
-from distillery.stages.trainings import training_job
+from distillery.stages._training import training_job
 from distillery.train.sources import Sources
 
 

@@ -6,7 +6,7 @@ from distillery.core.run import Run
 from distillery.families.unet.training import Distillation, start_student, train_students
 from distillery.params import Params
 from distillery.stage import In, Out, stage
-from distillery.stages.trainings import training_job
+from distillery.stages._training import training_job
 from distillery.train.sources import Sources
 
 

@@ -5,7 +5,7 @@ from distillery.diffusion.control_drop import Drop
 from distillery.families.control.training import ControlTuning, train_adapters
 from distillery.params import Params
 from distillery.stage import In, Out, stage
-from distillery.stages.trainings import training_job
+from distillery.stages._training import training_job
 from distillery.train.sources import Sources
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from distillery.core.device import claim_device
 from distillery.core.run import Run
 from distillery.params import Params
-from distillery.params.sections import Training
+from distillery.params.base import Training
 from distillery.train.seeds import Job
 from distillery.train.settings import Settings
 
