@@ -109,7 +109,8 @@ def write_decomposition(
 ) -> None:
     """Decompose the teacher's U-Net by one method and write the student to the folder `out`.
 
-    `base` is that view of the teacher's cache. Raises DistilleryError for a method that needs the teacher's cache without one.
+    `base` is that view of the teacher's cache. Raises DistilleryError for a method that needs it,
+    without one.
     """
     unet = load_unet(teacher, device)
     ranks = choose_ranks(unet, **wanted.rank, other_params=wanted.other_params)
