@@ -14,11 +14,11 @@ from distillery.commands import generate as command
 from distillery.commands.find_model import choose
 from distillery.core.artifacts import write_json
 from distillery.families.description import Description, Sampling, base_of, write_description
+from distillery.models.load import load_unet
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.layers import add_lora
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
-from distillery.models.load import load_unet
 from project import tiny_params
 
 PROMPTS = {"a": "a red circle", "b": "a blue square", "c": "a green star"}
