@@ -42,6 +42,11 @@ class Project:
         """Run `python -m ...` in it and return what it printed; failure is an error."""
         return finish(self.start(*command))
 
+    def run_file(self, file: str) -> None:
+        """Run a script of the project; failure is an error."""
+        command = [sys.executable, file]
+        subprocess.run(command, cwd=self.root, env=_environment(self.python), check=True)
+
     def run_script(self, module: str, script: str) -> None:
         """Run a module of the tests in it, `script` on its standard input; failure is an error."""
         environment = _environment(self.python)

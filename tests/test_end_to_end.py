@@ -12,6 +12,7 @@ import pytest
 
 from distillery.core.artifacts import MANIFEST, hash_files, verify
 from project import DVC_TARGETS, Project
+from reword import reword
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -77,6 +78,45 @@ def test_nothing_is_left_to_do(finished: tuple[Project, Project]) -> None:
     by_snakemake, by_dvc = finished
     assert "Nothing to be done" in by_snakemake.run("snakemake", "--dry-run", "all")
     assert "Running stage" not in by_dvc.run("dvc", "repro", *DVC_TARGETS)
+
+
+def _copied(project: Project, place: Path) -> Project:
+    shutil.copytree(project.root, place)
+    return Project(place, project.python)
+
+
+def test_other_words_in_every_module_recompute_nothing(
+    finished: tuple[Project, Project], tmp_path: Path
+) -> None:
+    by_snakemake, by_dvc = (
+        _copied(project, tmp_path / str(number)) for number, project in enumerate(finished)
+    )
+    for project in (by_snakemake, by_dvc):
+        assert reword(project.root / "src") > 200
+        project.run_file("workflow/sync.py")
+    assert "Nothing to be done" in by_snakemake.run("snakemake", "--dry-run", "all")
+    assert "up to date" in by_dvc.run("dvc", "status", *DVC_TARGETS)
+
+
+def test_a_changed_loss_reruns_the_trainings_that_use_it(
+    finished: tuple[Project, Project], tmp_path: Path
+) -> None:
+    project = _copied(finished[0], tmp_path / "project")
+    file = project.root / "src/distillery/diffusion/layerwise.py"
+    file.write_text(file.read_text().replace("(mine - mean)", "(mine + mean)"))
+    project.run_file("workflow/sync.py")
+    plan = json.loads(project.run("distillery.cli", "plan", "--json"))["stages"]
+    causes = {row["label"] for row in plan if row["reason"].startswith("changed: workflow/code")}
+    assert {label.split("/")[0] for label in causes} == {"distill_controlnet", "finetune_control"}
+
+
+def test_a_further_decomposition_reruns_no_student(finished: tuple[Project, Project]) -> None:
+    more = ["--config", "init_student={methods: [svd, planned]}"]
+    output = finished[0].run("snakemake", "--dry-run", "--printshellcmds", "all", *more)
+    assert "--method planned" in output
+    stages = set(re.findall(r"distillery\.stages\.(\w+) ", output))
+    assert stages == {"init_student", "profile", "report"}
+    assert "--method svd" not in output
 
 
 def test_stages_left_logs_and_records(finished: tuple[Project, Project]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path("src").resolve()))  # this checkout, not an installed one
 
-from distillery.core.code.lock import lock_path, stage_reads
+from distillery.core.code.lock import lock_path, stage_inputs, stage_reads
 from distillery.core.errors import DistilleryError
 from distillery.data import conditions
 from distillery.params.overrides import effective_params

@@ -5,12 +5,10 @@ DECOMPOSITIONS = [
     rules.init_student_random.output.init,
 ]
 MODELS = [
-    *expand(rules.distill_unet.output.model, variant=variants("distill_unet")),
-    *expand(rules.finetune_control.output.model, variant=variants("finetune_control")),
-    *expand(
-        rules.distill_controlnet.output.model, variant=variants("distill_controlnet")
-    ),
-    *expand(rules.distill_guidance.output.model, variant=variants("distill_guidance")),
+    f"{PATHS.models}/{family.name}/{variant}"
+    for family in FAMILIES
+    if family.training
+    for variant in variants_of(family)
 ]
 
 

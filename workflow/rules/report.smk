@@ -2,11 +2,7 @@
 
 EVALUATED = [
     *(f"teacher/{name}" for name in teachers()),
-    *(f"unet/{name}" for name in variants("distill_unet")),
-    *(f"control/{name}" for name in variants("finetune_control")),
-    *(f"controlnet/{name}" for name in variants("distill_controlnet")),
-    *(f"guidance/{name}" for name in variants("distill_guidance")),
-    *(f"whole/{name}" for name in WHOLE),
+    *(f"{family.name}/{name}" for family in FAMILIES for name in variants_of(family)),
 ]
 
 

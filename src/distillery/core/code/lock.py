@@ -65,8 +65,17 @@ def _is_current(path: Path, code: Code) -> bool:
 @functools.cache
 def stage_reads(verb: str) -> tuple[str, ...]:
     """The `reads` of `distillery/stages/<verb>.py`, from its `@stage(reads=[...])`."""
+    (decorator,) = _stage_function(verb).decorator_list
+    return tuple(*(ast.literal_eval(w.value) for w in decorator.keywords if w.arg == "reads"))
+
+
+@functools.cache
+def stage_inputs(verb: str) -> tuple[str, ...]:
+    """The names of a stage's inputs that must be given, in the order of its arguments."""
+    arguments = _stage_function(verb).args.args
+    return tuple(a.arg for a in arguments if a.annotation and ast.unparse(a.annotation) == "In")
+
+
+def _stage_function(verb: str) -> ast.FunctionDef:
     source = (PACKAGE / "stages" / f"{verb}.py").read_text(encoding="utf-8")
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "stage":
-            return tuple(*(ast.literal_eval(w.value) for w in node.keywords if w.arg == "reads"))
-    raise ValueError(f"distillery.stages.{verb}: no @stage(reads=[...])")
+    return next(n for n in ast.parse(source).body if getattr(n, "name", None) == verb)

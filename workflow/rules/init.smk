@@ -1,0 +1,44 @@
+# The decompositions of the teacher's U-Net that low-rank students start from.
+
+
+rule init_student:
+    input:
+        teacher=rules.prepare_teacher.output.teacher,
+        base=cached("base"),
+        code=code("init_student"),
+    output:
+        init=directory(f"{PATHS.init}/{{method}}"),
+    log:
+        f"{LOGS}/init_student/{{method}}.log",
+    wildcard_constraints:
+        method=either(PARAMS.init_student.methods),
+    priority: 1  # other families wait for it
+    resources:
+        heavy=1,
+        gpu=ON_GPU,
+    params:
+        file=params_file,
+        values=values("init_student"),
+        method=lambda wildcards: wildcards.method,
+        options=f" --base {PATHS.teacher_cache}/base",
+    message:
+        "init_student {params.method}"
+    shell:
+        "PYTHONPATH=src python -m distillery.stages.init_student --params {params.file}"
+        " --method {params.method} --teacher {input.teacher}{params.options} --init {output.init}"
+
+
+# Random students take their ranks from it.
+use rule init_student as init_student_random with:
+    input:
+        teacher=rules.prepare_teacher.output.teacher,
+        code=code("init_student"),
+    output:
+        init=directory(f"{PATHS.init}/random"),
+    log:
+        f"{LOGS}/init_student/random.log",
+    params:
+        file=params_file,
+        values=values("init_student"),
+        method="random",
+        options="",
