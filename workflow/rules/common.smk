@@ -7,6 +7,8 @@ sys.path.insert(0, str(Path("src").resolve()))  # this checkout, not an installe
 
 from distillery.core.code.lock import lock_path, stage_inputs, stage_reads
 from distillery.core.errors import DistilleryError
+from distillery.families import OFFSET, STUDENTS, TRAINED
+from distillery.families.teacher import TEACHER
 from distillery.data import conditions
 from distillery.params.overrides import effective_params
 from distillery.params import load_params, select
@@ -30,7 +32,6 @@ PARTS = PARAMS.data.parts
 VIEWS = PARAMS.cache_teacher.views
 KINDS = PARAMS.extract_conditions.kinds
 CONTROL_KINDS = PARAMS.cache_teacher.control_kinds
-WHOLE = PARAMS.generate.whole
 ON_GPU = int(PARAMS.device == "cuda")
 LOGS = f"{PATHS.work}/logs"
 
@@ -57,11 +58,6 @@ def files(folder):
     return sorted(str(file) for file in Path(folder).rglob("*") if file.is_file())
 
 
-def variants(section):
-    """The variants of a family, in the order of params.yaml."""
-    return list(getattr(PARAMS, section).variants)
-
-
 def either(names):
     """The wildcard constraint of these names; for any other Snakemake finds no rule."""
     return "|".join(names)
@@ -72,13 +68,6 @@ def model_folder(name):
     return PATHS.teacher if name == "teacher" else f"{PATHS.models}/{name}"
 
 
-def backbone(section):
-    """The U-Net that a variant of this family builds on, as an input."""
-    return lambda wildcards: model_folder(
-        getattr(PARAMS, section).variants[wildcards.variant].backbone
-    )
-
-
 def decomposition(variant):
     """What a variant of the low-rank U-Nets starts from."""
     return f"{PATHS.init}/{PARAMS.distill_unet.variants[variant].init}"
@@ -87,18 +76,3 @@ def decomposition(variant):
 def cached(view):
     """A view of the teacher cache, all parts."""
     return expand(f"{PATHS.teacher_cache}/{view}/{{part}}", part=PARTS)
-
-
-def teachers():
-    """The teacher's own variants: with and without guidance, and under control."""
-    offsets = [
-        f"control_{kind}{end}" for kind in CONTROL_KINDS for end in ("", "_offset")
-    ]
-    return ["guided", "unguided", "guided_offset", *offsets]
-
-
-def part(name, folder):
-    """A part of the whole student, e.g. its ControlNet, as an input."""
-    return (
-        lambda wildcards: f"{PATHS.models}/{folder}{getattr(WHOLE[wildcards.variant], name)}"
-    )

@@ -1,39 +1,7 @@
 # The families of students: of each a training, the images that its models draw, their metrics.
-# A new family is a line of FAMILIES; the inputs of its training are those of its stage.
-from collections import namedtuple
+# They are those of `distillery.families`; the inputs of a training are those of its stage.
 
 CONDITION = PARAMS.distill_controlnet.condition
-CONTROLLED = f"{PATHS.samples}/teacher/control_{CONDITION}"
-GUIDED = f"{PATHS.samples}/teacher/guided"
-
-# `draws_with` and `judged_with` are what `generate` and `evaluate` need besides the model.
-Family = namedtuple("Family", "name training draws_with judged_with reference")
-FAMILIES = [
-    Family("unet", "distill_unet", [], [], GUIDED),
-    Family(
-        "control",
-        "finetune_control",
-        ["backbone", "conditions"],
-        ["backbone", "conditions"],
-        GUIDED,
-    ),
-    Family(
-        "controlnet",
-        "distill_controlnet",
-        ["conditions"],
-        ["offset_reference", "conditions"],
-        CONTROLLED,
-    ),
-    Family("guidance", "distill_guidance", ["backbone"], ["backbone"], GUIDED),
-    # The whole student: a low-rank U-Net, distilled guidance and a distilled ControlNet.
-    Family(
-        "whole",
-        None,
-        ["backbone", "controlnet", "conditions"],
-        ["backbone", "controlnet", "conditions"],
-        CONTROLLED,
-    ),
-]
 
 # Inputs that stages take as the folder of all parts.
 FOLDERS = {
@@ -41,6 +9,11 @@ FOLDERS = {
     "control": f"{PATHS.teacher_cache}/control_{CONDITION}",
     "conditions": PATHS.conditions,
 }
+
+
+def reference(family):
+    """The teacher's images that a family's are compared with."""
+    return f"{PATHS.samples}/teacher/{family.reference.format(condition=CONDITION)}"
 
 
 def source(family, name):
@@ -51,13 +24,18 @@ def source(family, name):
         return expand(f"{FOLDERS[name]}/{{part}}", part=PARTS)
     if name == "init":
         return lambda wildcards: decomposition(wildcards.variant)
-    if name == "controlnet" or name == "backbone" and not family.training:
-        return part(name, "controlnet/" if name == "controlnet" else "")
-    return {
-        "teacher": PATHS.teacher,
-        "offset_reference": f"{family.reference}_offset",
-        "backbone": backbone(family.training),
-    }[name]
+    if name == "teacher":
+        return PATHS.teacher
+    if name == "offset_reference":
+        return f"{reference(family)}{OFFSET}"
+    return part(family, name)
+
+
+def part(family, name):
+    """A model that a variant builds on, as an input, by the name of the stage's argument."""
+    (wanted,) = (part for part in family.builds_on if part.option == name)
+    known = variants_of(family)
+    return lambda wildcards: model_folder(wanted.model(dict(known[wildcards.variant])))
 
 
 def sources(family, names):
@@ -74,14 +52,17 @@ def options(names):
 
 def model_of(family):
     """The model of a variant, as an input."""
-    if family.training:
+    if family.stage:
         return f"{PATHS.models}/{family.name}/{{variant}}"
-    return part("guidance", "guidance/")
+    return part(family, "model")
 
 
 def variants_of(family):
-    """The variants of a family, in the order of params.yaml."""
-    return variants(family.training) if family.training else list(WHOLE)
+    """The variants of a family by name, in the order of params.yaml."""
+    section = PARAMS
+    for key in family.variants_key.split("."):
+        section = getattr(section, key)
+    return section
 
 
 def variant_of(family):
@@ -89,21 +70,21 @@ def variant_of(family):
     return lambda wildcards: f"{family.name}/{wildcards.variant}"
 
 
-for family in FAMILIES:
+for family in STUDENTS.values():
 
-    if family.training:
-        needed = stage_inputs(family.training)
+    if family.stage:
+        needed = stage_inputs(family.stage)
 
         rule:
             name:
-                family.training
+                family.stage
             input:
                 **sources(family, needed),
-                code=code(family.training),
+                code=code(family.stage),
             output:
                 model=directory(f"{PATHS.models}/{family.name}/{{variant}}"),
             log:
-                f"{LOGS}/{family.training}/{{variant}}.log",
+                f"{LOGS}/{family.stage}/{{variant}}.log",
             wildcard_constraints:
                 variant=either(variants_of(family)),
             priority: int(family.name == "unet")  # other families wait for it
@@ -112,11 +93,11 @@ for family in FAMILIES:
                 gpu=ON_GPU,
             params:
                 file=params_file,
-                values=values(family.training),
+                values=values(family.stage),
             message:
-                f"{family.training} {{wildcards.variant}}"
+                f"{family.stage} {{wildcards.variant}}"
             shell:
-                f"PYTHONPATH=src python -m distillery.stages.{family.training}"
+                f"PYTHONPATH=src python -m distillery.stages.{family.stage}"
                 " --params {params.file} --variant {wildcards.variant}"
                 f"{options(needed)} --model {{output.model}}"
 
@@ -157,7 +138,7 @@ for family in FAMILIES:
         input:
             **sources(family, family.judged_with),
             samples=f"{PATHS.samples}/{family.name}/{{variant}}",
-            reference=family.reference,
+            reference=reference(family),
             curated=CURATED,
             selection=PATHS.selection,
             teacher=PATHS.teacher,

@@ -5,9 +5,8 @@ DECOMPOSITIONS = [
     rules.init_student_random.output.init,
 ]
 MODELS = [
-    f"{PATHS.models}/{family.name}/{variant}"
-    for family in FAMILIES
-    if family.training
+    f"{PATHS.models}/{name}/{variant}"
+    for name, family in TRAINED.items()
     for variant in variants_of(family)
 ]
 

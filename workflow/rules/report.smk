@@ -1,8 +1,8 @@
 # One page with everything: reports/index.html.
 
 EVALUATED = [
-    *(f"teacher/{name}" for name in teachers()),
-    *(f"{family.name}/{name}" for family in FAMILIES for name in variants_of(family)),
+    *(f"teacher/{name}" for name in TEACHER.variants(CONTROL_KINDS)),
+    *(f"{name}/{v}" for name, family in STUDENTS.items() for v in variants_of(family)),
 ]
 
 

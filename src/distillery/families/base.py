@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from distillery.families.load import Folders, Student
 
 OFFSET = "_offset"  # ends the names of the teacher's samples from other noise
-BACKBONE = "backbone"
+MODEL, BACKBONE = "model", "backbone"  # what stages call a student and its base
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,18 @@ class Family(ABC):
     def has_backbone(self) -> bool:
         """Whether its variants choose the U-Net that they build on."""
         return any(part.option == BACKBONE for part in self.builds_on)
+
+    @property
+    def draws_with(self) -> list[str]:
+        """What its students are drawn with besides teacher and model, as `generate` calls it."""
+        beside = [part.option for part in self.builds_on if part.option != MODEL]
+        return [*beside, *(["conditions"] if self.takes_maps else [])]
+
+    @property
+    def judged_with(self) -> list[str]:
+        """The same for `evaluate`, besides samples and reference."""
+        has_offset = any(against.images == "offset_reference" for against in self.against)
+        return [*(["offset_reference"] if has_offset else []), *self.draws_with]
 
     def compared_with(self, variant: str) -> tuple[Against, ...]:
         """What the samples of `variant` (without the family's name) are compared with."""

@@ -6,20 +6,27 @@ contradiction is a ValueError `key: reason`, as pydantic's validators raise it.
 
 from typing import Any
 
+from distillery.families import TRAINED
+
 TEACHER = "teacher"
 
 
 def require_parts(params: Any) -> None:
     """Check every reference from one section of `params` to another."""
-    for section in ("finetune_control", "distill_guidance"):
-        for name, variant in getattr(params, section).variants.items():
-            _require_backbone(params, f"{section}.variants.{name}.backbone", variant.backbone)
+    for family in TRAINED.values():
+        if family.has_backbone:
+            _require_backbones(params, family.stage)
     _require_decompositions(params)
     _require_maps(params)
     _require_views(params)
     _require_controlnets(params)
     _require_maps_of_latents(params)
     _require_whole(params)
+
+
+def _require_backbones(params: Any, section: str) -> None:
+    for name, variant in getattr(params, section).variants.items():
+        _require_backbone(params, f"{section}.variants.{name}.backbone", variant.backbone)
 
 
 def _require_backbone(params: Any, key: str, backbone: str) -> None:
@@ -60,11 +67,10 @@ def _require_views(params: Any) -> None:
             f"distill_controlnet.condition: {controlnet.condition} is not in "
             "cache_teacher.control_kinds; add it there, or set variants: {}"
         )
-    needs = {"distill_unet": ["cond"], "distill_guidance": ["cond", "uncond"]}
-    for section, views in needs.items():
-        lost = [view for view in views if view not in cache.views]
-        if getattr(params, section).variants and lost:
-            raise ValueError(f"cache_teacher.views: {section} needs {lost[0]}; add it")
+    for family in TRAINED.values():
+        lost = [v for v in family.views if v not in cache.views and "{" not in v]
+        if getattr(params, family.stage).variants and lost:
+            raise ValueError(f"cache_teacher.views: {family.stage} needs {lost[0]}; add it")
 
 
 def _require_controlnets(params: Any) -> None:
@@ -83,7 +89,7 @@ def _require_maps_of_latents(params: Any) -> None:
     """Condition maps are those of the images."""
     if params.cache_teacher.generated is None:
         return
-    for section in ("finetune_control", "distill_controlnet"):
+    for section in (family.stage for family in TRAINED.values() if family.takes_maps):
         if getattr(params, section).variants:
             raise ValueError(
                 f"cache_teacher.generated: the maps that {section} trains on are those of the "
