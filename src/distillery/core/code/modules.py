@@ -113,11 +113,12 @@ class Modules:
         return None
 
     def below(self, package: str) -> list[Module]:
-        """A package and all modules in it."""
+        """A package, the modules in it and the packages in it, but not what is in those."""
         module = self.module(package)
         if module is None or not module.is_package:
             return []
-        files = module.path.parent.rglob("*.py")
+        folder = module.path.parent
+        files = [*folder.glob("*.py"), *folder.glob("*/__init__.py")]
         names = [p.relative_to(self.root.parent).with_suffix("").as_posix() for p in files]
         return [self.module(n.replace("/", ".").removesuffix(".__init__")) for n in sorted(names)]
 
