@@ -1,5 +1,6 @@
 """Runs the code of docs/use-the-models.md on a tiny project folder, as a reader would."""
 
+import contextlib
 import json
 import os
 import re
@@ -8,23 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 
+from distillery.cli import main
 from distillery.families.card import snippet
-from distillery.models.control_adapter import ControlAdapter
-from distillery.models.lora.files import save_lora
-from distillery.models.lora.guidance_embedding import add_scale_embedding
-from distillery.models.lora.layers import add_lora
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
-from distillery.models.student_controlnet.model import PRESETS, build_student
-from tiny_models import tiny_pipeline, tiny_unet
+from export.conftest import make_project
+from tiny_models import tiny_pipeline
 
-KRONECKER = {
-    "n": 4, "r": 2, "alpha": 2.0, "share_A": True, "zero": "v", "indivisible": "error",
-}  # fmt: skip
 REPOSITORY = Path(__file__).parents[1]
 SECTIONS = {
+    "Take a student elsewhere": "from-hub.png",
     "Control adapter": "controlled.png",
     "Student ControlNet": "student-control.png",
     "Guidance in one evaluation": "guided.png",
@@ -70,24 +66,23 @@ def card_image(name: str) -> str:
     return f"card-{name.replace('/', '-')}.png"
 
 
+def run_exports(project: Path) -> None:
+    """The page's `distillery export` commands, as they stand there, in the project's folder."""
+    page = (REPOSITORY / "docs" / "use-the-models.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\$ distillery (export .*)$", page, flags=re.MULTILINE)
+    assert len(commands) == 7
+    with contextlib.chdir(project):
+        for command in commands:
+            with pytest.raises(SystemExit) as ended:
+                main(command.split())
+            assert not ended.value.code, command
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder with a model of every family, as its stages would have left them."""
     root = tmp_path_factory.mktemp("project")
-    pipeline = tiny_pipeline()
-    pipeline.save_pretrained(root / "models/teacher")
-    unet = pipeline.unet
-    student = LowRankUNet2DConditionModel.from_dense(unet, plan_ranks(unet))
-    student.save_pretrained(root / "models/unet/elr")
-    ControlAdapter.from_unet(student, kronecker=KRONECKER).save_pretrained(
-        root / "models/control/elr"
-    )
-    small = build_student(ControlNetModel.from_unet(unet), PRESETS["distilled"], seed=0)
-    small.save_pretrained(root / "models/controlnet/distilled")
-    add_scale_embedding(tiny_unet()).save_pretrained(root / "models/guidance/told")
-    for name, base in (("lora_distill", unet), ("lora_distill_elr", student)):
-        lora = add_lora(base, r=2, alpha=2.0, targets="attention", seed=0)
-        save_lora(lora, root / "models/guidance" / name)
+    make_project(root)
     return root
 
 
@@ -97,6 +92,7 @@ def printed(project: Path) -> dict[str, str]:
 
     In one fresh process for all: importing takes longer than running.
     """
+    run_exports(project)
     snippets = {name: code_of(name) for name in ("Low-rank U-Net", *SECTIONS)}
     for name, settings in CARDS.items():
         code = snippet(name, settings)
@@ -124,6 +120,12 @@ def test_low_rank_section_runs(project: Path, printed: dict[str, str]):
     made = LowRankUNet2DConditionModel.from_pretrained(project / "my-student")
     assert made.config.ranks == plan_ranks(tiny_pipeline().unet)
     assert "'total': 788273515" in said
+
+
+def test_the_exports_are_where_the_page_puts_them(project: Path, printed: dict[str, str]):
+    made = {path.name for path in (project / "out").iterdir()}
+    assert made == {"elr", "elr.safetensors", "guidance.safetensors", "elr-hub", "canny-hub",
+                    "whole", "distillery_node.py"}  # fmt: skip
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -22,10 +22,15 @@ class FakeHub:
         self.requests.append((method, path))
         if path == "/api/repos/create":
             self.repository = json.loads(body)
-            return {"url": f"{self.address}/{self.repository['name']}", "id": "1"}
+            return {"url": f"{self.address}/me/x", "id": "1"}
         if "/preupload/" in path:
             files = json.loads(body)["files"]
-            return {"files": [{"path": f["path"], "uploadMode": "regular"} for f in files]}
+            return {
+                "files": [
+                    {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
+                    for f in files
+                ]
+            }
         if "/commit/" in path:
             self._keep(body)
             return {

@@ -171,7 +171,10 @@ def test_push_uploads_the_folder(
         model = str(project / "models/unet/elr")
         _run("export", model, "--to", "hub", str(out), "--push", "me/x", "--private")
     assert server.repository["name"] == "x"
-    assert server.repository["private"] is True
+    assert server.repository.get("visibility", server.repository.get("private")) in (
+        "private",
+        True,
+    )
     assert server.files == {path.name: path.read_bytes() for path in out.iterdir()}
     assert server.tokens == {"Bearer hf_of_a_test"}
 

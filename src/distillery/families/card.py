@@ -19,6 +19,11 @@ __computes__ = False  # texts, not part of any stage's code
 
 CARD = "README.md"
 SCENES = "scenes"
+OWN_CLASS = (
+    "Weights that end in `.distillery.safetensors` load with that code only: plain "
+    "`UNet2DConditionModel` and `ControlNetModel` end with an error, as they would draw at random "
+    "what they miss. For other tools: `distillery export`."
+)
 LIMITS = (
     "The student knows what its teacher knows, at best, and inherits its biases.",
     "Prompts and images unlike the training data were neither learned nor tested.",
@@ -93,6 +98,7 @@ def readme(
         f"Measured values, with n, seeds and intervals: `reports/cards/{name}.md`, which the stage "
         "`report` writes.",
         f"## Use\n\nIn the project's folder:\n\n```python\n{snippet(name, settings)}```",
+        OWN_CLASS,
         f"## Base model\n\n{base_model(source)}, in `models/teacher`.",
         f"## Data\n\n{_about(data)}",
         "## Training\n\n" + _listed({**flat(settings), "seeds": _seeds(seeds)}),
