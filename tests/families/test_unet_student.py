@@ -21,7 +21,10 @@ from distillery.stages.distill_unet import distill_unet
 from distillery.train.sources import Sources
 
 ROOT = Path(__file__).parents[2]
-RANK = {"rule": "ratio", "value": 1 / 3, "file": None, "keep_dense": ["conv_in", "conv_out"]}
+RANK = {
+    "rule": "ratio", "value": 1 / 3, "file": None, "device": None, "multiple_of": None,
+    "keep_dense": ["conv_in", "conv_out"],
+}  # fmt: skip
 CPU = torch.device("cpu")
 
 

@@ -32,6 +32,7 @@ rule init_student:
 use rule init_student as init_student_random with:
     input:
         teacher=rules.prepare_teacher.output.teacher,
+        base=cached("base"),
         code=code("init_student"),
     output:
         init=directory(f"{PATHS.init}/random"),
@@ -41,4 +42,4 @@ use rule init_student as init_student_random with:
         file=params_file,
         values=values("init_student"),
         method="random",
-        options="",
+        options=f" --base {PATHS.teacher_cache}/base",

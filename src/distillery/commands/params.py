@@ -27,7 +27,7 @@ def count(preset: str, teacher: Path | None = None) -> dict[str, Any]:
         parts = accounting.load_architecture(preset)
         return _found(preset, accounting.paper_entries(preset, parts), [])
     from distillery.families import TRAINED
-    from distillery.families.sizes import student_ranks, student_sizes
+    from distillery.families.sizes import student_choice, student_sizes
     from distillery.params.presets import load_preset
 
     params = load_preset(Path(preset))
@@ -35,8 +35,9 @@ def count(preset: str, teacher: Path | None = None) -> dict[str, Any]:
     parts = accounting.load_architecture(str(folder or architecture_of(params)))
     entries = accounting.paper_entries(str(folder or architecture_of(params)), parts)
     sections = {f.stage: getattr(params, f.stage).model_dump() for f in TRAINED.values()}
-    ranks = student_ranks(params.init_student.rank.model_dump(), parts, folder)
-    return _found(preset, entries, student_sizes(sections, parts, ranks))
+    rule, init = params.init_student.rank.model_dump(), Path(params.paths.init)
+    choice = student_choice(rule, parts, folder, init)
+    return _found(preset, entries, student_sizes(sections, parts, *choice))
 
 
 def is_params_file(preset: str) -> bool:

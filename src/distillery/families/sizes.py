@@ -24,6 +24,8 @@ from distillery.families.unet import UNET as BACKBONES
 from distillery.families.unet.init import choose_ranks
 from distillery.models.control_adapter.hints import VAE_SCALE
 from distillery.models.load import load_unet
+from distillery.models.lowrank.ranks import read_removed
+from distillery.models.lowrank.removed import removed_in
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 
 _WEIGHT_RULES = ("energy", "spectrum")
@@ -40,7 +42,7 @@ class Sized:
 
 @dataclass(frozen=True)
 class Known:
-    """The teacher's parts, the ranks of its low-rank form, and the settings of its U-Net students.
+    """The teacher's parts, its low-rank form's ranks and removed blocks, its U-Net students.
 
     A student U-Net is low-rank or has the teacher's shape, as its `architecture` says.
     """
@@ -48,12 +50,14 @@ class Known:
     parts: Mapping[str, nn.Module]
     ranks: Mapping[str, int]
     unets: Mapping[str, Mapping[str, Any]]
+    removed: tuple[str, ...] = ()
 
     def backbone(self, name: str) -> LowRankUNet2DConditionModel:
         """A fresh frozen meta copy of `teacher` or `unet/<variant>`."""
         variant = self.unets.get(name.partition("/")[2], {"architecture": "dense"})
-        ranks = self.ranks if variant["architecture"] == "low_rank" else {}
-        unet = LowRankUNet2DConditionModel.empty(self.parts["unet"].config, ranks)
+        low_rank = variant["architecture"] == "low_rank"
+        choice = (self.ranks, self.removed) if low_rank else ({}, ())
+        unet = LowRankUNet2DConditionModel.empty(self.parts["unet"].config, *choice)
         return unet.requires_grad_(False)
 
     def sized(self, name: str, scope: str, counted: Mapping[str, nn.Module]) -> Sized:
@@ -77,14 +81,36 @@ def student_sizes(
     sections: Mapping[str, Mapping[str, Any]],
     parts: Mapping[str, nn.Module],
     ranks: Mapping[str, int],
+    removed: tuple[str, ...] = (),
 ) -> list[Sized]:
     """Every variant of the training stages; `sections` by stage, `ranks` as `student_ranks`."""
-    known = Known(parts, ranks, sections[BACKBONES.stage]["variants"])
+    known = Known(parts, ranks, sections[BACKBONES.stage]["variants"], removed)
     return [
         family.sizes.of(name, variant, sections[family.stage], known)
         for family in TRAINED.values()
         for name, variant in sections[family.stage]["variants"].items()
     ]
+
+
+def student_choice(
+    rule: Mapping[str, Any], parts: Mapping[str, nn.Module], teacher: Path | None, init: Path
+) -> tuple[Mapping[str, int], tuple[str, ...]]:
+    """Ranks and removed blocks that `init_student` would choose, or by latency has: from `init`.
+
+    Raises DistilleryError for the rule `latency` before `init_student` has run.
+    """
+    if rule["rule"] == "file":
+        return student_ranks(rule, parts, teacher), read_removed(Path(rule["file"]), parts["unet"])
+    if rule["rule"] != "latency":
+        return student_ranks(rule, parts, teacher), ()
+    made = next(iter(sorted(init.glob("*/config.json"))), None)
+    if made is None:
+        raise DistilleryError(
+            f"init_student.rank.rule: latency plans on the teacher's cache, and {init} holds no "
+            "plan; run init_student first, or plan with `distillery ranks --out` and rule file"
+        )
+    config = LowRankUNet2DConditionModel.load_config(made.parent)
+    return config["ranks"], removed_in(config)
 
 
 def student_ranks(
@@ -105,7 +131,7 @@ def student_ranks(
         unet = load_unet(teacher)
     others = (parts[name] for name in ("text_encoder", "vae"))
     num_others = sum(p.numel() for part in others for p in part.parameters())
-    return choose_ranks(unet, **rule, other_params=num_others)
+    return choose_ranks(unet, rule, other_params=num_others)
 
 
 @cache

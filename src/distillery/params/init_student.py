@@ -10,14 +10,18 @@ Method = Literal["svd", "balanced", "data_aware", "planned"]
 
 
 class Rank(Frozen):
-    """How ranks are chosen; `value` is the ratio, rank, energy or parameter target."""
+    """How ranks are chosen; `value` is the ratio, rank, energy, parameters or share of latency."""
 
-    rule: Literal["ratio", "fixed", "energy", "target_total", "spectrum", "file"]
-    """How a layer's rank is chosen; spectrum plans for a total of parameters from the weights."""
+    rule: Literal["ratio", "fixed", "energy", "target_total", "spectrum", "latency", "file"]
+    """How ranks are chosen; spectrum plans for parameters, latency for a device, with removals."""
     value: AboveZero
-    """Share of the full rank, rank, share of energy or parameters in total, as the rule asks."""
+    """Share of the full rank, rank, share of energy, parameters in total or share of latency."""
     file: str | None
     """Plan of rule file, written by `distillery ranks --out`; null with other rules."""
+    device: str | None
+    """Latency table of rule latency, <device>-<dtype>-b<batch> or a file; null with other rules."""
+    multiple_of: Positive | None
+    """Ranks are multiples of it; null leaves them as the rule gives them, or as the table says."""
     keep_dense: list[str]
     """Names of layers that are not decomposed."""
 
@@ -25,6 +29,8 @@ class Rank(Frozen):
     def _check(self) -> "Rank":
         if (self.rule == "file") != (self.file is not None):
             raise ValueError("file: belongs to rule file, and only there; set both or neither")
+        if (self.rule == "latency") != (self.device is not None):
+            raise ValueError("device: belongs to rule latency, and only there; set both or neither")
         return self
 
 

@@ -7,7 +7,7 @@ need; of these two `layers.json` also gives each layer's output error on cached 
 the ranks alone: its weights are drawn when a training starts. Not here: the mathematics.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,23 @@ from torch import Tensor
 
 from distillery.core.artifacts import write_json
 from distillery.core.errors import DistilleryError
-from distillery.diffusion.conditioning import TEXT
-from distillery.diffusion.prediction import add_noise, alpha_sigma
+from distillery.cost.latency.costs import costs_of
+from distillery.families.unet.calibration import Calibration
+from distillery.families.unet.latency_plan import (
+    candidates,
+    make_plan,
+    report,
+    share_target,
+    table_for,
+    teacher_parts,
+)
 from distillery.models.layers import layer_shapes
 from distillery.models.load import load_unet
+from distillery.models.lowrank.errors import Errors
 from distillery.models.lowrank.factorise import factorise_unet, rebalance
-from distillery.models.lowrank.moments import collect_second_moments
 from distillery.models.lowrank.planner import factorable, spectrum_ranks
-from distillery.models.lowrank.ranks import plan_ranks, read_ranks
+from distillery.models.lowrank.ranks import align, plan_ranks, read_ranks, read_removed
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
-from distillery.teacher.cache.read import TeacherCache
-from distillery.teacher.load import alphas_cumprod, load_scheduler
-from distillery.train.order import batch_items
 
 LAYERS = "layers.json"
 SVD = "svd"
@@ -41,53 +46,38 @@ _VALUE_OF_RULE = {"ratio": "ratio", "fixed": "rank", "energy": "energy", "target
 
 
 def choose_ranks(
-    unet: UNet2DConditionModel,
-    rule: str,
-    value: float,
-    *,
-    keep_dense: Sequence[str],
-    other_params: int,
-    file: str | None = None,
+    unet: UNet2DConditionModel, rank: Mapping[str, Any], *, other_params: int
 ) -> dict[str, int]:
-    """Ranks by layer; `value` is the rule's ratio, rank, share of energy or number of parameters.
+    """Ranks by layer; `rank` are the fields of the params' `Rank`.
 
     `other_params` are those of text encoder and VAE, which `target_total` and `spectrum` count too.
-    The rule `file` takes the ranks that `distillery ranks --out` wrote to `file`.
+    The rule `file` takes the ranks that `distillery ranks --out` wrote to it, as they are; those of
+    all others become multiples of `multiple_of` where it is given.
+    Raises DistilleryError for the rule `latency`, which needs more than the weights.
     """
+    rule, value, keep_dense = rank["rule"], rank["value"], rank["keep_dense"]
     if rule == "file":
-        return read_ranks(Path(file), unet)
+        return read_ranks(Path(rank["file"]), unet)
+    if rule == "latency":
+        raise DistilleryError("init_student.rank.rule: latency plans on the teacher's cache")
     if rule == "spectrum":
-        return spectrum_ranks(unet, target=value, other_params=other_params, keep_dense=keep_dense)
-    number = int(value) if rule in ("fixed", "target_total") else value
-    return plan_ranks(
-        unet,
-        rule,
-        keep_dense=keep_dense,
-        other_params=other_params,
-        **{_VALUE_OF_RULE[rule]: number},
-    )
-
-
-def cached_inputs(
-    teacher: Path, cache: TeacherCache, *, num_samples: int, batch_size: int, device: torch.device
-) -> Iterator[dict[str, Tensor]]:
-    """U-Net arguments of `num_samples` training items, noisy latents at all noise levels."""
-    alpha_bar = alphas_cumprod(load_scheduler(teacher))
-    samples = cache.samples("train")
-    items = batch_items(0, 0, min(num_samples, len(samples)), len(samples))
-    for start in range(0, len(items), batch_size):
-        batch = samples.batch(items[start : start + batch_size]).to(device)
-        alpha, sigma = alpha_sigma(alpha_bar, batch.timesteps)
-        yield {
-            "sample": add_noise(batch.latents, batch.noise, alpha, sigma),
-            "timestep": batch.timesteps,
-            "encoder_hidden_states": batch.conditioning[TEXT],
-        }
+        ranks = spectrum_ranks(unet, target=value, other_params=other_params, keep_dense=keep_dense)
+    else:
+        number = int(value) if rule in ("fixed", "target_total") else value
+        ranks = plan_ranks(
+            unet,
+            rule,
+            keep_dense=keep_dense,
+            other_params=other_params,
+            **{_VALUE_OF_RULE[rule]: number},
+        )
+    multiple_of = rank.get("multiple_of")
+    return align(ranks, layer_shapes(unet), multiple_of) if multiple_of else ranks
 
 
 @dataclass(frozen=True)
 class Decomposition:
-    """A method and what it needs; `rank` has `rule`, `value`, `file` and `keep_dense`.
+    """A method and what it needs; `rank` are the fields of the params' `Rank`.
 
     `other_params` are those of text encoder and VAE; `data_aware` and `planned` read
     `num_moment_samples` cached samples, `batch_size` at a time.
@@ -109,23 +99,24 @@ def write_decomposition(
 ) -> None:
     """Decompose the teacher's U-Net by one method and write the student to the folder `out`.
 
-    `base` is that view of the teacher's cache. Raises DistilleryError for a method that needs it,
-    without one.
+    `base` is that view of the teacher's cache. Raises DistilleryError for a method or a rule that
+    needs it, without one.
     """
     unet = load_unet(teacher, device)
-    ranks = choose_ranks(unet, **wanted.rank, other_params=wanted.other_params)
+    calibration = _Calibrated(wanted, teacher, base, unet)
+    ranks, removed, plan = _choose(wanted, unet, calibration)
     if wanted.method == RANDOM:
-        LowRankUNet2DConditionModel.empty(unet.config, ranks).save_config(out)
+        LowRankUNet2DConditionModel.empty(unet.config, ranks, removed).save_config(out)
         return
     moments = None
     if wanted.method in (DATA_AWARE, PLANNED):
-        moments = _moments(unet, wanted, ranks, teacher, base)
+        moments = calibration.moments({*_free(unet, wanted), *ranks})
     if wanted.method == PLANNED:
         keep_dense = wanted.rank["keep_dense"]
         target = low_rank_size(unet, ranks)
         ranks = spectrum_ranks(unet, target=target, keep_dense=keep_dense, moments=moments)
     init = DATA_AWARE if moments else SVD
-    student, layers = factorise_unet(unet, ranks, init, moments=moments)
+    student, layers = factorise_unet(unet, ranks, init, removed=removed, moments=moments)
     student.to("cpu")
     if wanted.method == BALANCED:
         rebalance(student)
@@ -136,29 +127,67 @@ def write_decomposition(
         "unet_parameters": {"teacher": _count(unet), "student": _count(student)},
         "layers": layers,
     }
-    write_json(out / LAYERS, report)
+    write_json(out / LAYERS, report if plan is None else {**report, "plan": plan})
 
 
-def _moments(
-    unet: UNet2DConditionModel,
-    wanted: Decomposition,
-    ranks: Mapping[str, int],
-    teacher: Path,
-    base: Path | None,
-) -> dict[str, Tensor]:
-    """Second moments of the inputs of all layers that may be decomposed."""
-    if base is None:
-        raise DistilleryError(f"init_student: {wanted.method} needs --base, the cache's view base")
-    cache = TeacherCache(base, {}, len(alphas_cumprod(load_scheduler(teacher))))
-    inputs = cached_inputs(
-        teacher,
-        cache,
-        num_samples=wanted.num_moment_samples,
-        batch_size=wanted.batch_size,
-        device=unet.device,
-    )
-    names = {*factorable(layer_shapes(unet), wanted.rank["keep_dense"]), *ranks}
-    return collect_second_moments(unet, inputs, names=sorted(names))
+def _choose(
+    wanted: Decomposition, unet: UNet2DConditionModel, calibration: "_Calibrated"
+) -> tuple[dict[str, int], tuple[str, ...], dict | None]:
+    """Ranks, removed blocks, and the report of a plan by latency."""
+    rank = wanted.rank
+    if rank["rule"] != "latency":
+        removed = read_removed(Path(rank["file"]), unet) if rank["rule"] == "file" else ()
+        if removed and wanted.method == PLANNED:
+            raise DistilleryError(f"{rank['file']}: {_NO_PLANNED}")
+        return choose_ranks(unet, rank, other_params=wanted.other_params), removed, None
+    if wanted.method == PLANNED:
+        raise DistilleryError(f"init_student.rank.rule: latency: {_NO_PLANNED}")
+    parts = teacher_parts(calibration.teacher)
+    table = table_for(rank["device"], parts)
+    ranks = candidates(parts, rank["multiple_of"] or table.multiple_of, rank["keep_dense"])
+    costs = costs_of(parts, table)
+    target = share_target(costs, rank["value"], "init_student.rank.value")
+    errors = calibration.errors(ranks)
+    plan = make_plan(costs, errors, [target], ranks)
+    return plan.ranks, plan.removed, report(costs, errors, [target], plan, rank["keep_dense"])
+
+
+_NO_PLANNED = (
+    "it is a plan already, and the method planned makes another of as many parameters; use "
+    "data_aware"
+)
+
+
+class _Calibrated:
+    """Moments and errors of a U-Net, each measured at most once; needs the teacher's cache."""
+
+    def __init__(
+        self, wanted: Decomposition, teacher: Path, base: Path | None, unet: UNet2DConditionModel
+    ) -> None:
+        self.wanted, self.teacher, self.base, self.unet = wanted, teacher, base, unet
+        self._known: dict[str, Tensor] = {}
+
+    def moments(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Second moments of the inputs or outputs of these layers."""
+        if missing := set(names) - set(self._known):
+            self._known |= self._records().moments(self.unet, missing)
+        return self._known
+
+    def errors(self, ranks: Mapping[str, Sequence[int]]) -> Errors:
+        """What forms and removals do to the output."""
+        return self._records().errors(self.unet, ranks, self.moments(_free(self.unet, self.wanted)))
+
+    def _records(self) -> Calibration:
+        if self.base is None:
+            raise DistilleryError(
+                f"init_student: {self.wanted.method} needs --base, the cache's view base"
+            )
+        wanted = self.wanted
+        return Calibration(self.teacher, self.base, wanted.num_moment_samples, wanted.batch_size)
+
+
+def _free(unet: UNet2DConditionModel, wanted: Decomposition) -> list[str]:
+    return factorable(layer_shapes(unet), wanted.rank["keep_dense"])
 
 
 def low_rank_size(unet: UNet2DConditionModel, ranks: Mapping[str, int]) -> int:

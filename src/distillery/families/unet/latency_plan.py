@@ -14,10 +14,11 @@ import numpy as np
 from diffusers.models.resnet import ResnetBlock2D
 
 from distillery.core.errors import DistilleryError
+from distillery.cost.accounting import load_architecture
 from distillery.cost.latency.costs import KINDS, Costs
 from distillery.cost.latency.make import predicted_by_name
 from distillery.cost.latency.table import LatencyTable, read_tables
-from distillery.cost.latency.units import Anatomy, aligned_ranks
+from distillery.cost.latency.units import Anatomy, aligned_ranks, anatomy
 from distillery.models.lowrank.budgets import choose
 from distillery.models.lowrank.choices import Block, Budget, Layer, Plan
 from distillery.models.lowrank.errors import Errors
@@ -57,6 +58,21 @@ def table_for(name: str, parts: Anatomy, folder: Path = TABLES) -> LatencyTable:
     if len(fitting) > 1:
         raise DistilleryError(f"{folder}: {len(fitting)} tables {name} fit this U-Net; keep one")
     return fitting[0] if fitting else predicted_by_name(parts, name)
+
+
+def teacher_parts(teacher: Path) -> Anatomy:
+    """The parts of a teacher's U-Net in its folder, at its own resolution."""
+    models = load_architecture(str(teacher))
+    unet, text = models["unet"].config, models["text_encoder"].config
+    return anatomy(models["unet"], side=unet.sample_size, num_tokens=text.max_position_embeddings)
+
+
+def share_target(costs: Costs, share: float, name: str) -> Target:
+    """A share of the dense model's latency, by the same table."""
+    dense = float(costs.dense[KINDS.index("latency")])
+    return Target(
+        "latency", share * dense, name, lambda s: f"{s / dense:.4g} of {dense * 1e3:.4g} ms"
+    )
 
 
 def candidates(parts: Anatomy, multiple_of: int, keep_dense: Sequence[str]) -> dict[str, list[int]]:

@@ -15,6 +15,7 @@ from distillery.core.artifacts import read_json
 from distillery.core.errors import DistilleryError
 from distillery.models.layers import LayerShape, layer_shapes
 from distillery.models.lowrank.decompose import singular_values
+from distillery.models.lowrank.removed import removable_blocks
 
 KEEP_DENSE = ("conv_in", "conv_out")
 RULES = ("ratio", "fixed", "energy", "target_total")
@@ -171,3 +172,26 @@ def read_ranks(path: Path, model: nn.Module) -> dict[str, int]:
                 f"{shapes[name].full_rank}"
             )
     return ranks
+
+
+def read_removed(path: Path, model: nn.Module) -> tuple[str, ...]:
+    """The removed blocks in a file of `distillery ranks --out`, checked against `model`.
+
+    None where the file names none. Raises DistilleryError naming the block that does not fit.
+    """
+    removed, blocks = read_json(path).get("removed", []), removable_blocks(model)
+    for name in removed:
+        if name not in blocks:
+            raise DistilleryError(f"{path}: the U-Net has no block {name!r}; plan for this teacher")
+    return tuple(removed)
+
+
+def align(
+    ranks: Mapping[str, int], shapes: Mapping[str, LayerShape], multiple_of: int
+) -> dict[str, int]:
+    """Ranks rounded down to multiples of `multiple_of`, but at least one of it.
+
+    A layer stays dense where that saves nothing or is more than its full rank.
+    """
+    aligned = {n: max(multiple_of, r // multiple_of * multiple_of) for n, r in ranks.items()}
+    return {n: r for n, r in aligned.items() if r <= shapes[n].full_rank and _saves(shapes[n], r)}
