@@ -148,7 +148,8 @@ def test_init_student_builds_it(root, costs, tmp_path, monkeypatch):
     }  # fmt: skip
     for folder, method in (("a", "data_aware"), ("c", "random")):
         wanted = Decomposition(method, rank, other_params=0, num_moment_samples=8, batch_size=8)
-        write_decomposition(wanted, root / "teacher", root / "cache" / "base", tmp_path / folder, CPU)
+        base = root / "cache" / "base"
+        write_decomposition(wanted, root / "teacher", base, tmp_path / folder, CPU)
     student = start_student(
         "low_rank", "data_aware", teacher=root / "teacher", init_folder=tmp_path / "a", seed=0
     )
