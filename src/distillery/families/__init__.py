@@ -26,7 +26,14 @@ def by_name(*families: Family) -> dict[str, Family]:
     return named
 
 
-FAMILIES: Mapping[str, Family] = by_name(TEACHER, WHOLE, UNET, CONTROL, CONTROLNET, GUIDANCE)
+FAMILIES: Mapping[str, Family] = by_name(
+    TEACHER,
+    WHOLE,
+    UNET,
+    CONTROL,
+    CONTROLNET,
+    GUIDANCE,
+)
 complete(FAMILIES)
 # Those with students, and of them those that a stage of their own trains.
 STUDENTS = {name: family for name, family in FAMILIES.items() if family.shown}
