@@ -265,3 +265,17 @@ def test_photos_run_to_their_conditions(photos, tmp_path):
         for row in read_table(root / "conditions" / part / "canny"):
             stored, image = row["image"]["bytes"], records[row["key"]].image_bytes
             assert decode_rgb(stored).shape == decode_rgb(image).shape
+
+
+def test_a_part_that_keeps_nothing_runs_to_its_conditions(scene_images, tmp_path):
+    icons = {f"a{i}.png": (encode_png(np.zeros((9, 9), np.uint8)), CAPTION) for i in range(9)}
+    scenes = {f"b{i}.png": (encode_png(scene_images[i]), CAPTION) for i in range(9)}
+    folder = write_folder(tmp_path / "source", icons | scenes)
+    split = {"val": 0.0, "test": 0.0}
+    changes = {**SETTINGS, "ingest.path": str(folder), "ingest.shard_size_samples": 9}
+    params = make_params(tmp_path / "work", {**changes, "deduplicate.split": split})
+    root = run_to_selection(params, tmp_path)
+    run_conditions(params, root)
+    assert not list((root / "curated/0").glob("0*.parquet"))
+    assert [len(list(read_table(root / f"conditions/{part}/canny"))) for part in "01"] == [0, 9]
+    assert len(list(iter_records(root / "curated", root / "selection"))) == 9

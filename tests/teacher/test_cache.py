@@ -318,3 +318,23 @@ def test_a_control_view_needs_maps_and_a_controlnet(tiny_teacher: Path, tmp_path
         open_view("control_depth", teacher, tiny_teacher)
     with pytest.raises(DistilleryError, match="one of base, cond, uncond or control_<kind>"):
         open_view("nothing", teacher, tiny_teacher)
+
+
+def test_a_part_without_records_to_train_on_is_passed_over(
+    root: Path, teacher: Teacher, copied: Path, tmp_path: Path
+) -> None:
+    run = Run("cache_teacher/empty", "f" * 64, tmp_path / "work")
+    before = {split: len(open_cache(copied, "cond").samples(split)) for split in CACHED_SPLITS}
+    write_base(lambda: [], teacher, copied / "base/7", PLAN, run)
+    ask = open_view("cond", teacher, root)
+    write_view("cond", copied / "base/7", ask, teacher, copied / "cond/7", PLAN, run)
+    cache = open_cache(copied, "cond")
+    assert {split: len(cache.samples(split)) for split in CACHED_SPLITS} == before
+
+
+def test_a_cache_without_any_record_is_refused(teacher: Teacher, tmp_path: Path) -> None:
+    run = Run("cache_teacher/empty", "f" * 64, tmp_path / "work")
+    (tmp_path / "base").mkdir()
+    write_base(lambda: [], teacher, tmp_path / "base/0", PLAN, run)
+    with pytest.raises(DistilleryError, match="no record of split train or val"):
+        open_cache(tmp_path)

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from distillery.core.artifacts import read_json
-from distillery.core.shards import list_shards, read_table_shard
+from distillery.core.shards import read_table_shard
 from distillery.data.images import UndecodableError, decode_rgb
 
 PLAIN_PX, MAX_PX, THUMBNAIL_PX = 128, 320, 96
@@ -98,7 +98,7 @@ def find_rows(curated: Path, keys: Collection[str]) -> dict[str, dict[str, Any]]
 
 def _curated_shards(curated: Path) -> Iterable[Path]:
     for part in sorted(p for p in curated.iterdir() if p.name.isdigit()):
-        yield from list_shards(part)
+        yield from sorted(part.glob("[0-9]*.parquet"))  # none where a part kept no image
 
 
 def _example(row: Mapping[str, Any], reason: str, detail: str | None) -> dict[str, Any]:

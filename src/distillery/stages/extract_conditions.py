@@ -1,8 +1,7 @@
 """Stage `extract_conditions`: the selected images of one part in, their condition maps out."""
 
 from distillery.core.run import Run
-from distillery.core.shards import list_shards
-from distillery.data.conditions.annotate import annotate_shard, build_annotators
+from distillery.data.conditions.annotate import annotate_shard, build_annotators, write_no_maps
 from distillery.data.loader import read_selection
 from distillery.params import Params
 from distillery.stage import In, Out, stage
@@ -16,7 +15,9 @@ def extract_conditions(
     settings = params.extract_conditions
     annotators = build_annotators(settings.kinds, dict(settings), params.device)
     selected = {row["key"] for row in read_selection(selection) if row["part"] == part}
-    shards = list_shards(curated)
+    shards = sorted(curated.glob("[0-9]*.parquet"))
+    if not shards:  # curation kept nothing of this part
+        write_no_maps(conditions, settings.kinds)
     with run.progress(len(shards), unit="shard") as progress:
         for shard in shards:
             targets = {kind: conditions / kind / shard.name for kind in settings.kinds}

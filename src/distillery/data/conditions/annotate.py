@@ -5,7 +5,7 @@ large as its image is displayed. Nothing is resized to a multiple of 64, nothing
 what a kind's map is (a file per kind beside this one).
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from distillery.core.errors import DistilleryError
-from distillery.core.shards import image_type, read_table_shard, write_table_shard
+from distillery.core.shards import image_type, read_table_shard, shard_name, write_table_shard
 from distillery.data.conditions import KINDS
 from distillery.data.images import decode_rgb
 
@@ -67,6 +67,12 @@ def annotate_shard(
             for row, image in zip(rows, images, strict=True)
         ]
         write_table_shard(target, records, CONDITION_SCHEMA)
+
+
+def write_no_maps(conditions: Path, kinds: Iterable[str]) -> None:
+    """The folders of a part without images: one shard without rows for each kind."""
+    for kind in kinds:
+        write_table_shard(conditions / kind / shard_name(0, "parquet"), [], CONDITION_SCHEMA)
 
 
 def _record(key: str, kind: str, image: np.ndarray, condition: np.ndarray) -> dict[str, Any]:

@@ -56,9 +56,10 @@ class TeacherCache:
         for view, folder in folders.items():
             _require_view(folder / parts[0], view)
         self.num_train_timesteps = num_train_timesteps
-        self._parts = [_open_part(base / p, {v: f / p for v, f in views.items()}) for p in parts]
+        filled = _filled_parts(base, parts)
+        self._parts = [_open_part(base / p, {v: f / p for v, f in views.items()}) for p in filled]
         self._index = _index(base, self._parts)
-        for name, part in zip(parts, self._parts, strict=True):
+        for name, part in zip(filled, self._parts, strict=True):
             _require_splits(base / name, part.base)
 
     def samples(self, split: str) -> "CachedSamples":
@@ -130,6 +131,17 @@ def _part_names(folder: Path, view: str) -> list[str]:
             f"{folder}: not found; add {view} to cache_teacher.views and run cache_teacher"
         )
     return sorted(parts, key=int)
+
+
+def _filled_parts(base: Path, parts: list[str]) -> list[str]:
+    """Parts only say how work is divided: those without a record to train on are passed over."""
+    counts = {part: CacheMeta.read(base / part).counts for part in parts}
+    filled = [part for part in parts if any(counts[part][split] for split in CACHED_SPLITS)]
+    if not filled:
+        raise DistilleryError(
+            f"{base}: no record of split train or val; see the counts in data/selection/funnel.json"
+        )
+    return filled
 
 
 def _require_same_parts(folder: Path, view: str, wanted: list[str]) -> None:

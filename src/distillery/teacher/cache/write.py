@@ -84,8 +84,8 @@ def write_base(
     """Latents of all images and embeddings of all distinct captions, in the order of `read()`.
 
     `make_latents` gives [n, C, h, w] of n records where they are not to be their images'. `read` is
-    called twice, so that no more than one shard of images is in memory. Raises DistilleryError for
-    a record of another split than train and val, and for no record at all.
+    called twice, so that no more than one shard of images is in memory. A part without records gets
+    no shard. Raises DistilleryError for a record of another split than train and val.
     """
     make = make_latents or (lambda records: _encode(records, teacher, plan))
     splits, captions = [], []
@@ -93,11 +93,6 @@ def write_base(
         _require_cached_split(record)
         splits.append(record.split)
         captions.append(record.caption)
-    if not splits:
-        raise DistilleryError(
-            "cache_teacher: no record of split train or val in this part; see the counts in "
-            "data/selection/funnel.json"
-        )
     out.mkdir()
     texts = distinct_captions(captions)
     places = {caption: place for place, caption in enumerate(texts)}
@@ -139,7 +134,7 @@ def write_view(
     meta = _meta(plan, view, teacher, {split: counts[split] for split in CACHED_SPLITS})
     if (theirs := CacheMeta.read(base).settings()) != meta.settings():
         raise DistilleryError(f"{base}: made with {theirs}, not {meta.settings()}; rerun its stage")
-    shards = list_shards(base, "safetensors")
+    shards = list_shards(base, "safetensors") if sum(meta.counts.values()) else []
     texts = open_records(base, TEXT_SHARDS)
     out.mkdir()
     with run.progress(sum(meta.counts.values()), unit="record") as bar:
