@@ -5,6 +5,7 @@ diffusers has no class for the module that `AutoModel.from_pretrained(..., trust
 loads them with, beside diffusers and torch nothing else. Not here: the card's text (`hub_card`).
 """
 
+import copy
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +21,8 @@ from distillery.export.hub_card import HubCard, card_text
 from distillery.export.remote import low_rank_unet, student_controlnet
 from distillery.models.control_adapter import ControlAdapter
 from distillery.models.export import save_model
-from distillery.models.lora.files import save_lora
-from distillery.models.lora.layers import lora_layers
+from distillery.models.lora.files import load_lora, save_lora
+from distillery.models.lora.layers import ADAPTER, lora_layers
 from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.models.student_controlnet import StudentControlNet
 
@@ -62,6 +63,9 @@ def _simplest(model: ModelMixin) -> ModelMixin:
 def _write_model(model: ModelMixin, folder: Path) -> None:
     if lora_layers(model):
         save_lora(model, folder)
+        bare = copy.deepcopy(model)
+        bare.delete_adapters(ADAPTER)
+        same_unet(model, load_lora(bare, folder))
         return
     save_model(model, folder)
     kind = _REMOTE_CLASSES.get(type(model))
