@@ -95,9 +95,9 @@ def load_parts(preset: str, teacher: Path | None = None) -> dict[str, nn.Module]
         return load_architecture(str(teacher))
     if not is_params_file(preset):
         return load_architecture(preset)
-    from distillery.params import load_params
+    from distillery.params.presets import load_preset
 
-    params = load_params(Path(preset))
+    params = load_preset(Path(preset))
     return load_architecture(str(teacher_folder(params) or architecture_of(params)))
 
 

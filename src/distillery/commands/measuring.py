@@ -87,35 +87,64 @@ def params(
 def ranks(
     preset: Preset = "params.yaml",
     target_total: Annotated[
-        float | None, typer.Option(help="Parameters of U-Net, text encoder and VAE.")
+        str | None, typer.Option(help="Parameters of U-Net, text encoder and VAE, such as 790M.")
     ] = None,
-    target_unet: Annotated[float | None, typer.Option(help="Parameters of the U-Net.")] = None,
+    target_unet: Annotated[str | None, typer.Option(help="Parameters of the U-Net.")] = None,
     target_flops: Annotated[
-        float | None, typer.Option(help="FLOPs of a U-Net evaluation, batch size 1.")
+        str | None, typer.Option(help="FLOPs of a U-Net evaluation, batch size 1.")
+    ] = None,
+    target_ms: Annotated[
+        str | None, typer.Option(help="Milliseconds of a U-Net evaluation, by --device's table.")
+    ] = None,
+    target_share: Annotated[
+        str | None, typer.Option(help="Of the dense U-Net's latency, such as 0.5.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Latency table: h100-fp16-b8, cpu-fp32-b1, or its file.")
     ] = None,
     teacher: TeacherFolder = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="The teacher's cache, to measure what removals do.")
+    ] = None,
+    multiple_of: Annotated[
+        int | None, typer.Option(min=1, help="Of ranks, with --device; else as its table says.")
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Pixels, with --device; the preset's own if none.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="For init_student.rank: {rule: file, file: ...}.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Plan the ranks of a low-rank U-Net for a target.
+    """Plan the ranks of a low-rank U-Net for a target, and say what each component costs.
 
-    Says what each component costs. With a teacher's weights the ranks follow its spectra,
-    beside the uniform rule's error.
+    With a teacher's weights the ranks follow its spectra, beside the uniform rule's error. With
+    --device the plan is for a device: layers are kept or factorised at aligned ranks, blocks are
+    removed (with --cache), and several targets may be given.
 
-    Example: distillery ranks --preset sd21 --target-total 790e6
-    Example: distillery ranks --teacher models/teacher --target-unet 1.5e6 --out ranks.json
+    Example: distillery ranks --preset sd21 --target-total 790M
+    Example: distillery ranks --teacher models/teacher --target-unet 1.5M --out ranks.json
+    Example: distillery ranks --preset sd15 --device h100-fp16-b8 --target-ms 14 --target-unet 430M
     """
-    from distillery.commands import ranks as command
+    given = {
+        "--target-ms": target_ms, "--target-share": target_share, "--target-total": target_total,
+        "--target-unet": target_unet, "--target-flops": target_flops,
+    }  # fmt: skip
+    if device is None:
+        from distillery.commands import ranks as command
 
-    found = command.plan(
-        preset, target_total=target_total, target_unet=target_unet, target_flops=target_flops,
-        teacher=teacher,
-    )  # fmt: skip
+        said = command.plan_given(preset, given, teacher=teacher)
+    else:
+        from distillery.commands import ranks_device as command
+
+        said = command.plan(
+            preset, device, given, teacher=teacher, cache=cache, multiple_of=multiple_of,
+            resolution_px=resolution,
+        )  # fmt: skip
     if out:
-        artifacts.write_json(out, found)
-    typer.echo(command.as_json(found) if as_json else command.as_text(found))
+        artifacts.write_json(out, said)
+    typer.echo(json.dumps(said, indent=1) if as_json else command.as_text(said))
 
 
 def latency(

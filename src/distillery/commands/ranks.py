@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from distillery.commands.amounts import amount
+from distillery.commands.latency import load_parts
 from distillery.core.errors import DistilleryError
-from distillery.cost import accounting
 from distillery.cost.counts import count_macs
 from distillery.families.sizes import meta_inputs
 from distillery.models.layers import layer_shapes
@@ -43,7 +44,7 @@ def plan(
     kinds = [kind for kind, value in given.items() if value is not None]
     if len(kinds) != 1:
         raise DistilleryError("give exactly one of --target-total, --target-unet, --target-flops")
-    parts = _parts(preset, teacher)
+    parts = load_parts(preset, teacher)
     kind, target = kinds[0], float(given[kinds[0]])
     costs, budget = _budget(kind, target, parts, keep_dense)
     uniform = rank_planner.uniform_ranks(
@@ -60,17 +61,30 @@ def plan(
     return {**found, "components": _components(parts, found["ranks"]), "macs": _macs(parts, found)}
 
 
-def _parts(preset: str, teacher: Path | None) -> dict[str, nn.Module]:
-    if teacher is not None:
-        return accounting.load_architecture(str(teacher))
-    from distillery.commands.params import architecture_of, is_params_file, teacher_folder
+def plan_given(
+    preset: str, given: Mapping[str, str | float | None], *, teacher: Path | None = None
+) -> dict[str, Any]:
+    """`plan` for targets by option, as they were typed; also says the plan layer by layer.
 
-    if not is_params_file(preset):
-        return accounting.load_architecture(preset)
-    from distillery.params.presets import load_preset
-
-    params = load_preset(Path(preset))
-    return accounting.load_architecture(str(teacher_folder(params) or architecture_of(params)))
+    Raises DistilleryError for a target of time, which needs a device.
+    """
+    for option in ("--target-ms", "--target-share"):
+        if given.get(option) is not None:
+            raise DistilleryError(f"{option}: give --device NAME, whose latency table counts")
+    options = {f"target_{kind}": f"--target-{kind}" for kind in TARGETS}
+    numbers = {name: amount(given.get(option), option) for name, option in options.items()}
+    try:
+        said = plan(preset, teacher=teacher, **numbers)
+    except DistilleryError as error:
+        asked = ", ".join(f"{o} {v}" for o, v in given.items() if v is not None)
+        raise DistilleryError(f"{asked}: {error}" if asked else str(error)) from error
+    unet = load_parts(preset, teacher)["unet"]
+    said["layers"] = [
+        {"name": n, "form": "low_rank" if n in said["ranks"] else "dense",
+         "rank": said["ranks"].get(n)}
+        for n in layer_shapes(unet)
+    ]  # fmt: skip
+    return said
 
 
 def _budget(

@@ -1,0 +1,37 @@
+"""Amounts as users write them: `790M`, `1.5e6`, `80G`.
+
+In: text. Out: a number. Which amounts make sense is the command's business.
+"""
+
+import math
+
+from distillery.core.errors import DistilleryError
+
+_SUFFIXES = {"k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
+
+
+def amount(text: str | float | None, option: str) -> float | None:
+    """The number in `text`, with K, M, G, B or T after it; DistilleryError for anything else."""
+    if text is None or isinstance(text, int | float):
+        return text
+    body, factor = text.strip(), 1.0
+    if body and body[-1].upper() in "KMGBT":
+        factor = _SUFFIXES[body[-1].upper().replace("K", "k")]
+        body = body[:-1]
+    try:
+        value = float(body) * factor
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise DistilleryError(
+            f"{option}: {text!r} is no amount above 0; write it like 790M or 790e6"
+        )
+    return value
+
+
+def as_given(text: str | float) -> "tuple[float, str]":
+    """The unit of an amount as it was given: (factor, suffix), (1.0, "") for a plain number."""
+    if isinstance(text, str) and text.strip()[-1].upper() in "KMGBT":
+        suffix = text.strip()[-1]
+        return _SUFFIXES[suffix.upper().replace("K", "k")], suffix
+    return 1.0, ""

@@ -1,0 +1,153 @@
+"""`distillery ranks --device`: a student for a device, within milliseconds and other targets.
+
+In: an architecture, a table's name, targets, and the teacher's folder and cache where there are
+any. Out: the plan as a dict for JSON, or as text. Nothing is decomposed or trained.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from distillery.commands.amounts import amount, as_given
+from distillery.commands.latency import TABLES, load_parts, parts_of
+from distillery.core.errors import DistilleryError
+from distillery.cost.latency.costs import Costs, costs_of
+from distillery.families.unet.calibration import Calibration
+from distillery.families.unet.latency_plan import (
+    Target,
+    candidates,
+    make_plan,
+    report,
+    share_target,
+    table_for,
+)
+from distillery.models.load import load_unet
+from distillery.models.lowrank.errors import Errors, assumed_errors, weight_errors
+from distillery.models.lowrank.planner import KEEP_DENSE
+
+NUM_SAMPLES, BATCH_SIZE = 256, 32
+_OTHERS = ("text_encoder", "vae")
+Given = Mapping[str, str | float | None]  # by option: --target-ms, --target-share, ...
+
+
+def plan(
+    preset: str,
+    device: str,
+    given: Given,
+    *,
+    teacher: Path | None = None,
+    cache: Path | None = None,
+    multiple_of: int | None = None,
+    resolution_px: int | None = None,
+) -> dict[str, Any]:
+    """The plan of least error within all targets that are `given`, by the table of `device`.
+
+    `cache`: the teacher's cache, whose training records say what removals and forms do; without
+    it no block goes. Raises DistilleryError for no target, or targets out of reach.
+    """
+    models = load_parts(preset, teacher)
+    parts = parts_of(models, resolution_px)
+    table = table_for(device, parts, TABLES)
+    costs = costs_of(parts, table)
+    targets = targets_of(costs, given, sum(_size(models[name]) for name in _OTHERS))
+    ranks = candidates(parts, multiple_of or table.multiple_of, KEEP_DENSE)
+    errors = _errors(costs, ranks, teacher, cache)
+    chosen = make_plan(costs, errors, targets, ranks)
+    said = report(costs, errors, targets, chosen, KEEP_DENSE)
+    asked = {name: value for name, value in given.items() if value is not None}
+    return {"preset": preset, "device": device, "rule": "latency", "given": asked, **said}
+
+
+def targets_of(costs: Costs, given: Given, num_others: int) -> list[Target]:
+    """Limits in the planner's units, with the user's units for messages."""
+    wanted = {name: value for name, value in given.items() if value is not None}
+    if not wanted:
+        raise DistilleryError(f"--device: give a target too, one or more of {', '.join(given)}")
+    return [_target(costs, name, value, num_others) for name, value in wanted.items()]
+
+
+def _target(costs: Costs, name: str, value: str | float, num_others: int) -> Target:
+    number = amount(value, name)
+    if name == "--target-ms":
+        return Target("latency", number / 1e3, name, lambda s: f"{1e3 * s:.4g} ms")
+    if name == "--target-share":
+        return share_target(costs, number, name)
+    if name == "--target-flops":
+        return Target("macs", number / 2, name, _sayer(value, lambda macs: 2 * macs))
+    if name == "--target-unet":
+        return Target("parameters", number, name, _sayer(value, lambda size: size))
+    if number <= num_others:
+        raise DistilleryError(
+            f"{name} {value}: text encoder and VAE alone have {num_others / 1e6:.1f}M parameters"
+        )
+    say = _sayer(value, lambda size: size + num_others)
+    return Target("parameters", number - num_others, name, say)
+
+
+def _sayer(value: str | float, convert: Callable[[float], float]) -> Callable[[float], str]:
+    factor, suffix = as_given(value)
+    return lambda amount: f"{convert(amount) / factor:.6g}{suffix}"
+
+
+def _errors(
+    costs: Costs, ranks: Mapping[str, Sequence[int]], teacher: Path | None, cache: Path | None
+) -> Errors:
+    """By the best that is known of the teacher."""
+    if teacher is None and cache is not None:
+        raise DistilleryError("--cache: give --teacher FOLDER too, whose outputs it holds")
+    if teacher is None:
+        return assumed_errors(costs.parts.shapes, list(ranks))
+    unet = load_unet(teacher, torch.device("cpu"))
+    if cache is None:
+        return weight_errors(unet, list(ranks))
+    calibration = Calibration(teacher, cache / "base", NUM_SAMPLES, BATCH_SIZE)
+    return calibration.errors(unet, ranks, calibration.moments(unet, ranks))
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def as_text(said: Mapping[str, Any]) -> str:
+    """The plan by level, its figures beside the rivals', and what its error is."""
+    table = said["table"]
+    lines = [
+        f"table {table['name']}, {table['basis']}; ranks are multiples of {table['multiple_of']}",
+        "",
+        f"{'level':<16}{'kind':<12}{'kept':>6}{'factorised':>12}{'removed':>9}",
+    ]
+    lines += [
+        f"{row['level']:<16}{row['kind']:<12}{row['dense']:>6}{row['low_rank']:>12}"
+        f"{row['removed']:>9}"
+        for row in said["levels"]
+    ]
+    lines += ["", f"{'':<24}{'ms':>9}{'of dense':>10}{'parameters':>12}{'GFLOP':>9}{'error':>10}"]
+    dense = {**said["dense"], "share": 1.0, "error": 0.0}
+    rows = {"dense": dense, "this plan": said["planned"], "uniform rule": said["uniform"]}
+    rows["block removal alone"] = said["block_removal"]
+    lines += [_line(name, figures) for name, figures in rows.items()]
+    lines += ["", f"blocks removed: {', '.join(said['removed']) or 'none'}"]
+    lines.append(f"error: {said['error_is']}")
+    if pairs := said["additivity"]:
+        lines.append(
+            f"two changes at once make {pairs['median']} of the sum of both alone (median of "
+            f"{pairs['num_pairs']} random pairs, {pairs['lowest']} to {pairs['highest']})"
+        )
+    else:
+        lines.append(
+            "No block goes unmeasured: give --teacher FOLDER --cache FOLDER to weigh removals."
+        )
+    return "\n".join(lines)
+
+
+def _line(name: str, figures: Mapping[str, Any] | None) -> str:
+    if figures is None:
+        return f"{name:<24}  not within these targets"
+    error = "-" if figures["error"] is None else f"{figures['error']:.4g}"
+    return (
+        f"{name:<24}{1e3 * figures['latency']:>9.3f}{figures['share']:>10.3f}"
+        f"{figures['parameters'] / 1e6:>11.2f}M{2 * figures['macs'] / 1e9:>9.2f}{error:>10}"
+    )
