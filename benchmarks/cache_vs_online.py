@@ -96,7 +96,12 @@ def time_sources(
         chosen = [records[item // NUM_SLOTS] for item in items]
         images = np.stack([load_image(r.image_bytes, args.resolution_px) for r in chosen])
         text = encode_prompts(teacher, [r.caption for r in chosen]).float()
-        learn(replace(batch, latents=encode_images(teacher, images).float(), text=text), ask)
+        learn(
+            replace(
+                batch, latents=encode_images(teacher, images).float(), conditioning={"text": text}
+            ),
+            ask,
+        )
 
     steps = {
         "reading": read,
@@ -125,8 +130,8 @@ def main() -> None:
     plan = CachePlan(args.dtype, NUM_SLOTS, 0, args.resolution_px, 256, args.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         write_cache(Path(folder), records, teacher, plan)
-        num_steps = len(teacher.scheduler.alphas_cumprod)
-        samples = TeacherCache(Path(folder), ["cond"], num_steps).samples("train")
+        num_steps, root = len(teacher.scheduler.alphas_cumprod), Path(folder)
+        samples = TeacherCache(root / "base", {"cond": root / "cond"}, num_steps).samples("train")
         seconds = time_sources(records, samples, teacher, args)
     for name in ("cache", "teacher", "all"):
         each, ratio = np.median(seconds[name]), ratio_text(seconds[name], seconds["cache"])

@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from cache_vs_online import NUM_SLOTS, make_records
-from distillery.teacher.cache.conditioned import ConditionedSamples
 from teachers import add_options, open_controlnet, open_teacher
 from timing import ratio_text, time_ways
 from torch import Tensor, nn
@@ -46,6 +45,8 @@ from distillery.teacher.cache.read import TeacherCache
 from distillery.teacher.cache.size import CachePlan
 from distillery.teacher.cache.write import write_base, write_view
 from distillery.teacher.load import Teacher, alphas_cumprod
+from distillery.train.loop import Place
+from distillery.train.sources import ConditionedSamples
 
 KIND = "canny"
 VIEW = f"control_{KIND}"
@@ -179,14 +180,14 @@ def main() -> None:
         root = Path(name)
         maps = write_data(root, records, teacher, controlnet, plan)
         num_timesteps = len(teacher.scheduler.alphas_cumprod)
-        cache = TeacherCache(root / "cache", [VIEW], num_timesteps)
+        cache = TeacherCache(root / "cache/base", {VIEW: root / "cache" / VIEW}, num_timesteps)
         samples = ConditionedSamples(cache.samples("train"), maps)
         ask = online_residuals(controlnet, KIND)
-        write_residuals(
-            root / "residuals", [samples], ask, diffusion_of(teacher),
-            device=teacher.unet.device, budget_bytes=10**12,
-            progress=lambda total, **options: bar(total, options["what"]),
+        place = Place(
+            teacher.unet.device, root / "residuals",
+            lambda total, **options: bar(total, options["what"]),
         )  # fmt: skip
+        write_residuals(place, [samples], ask, diffusion_of(teacher), 10**12)
         read = cached_residuals(root / "residuals")
         for student in args.students:
             mine = build_student(controlnet, PRESETS[student], seed=0).requires_grad_(True).train()

@@ -96,7 +96,12 @@ def make_steps(
         chosen = [records[item // NUM_SLOTS] for item in items]
         images = np.stack([load_image(r.image_bytes, args.resolution_px) for r in chosen])
         text = encode_prompts(teacher, [r.caption for r in chosen]).float()
-        learn(replace(batch, latents=encode_images(teacher, images).float(), text=text), ask)
+        learn(
+            replace(
+                batch, latents=encode_images(teacher, images).float(), conditioning={"text": text}
+            ),
+            ask,
+        )
 
     return {
         "cache": lambda: learn(read()[1], cached_pair),
@@ -125,8 +130,9 @@ def main() -> None:
     plan = CachePlan("float32", NUM_SLOTS, 0, args.resolution_px, 256, args.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         write_cache(Path(folder), records, teacher, plan)
-        num_steps = len(teacher.scheduler.alphas_cumprod)
-        samples = TeacherCache(Path(folder), ["cond", "uncond"], num_steps).samples("train")
+        num_steps, root = len(teacher.scheduler.alphas_cumprod), Path(folder)
+        views = {view: root / view for view in ("cond", "uncond")}
+        samples = TeacherCache(root / "base", views, num_steps).samples("train")
         steps = make_steps(records, samples, teacher, args)
         seconds = time_ways(steps, args.rounds, torch.device(args.device))
     for name, values in seconds.items():

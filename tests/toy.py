@@ -83,6 +83,7 @@ def train(folder: Path, samples: ToySamples | None = None, **changed: Any) -> tu
     torch.set_num_threads(1)
     torch.manual_seed(3)
     model = ToyUNet(changed.pop("dropout", 0.2))
+    model = model.to(memory_format=changed.pop("layout", torch.contiguous_format))
     chosen = samples or ToySamples()
     fixed = chosen.batch(np.arange(4))
 

@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 
 from distillery.core.errors import DistilleryError
 from distillery.export import comfyui_node
-from distillery.families.load import load_student_controlnet
-from distillery.sampling.sampler import load_unet
+from distillery.models.load import load_controlnet, load_unet
 from tiny_models import UNET_CONFIG, unet_inputs
 
 WEIGHTS = "diffusion_pytorch_model.distillery.safetensors"
@@ -99,7 +98,7 @@ def test_a_low_rank_unet_answers_as_in_diffusers(node, project: Path, merged: bo
 def test_a_student_controlnet_answers_as_in_diffusers(node, project: Path, name: str) -> None:
     loader = node.NODE_CLASS_MAPPINGS["DistilleryLoadStudentControlNet"]
     (controlnet,) = getattr(loader(), loader.FUNCTION)(f"{name}/{WEIGHTS}")
-    student = load_student_controlnet(project / "models/controlnet" / name, "cpu", torch.float32)
+    student = load_controlnet(project / "models/controlnet" / name, "cpu", torch.float32)
     inputs = unet_inputs()
     sample, time, text = inputs["sample"], inputs["timestep"], inputs["encoder_hidden_states"]
     maps = torch.rand(2, 3, 64, 64)

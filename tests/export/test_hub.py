@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 from distillery.cli import main
 from distillery.core.errors import DistilleryError
 from distillery.export import hub
-from distillery.families.load import load_student_controlnet
-from distillery.sampling.sampler import load_unet
+from distillery.models.load import load_controlnet, load_unet
 from export.fake_hub import fake_hub
 from export.test_single_file import draw
 
@@ -96,7 +95,7 @@ def test_unets_draw_the_same_without_this_package(project: Path, images) -> None
 
 @pytest.mark.parametrize("name", ["distilled", "loha", "original"])
 def test_controlnets_draw_the_same_without_this_package(project: Path, images, name: str) -> None:
-    controlnet = load_student_controlnet(project / "models/controlnet" / name, "cpu", torch.float32)
+    controlnet = load_controlnet(project / "models/controlnet" / name, "cpu", torch.float32)
     pipeline = StableDiffusionControlNetPipeline.from_pretrained(
         project / "models/teacher", controlnet=controlnet
     )

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 
 from distillery.core.errors import DistilleryError
 from distillery.export import kohya
+from distillery.models.load import load_unet
 from distillery.models.lora.files import load_guidance_unet, lora_state
 from distillery.models.lora.layers import add_lora, lora_layers
 from distillery.models.lowrank import LowRankUNet2DConditionModel
-from distillery.sampling.sampler import load_unet
 from export.conftest import unlike_start
 from export.test_single_file import draw
 from tiny_models import tiny_unet

@@ -1,6 +1,6 @@
 """The scenes teacher's training, in its short form, and the teacher that ships."""
 
-import copy
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -14,17 +14,18 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from distillery.core.errors import DistilleryError
 from distillery.data.scenes.draw import draw_scene
-from distillery.scenes_teacher import fit as fit_module
-from distillery.scenes_teacher import measure
-from distillery.scenes_teacher.fit import Schedule, fit
+from distillery.diffusion.batch import Batch
+from distillery.scenes_teacher import measure, training
 from distillery.scenes_teacher.pool import unit_range
 from distillery.scenes_teacher.recipe import (
+    RECIPE,
     check_recipe,
     claim_work,
     train_scenes_teacher,
 )
 from distillery.scenes_teacher.tokens import build_tokenizer, tokenize
-from distillery.scenes_teacher.unet import build_scheduler, min_snr_weight, v_target
+from distillery.scenes_teacher.training import Inputs, settings_of, train
+from distillery.scenes_teacher.unet import build_scheduler, diffusion_of
 from distillery.scenes_teacher.vae import build_vae
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,8 +36,7 @@ KINDS = ("canny", "sketch", "segmentation")
 @pytest.fixture(scope="module")
 def recipe() -> dict:
     """The shipped recipe, cut down to two steps of each training on a few scenes."""
-    text = (ROOT / "presets" / "scenes-teacher.yaml").read_text()
-    parts = copy.deepcopy(yaml.safe_load(text)["prepare_teacher"]["recipe"])
+    parts = yaml.safe_load(RECIPE.read_text())["recipe"]
     parts["tokenizer"]["num_captions"] = 300
     parts["vae"] |= {"num_pca_scenes": 48, "num_scenes": 16, "batch_size": 2, "num_steps": 2}
     parts["clip"] |= {"num_scenes": 16, "batch_size": 4, "image_layers": 1, "num_probe_scenes": 40}
@@ -113,43 +113,39 @@ def test_the_encoder_is_the_projection():
     assert 10 * np.log10(4 / ((restored - images) ** 2).mean()) > 24
 
 
-def _train_line(path: Path, fail_at: int | None, num_steps: int = 12) -> torch.Tensor:
+def _train_line(folder: Path, fail_at: int | None, num_steps: int = 12) -> torch.Tensor:
     torch.manual_seed(0)
     line = nn.Linear(3, 1)
 
-    def loss(step: int, generator: torch.Generator):
+    def draw(step: int, generator: torch.Generator) -> Inputs:
         if step == fail_at:
             raise KeyboardInterrupt
-        x = torch.randn(8, 3, generator=generator)
-        return (line(x) - x.sum(1, keepdim=True)).square().mean()
+        return Inputs(x=torch.randn(8, 3, generator=generator))
 
-    schedule = Schedule(num_steps, lr=0.1, warmup_steps=2, ema_decay=0.9)
-    fit("line", {"line": line}, loss, schedule, state_path=path, seed=1)
+    def objective(model: nn.Module, inputs: Inputs) -> dict[str, torch.Tensor]:
+        error = model(inputs["x"]) - inputs["x"].sum(1, keepdim=True)
+        return {"squared": error.square().mean()}
+
+    part = {"batch_size": 8, "warmup_steps": 2, "ema_decay": 0.9}
+    settings = settings_of(part, {"num_steps": num_steps, "lr": 0.1})
+    train(line, objective, draw, settings, folder=folder, seed=1)
     return line.weight.detach()
 
 
 def test_a_killed_training_ends_in_the_same_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(fit_module, "SAVE_INTERVAL_S", -1.0)
-    expected = _train_line(tmp_path / "whole.safetensors", None)
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_STEPS", 2)
+    expected = _train_line(tmp_path / "whole", None)
     for fail_at in (3, 7, 11):
         with pytest.raises(KeyboardInterrupt):
-            _train_line(tmp_path / "cut.safetensors", fail_at)
-    assert torch.equal(_train_line(tmp_path / "cut.safetensors", None), expected)
-    assert torch.equal(_train_line(tmp_path / "cut.safetensors", None), expected)
+            _train_line(tmp_path / "cut", fail_at)
+    assert torch.equal(_train_line(tmp_path / "cut", None), expected)
+    assert torch.equal(_train_line(tmp_path / "cut", None), expected)
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_step(tmp_path):
-    line = nn.Linear(1, 1)
-    schedule = Schedule(3, lr=0.1, warmup_steps=1)
-    with pytest.raises(DistilleryError, match="step 0"):
-        fit(
-            "line",
-            {"line": line},
-            lambda step, generator: line.weight.sum() / 0,
-            schedule,
-            state_path=tmp_path / "state.safetensors",
-            seed=0,
-        )
+def test_the_learning_rate_ends_at_its_floor():
+    settings = settings_of({"batch_size": 8, "warmup_steps": 2}, {"num_steps": 12, "lr": 0.1})
+    rates = [settings.learning_rate_at(step) for step in (0, 1, 2, 7, 12)]
+    assert rates == pytest.approx([0.05, 0.1, 0.1, 0.051, 0.002])
 
 
 def test_tokenizer_knows_the_words_and_spells_the_rest(tmp_path):
@@ -167,16 +163,17 @@ def test_tokenizer_knows_the_words_and_spells_the_rest(tmp_path):
 
 
 def test_targets_and_weights_at_zero_snr():
-    alphas = build_scheduler().alphas_cumprod
-    last, first = torch.tensor([999]), torch.tensor([0])
+    diffusion = diffusion_of({"min_snr_gamma": 5.0})
     latents, noise = torch.randn(1, 4, 2, 2), torch.randn(1, 4, 2, 2)
-    noisy, target = v_target(alphas, latents, noise, last)
-    assert torch.allclose(noisy, noise, atol=1e-3)
-    assert torch.allclose(target, -latents, atol=1e-3)
-    assert min_snr_weight(alphas, last, 5.0).item() == pytest.approx(0, abs=1e-6)
-    assert 0 < min_snr_weight(alphas, first, 5.0).item() < 0.01
-    scheduler_v = build_scheduler().get_velocity(latents, noise, torch.tensor([500]))
-    assert torch.allclose(v_target(alphas, latents, noise, torch.tensor([500]))[1], scheduler_v)
+    last = Batch(["a"], latents, noise, torch.tensor([999]), {})
+    assert torch.allclose(diffusion.noisy(last), noise, atol=1e-3)
+    assert torch.allclose(diffusion.target(last), -latents, atol=1e-3)
+    first, end = diffusion.weights[[0, 999]].tolist()
+    assert end == pytest.approx(0.001, rel=0.01)  # the floor of the SNR
+    assert 0 < first < 0.01
+    middle = dataclasses.replace(last, timesteps=torch.tensor([500]))
+    scheduler_v = build_scheduler().get_velocity(latents, noise, middle.timesteps)
+    assert torch.allclose(diffusion.target(middle), scheduler_v)
 
 
 def test_seeds_outside_of_the_reserved_range_are_refused(recipe):
@@ -198,8 +195,7 @@ def test_the_shipped_teacher_is_small_and_its_own_recipe_s():
     sizes = [path.stat().st_size for path in SHIPPED.rglob("*.safetensors")]
     assert len(sizes) == 7
     assert sum(sizes) <= 20_000_000
-    preset = yaml.safe_load((ROOT / "presets" / "scenes-teacher.yaml").read_text())
-    channels = preset["prepare_teacher"]["recipe"]["unet"]["channels"]
+    channels = yaml.safe_load(RECIPE.read_text())["recipe"]["unet"]["channels"]
     pipeline = StableDiffusionPipeline.from_pretrained(SHIPPED, safety_checker=None)
     assert list(pipeline.unet.config.block_out_channels) == channels
     assert pipeline.unet.config.layers_per_block == 2

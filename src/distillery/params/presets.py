@@ -46,4 +46,4 @@ def preset_file(name: str, folder: Path = FOLDER) -> Path:
 
 def preset_names(folder: Path = FOLDER) -> list[str]:
     """The shipped presets."""
-    return sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "scenes-teacher")
+    return sorted(path.stem for path in folder.glob("*.yaml"))

@@ -1,4 +1,4 @@
-"""`python -m distillery.teacher.training --recipe FILE --out FOLDER`: train the scenes teacher."""
+"""`python -m distillery.scenes_teacher --out FOLDER`: train the scenes teacher."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from pathlib import Path
 import yaml
 
 from distillery.core.errors import DistilleryError
-from distillery.scenes_teacher.recipe import COMPONENTS, train_component, train_scenes_teacher
+from distillery.scenes_teacher.recipe import (
+    COMPONENTS,
+    RECIPE,
+    train_component,
+    train_scenes_teacher,
+)
 
 
 def main() -> int:
     """Parse the command line and train; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="distillery.teacher.training", description=__doc__)
-    parser.add_argument("--recipe", type=Path, required=True)
+    parser = argparse.ArgumentParser(prog="distillery.scenes_teacher", description=__doc__)
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("work/scenes-teacher"))
     parser.add_argument("--component", choices=COMPONENTS, help="train this one and stop")
@@ -24,7 +29,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     try:
-        recipe = yaml.safe_load(options.recipe.read_text())["prepare_teacher"]["recipe"]
+        recipe = yaml.safe_load(options.recipe.read_text())["recipe"]
         run(recipe, options)
     except (DistilleryError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

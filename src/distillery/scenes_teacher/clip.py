@@ -7,6 +7,7 @@ with the generator's text encoder, so it judges the generator from outside.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,9 +23,10 @@ from transformers import (
 )
 
 from distillery.data.scenes.draw import Scene
-from distillery.scenes_teacher.fit import Schedule, fit
+from distillery.diffusion.objectives import Terms
 from distillery.scenes_teacher.pool import draw_pool, unit_range
 from distillery.scenes_teacher.tokens import text_config, tokenize
+from distillery.scenes_teacher.training import Inputs, settings_of, train
 
 
 def build_clip(recipe: Mapping, tokenizer: CLIPTokenizer, *, image_px: int, seed: int) -> CLIPModel:
@@ -65,42 +67,45 @@ def build_processor(image_px: int) -> CLIPImageProcessor:
 
 
 def train_clip(
-    clip: CLIPModel, tokenizer: CLIPTokenizer, recipe: Mapping, *, state_path: Path, seed: int
+    clip: CLIPModel, tokenizer: CLIPTokenizer, recipe: Mapping, *, folder: Path, seed: int
 ) -> None:
     """Train in place, first on random batches, then on batches of lookalikes.
 
     One batch's other captions are the negatives. Among random scenes colour and background tell
     almost all captions apart, and shapes stay entangled with them (a linear probe found 0.59 of
     the shapes); scenes that share both differ in little else than shape, size and texture. A
-    phase's `num_groups` is the number of such groups in a batch, 0 for random scenes.
+    phase's `num_groups` is the number of such groups in a batch, 0 for random scenes. Phase i keeps
+    its state in `folder`_i.
     """
     scenes = draw_pool(recipe["scenes_seed"], recipe["num_scenes"], "clip: scenes")
     images = np.stack([scene.image for scene in scenes])
     tokens = tokenize(tokenizer, [scene.caption for scene in scenes])
     groups = group_lookalikes(scenes)
-    device, batch_size = clip.device, recipe["batch_size"]
-    clip.train()
+    batch_size = recipe["batch_size"]
 
-    def loss_of(rows: Tensor) -> Tensor:
-        pixels = torch.from_numpy(unit_range(images[rows.numpy()])).to(device)
-        return clip(input_ids=tokens[rows].to(device), pixel_values=pixels, return_loss=True).loss
-
-    def phase_loss(num_groups: int):
-        def loss(step: int, generator: torch.Generator) -> Tensor:
-            if num_groups:
-                return loss_of(_pick_lookalikes(groups, num_groups, batch_size, generator))
-            return loss_of(torch.randint(len(images), (batch_size,), generator=generator))
-
-        return loss
+    def draw(num_groups: int, step: int, generator: torch.Generator) -> Inputs:
+        if num_groups:
+            rows = _pick_lookalikes(groups, num_groups, batch_size, generator)
+        else:
+            rows = torch.randint(len(images), (batch_size,), generator=generator)
+        pixels = torch.from_numpy(unit_range(images[rows.numpy()]))
+        return Inputs(input_ids=tokens[rows], pixel_values=pixels)
 
     for number, phase in enumerate(recipe["phases"]):
-        schedule = Schedule(
-            phase["num_steps"], phase["lr"], recipe["warmup_steps"], ema_decay=recipe["ema_decay"]
+        train(
+            clip,
+            contrastive,
+            functools.partial(draw, phase["num_groups"]),
+            settings_of(recipe, phase),
+            folder=folder.with_name(f"{folder.name}_{number}"),
+            seed=seed + number,
         )
-        path = state_path.with_name(f"clip_{number}.state.safetensors")
-        loss, label = phase_loss(phase["num_groups"]), f"clip phase {number}"
-        fit(label, {"clip": clip}, loss, schedule, state_path=path, seed=seed + number)
     clip.eval()
+
+
+def contrastive(clip: CLIPModel, inputs: Inputs) -> Terms:
+    """Symmetric cross-entropy of the right caption and the right image within the batch."""
+    return {"contrastive": clip(**inputs, return_loss=True).loss}
 
 
 def group_lookalikes(scenes: list[Scene]) -> list[Tensor]:

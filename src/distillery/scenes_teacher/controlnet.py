@@ -12,22 +12,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
-from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 from distillery.data.conditions import KINDS
 from distillery.data.scenes.draw import Scene
+from distillery.diffusion.batch import Batch
+from distillery.diffusion.conditioning import TEXT
+from distillery.diffusion.control import ControlTeacher
+from distillery.diffusion.controlnet import DistillControlNet, Factors
+from distillery.diffusion.objectives import Terms
 from distillery.models.normalise import normalise_hint_network
-from distillery.scenes_teacher.fit import Schedule, fit
-from distillery.scenes_teacher.pca import PatchPca
 from distillery.scenes_teacher.pool import draw_pool, unit_range
 from distillery.scenes_teacher.tokens import tokenize
-from distillery.scenes_teacher.unet import (
-    build_scheduler,
-    min_snr_weight,
-    stratified_timesteps,
-    v_target,
-)
+from distillery.scenes_teacher.training import settings_of, train
+from distillery.scenes_teacher.unet import Generator, diffusion_of, encoded, stratified_timesteps
 
 NUM_INIT_HINTS = 256
 
@@ -50,57 +49,66 @@ def build_controlnet(unet: UNet2DConditionModel, recipe: Mapping, *, seed: int) 
 def train_controlnet(
     kind: str,
     controlnet: ControlNetModel,
-    unet: UNet2DConditionModel,
-    text_encoder: CLIPTextModel,
-    tokenizer: CLIPTokenizer,
-    pca: PatchPca,
-    scale: float,
+    generator: Generator,
+    encode: Callable[[np.ndarray], Tensor],
     recipe: Mapping,
     *,
-    state_path: Path,
+    folder: Path,
     seed: int,
 ) -> None:
-    """Train `controlnet` in place; U-Net and text encoder stay as they are."""
-    scenes = draw_pool(recipe["scenes_seed"], recipe["num_scenes"], f"controlnet {kind}: scenes")
-    hints = torch.from_numpy(np.stack([CONDITIONS[kind](scene) for scene in scenes]))
-    pixels = unit_range(np.stack([scene.image for scene in scenes]))
-    latents = torch.from_numpy(pca.encode(pixels)) * scale
-    tokens = tokenize(tokenizer, [scene.caption for scene in scenes])
-    empty = tokenize(tokenizer, [""])
-    device, alphas = unet.device, build_scheduler().alphas_cumprod
-    for frozen in (unet, text_encoder):
+    """Train `controlnet` in place; U-Net and text encoder stay as they are.
+
+    `encode` gives scaled latents of pixels in [-1, 1]. Phase i keeps its state in `folder`_i.
+    """
+    unet, diffusion = generator.unet, diffusion_of(recipe)
+    for frozen in (unet, generator.text_encoder):
         frozen.requires_grad_(False).eval()
     unet.to(memory_format=torch.channels_last)
-    controlnet.to(memory_format=torch.channels_last).train()
-    normalise_hint_network(controlnet, to_hint(hints[:NUM_INIT_HINTS]).to(device))
+    controlnet.to(memory_format=torch.channels_last)
+    hints, draw = _draws(kind, generator.tokenizer, encode, recipe, len(diffusion.alpha_bar))
+    normalise_hint_network(controlnet, to_hint(hints[:NUM_INIT_HINTS]).to(unet.device))
+    teacher = ControlTeacher(unet, residuals=None, view=None)
+    lesson = DistillControlNet(kind, diffusion, teacher, Factors(1.0, 0.0, 0.0))
 
-    def loss(step: int, generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(scenes), (recipe["batch_size"],), generator=generator)
-        dropped = torch.rand(len(rows), 1, generator=generator) < recipe["caption_dropout"]
-        states = text_encoder(torch.where(dropped, empty, tokens[rows]).to(device))[0]
-        timesteps = stratified_timesteps(len(rows), len(alphas), generator)
-        noise = torch.randn((len(rows), *latents.shape[1:]), generator=generator)
-        noisy, target = v_target(alphas, latents[rows], noise, timesteps)
-        noisy = noisy.to(device, memory_format=torch.channels_last)
-        hint = to_hint(hints[rows]).to(device)
-        steps = timesteps.to(device)
-        down, mid = controlnet(noisy, steps, states, hint, return_dict=False)
-        predicted = unet(
-            noisy,
-            steps,
-            states,
-            down_block_additional_residuals=down,
-            mid_block_additional_residual=mid,
-        ).sample
-        error = (predicted - target.to(device)).square().mean(dim=(1, 2, 3))
-        weight = min_snr_weight(alphas, timesteps, recipe["min_snr_gamma"]).to(device)
-        return (weight * error).mean()
+    def objective(model: nn.Module, batch: Batch) -> Terms:
+        return lesson(model, encoded(generator.text_encoder, batch))
 
     for number, phase in enumerate(recipe["phases"][kind]):
-        schedule = Schedule(
-            phase["num_steps"], phase["lr"], recipe["warmup_steps"], ema_decay=recipe["ema_decay"]
-        )
-        path = state_path.with_name(f"controlnet_{kind}_{number}.state.safetensors")
-        modules, label = {"controlnet": controlnet}, f"controlnet {kind}, phase {number}"
-        fit(label, modules, loss, schedule, state_path=path, seed=seed + number)
+        place = folder.with_name(f"{folder.name}_{number}")
+        train(
+            controlnet, objective, draw, settings_of(recipe, phase), folder=place,
+            seed=seed + number,
+        )  # fmt: skip
     controlnet.eval()
+
+
+def _draws(
+    kind: str,
+    tokenizer: CLIPTokenizer,
+    encode: Callable[[np.ndarray], Tensor],
+    recipe: Mapping,
+    num_timesteps: int,
+) -> tuple[Tensor, Callable[[int, torch.Generator], Batch]]:
+    """Maps of all scenes, uint8 [N, H, W, 3], and what draws a step's batch of them."""
+    scenes = draw_pool(recipe["scenes_seed"], recipe["num_scenes"], f"controlnet {kind}: scenes")
+    hints = torch.from_numpy(np.stack([CONDITIONS[kind](scene) for scene in scenes]))
+    latents = encode(unit_range(np.stack([scene.image for scene in scenes])))
+    tokens = tokenize(tokenizer, [scene.caption for scene in scenes])
+    empty = tokenize(tokenizer, [""])
+
+    def draw(step: int, generator: torch.Generator) -> Batch:
+        rows = torch.randint(len(scenes), (recipe["batch_size"],), generator=generator)
+        dropped = torch.rand(len(rows), 1, generator=generator) < recipe["caption_dropout"]
+        told = torch.where(dropped, empty, tokens[rows])
+        timesteps = stratified_timesteps(len(rows), num_timesteps, generator)
+        noise = torch.randn((len(rows), *latents.shape[1:]), generator=generator)
+        return Batch(
+            [str(row) for row in rows.tolist()],
+            latents[rows].contiguous(memory_format=torch.channels_last),
+            noise,
+            timesteps,
+            {TEXT: told},
+            conditions={kind: to_hint(hints[rows])},
+        )
+
+    return hints, draw

@@ -12,7 +12,6 @@ import argparse
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from diffusers import (
@@ -24,16 +23,15 @@ from diffusers import (
 from PIL import Image
 
 from distillery.core.progress import track
-from distillery.data.conditions.canny import canny_map
 from distillery.data.scenes.draw import Scene
-from distillery.data.scenes.palette import CLASS_IDS
+from distillery.metrics.edges import edges, match_edges
+from distillery.metrics.miou import mean_iou
 from distillery.metrics.reader import METRICS, read_segmentation, recall
 from distillery.scenes_teacher.controlnet import CONDITIONS
 from distillery.scenes_teacher.pool import unit_range
 from distillery.scenes_teacher.probe import pick_scenes, record_probe
 
 BATCH = 32
-EDGE_TOLERANCE_PX = 1
 
 
 def generate(pipeline, scenes: list[Scene], kind: str | None, guidance: float, num_steps: int):
@@ -62,24 +60,16 @@ def mean_recalls(images: np.ndarray, scenes: list[Scene]) -> dict[str, float]:
     return {name: float(np.mean([value[name] for value in values])) for name in METRICS}
 
 
-def edge_f1(image: np.ndarray, reference: np.ndarray) -> float:
-    """F1 of Canny edges, matched within one pixel."""
-    kernel = np.ones((2 * EDGE_TOLERANCE_PX + 1,) * 2, np.uint8)
-    found, wanted = (canny_map(x)[:, :, 0] for x in (image, reference))
-    precision = (cv2.dilate(wanted, kernel)[found > 0] > 0).mean() if found.any() else 0.0
-    recalled = (cv2.dilate(found, kernel)[wanted > 0] > 0).mean() if wanted.any() else 0.0
-    return float(2 * precision * recalled / max(precision + recalled, 1e-9))
+def edge_f1(images: np.ndarray, scenes: list[Scene]) -> float:
+    """F1 of Canny edges against those of the scenes' own images, averaged over images."""
+    pairs = zip(images, scenes, strict=True)
+    return float(np.mean([match_edges(edges(a), edges(scene.image))[0] for a, scene in pairs]))
 
 
-def mean_iou(images: np.ndarray, scenes: list[Scene]) -> float:
-    """IoU per class over all pixels of all images, averaged over classes with background."""
+def miou(images: np.ndarray, scenes: list[Scene]) -> float:
+    """`metrics.miou` of what the reader sees against the scenes' segmentation, over images."""
     seen = np.stack([read_segmentation(image) for image in images])
-    wanted = np.stack([scene.segmentation for scene in scenes])
-    ious = []
-    for number in CLASS_IDS.values():
-        union = ((seen == number) | (wanted == number)).sum()
-        ious.append(((seen == number) & (wanted == number)).sum() / max(union, 1))
-    return float(np.mean(ious))
+    return float(np.mean(mean_iou(seen, np.stack([scene.segmentation for scene in scenes]))))
 
 
 @torch.no_grad()
@@ -93,11 +83,10 @@ def measure_vae(folder: Path, scenes: list[Scene]) -> dict[str, float]:
     pixels = torch.cat(decoded).permute(0, 2, 3, 1).numpy()
     restored = np.clip(np.rint((pixels + 1) * 127.5), 0, 255).astype(np.uint8)
     errors = ((restored.astype(float) - images) ** 2).mean(axis=(1, 2, 3))
-    pairs = zip(restored, images, strict=True)
     return {
         "psnr_db": float(np.mean(10 * np.log10(255**2 / errors))),
-        "edge_f1": float(np.mean([edge_f1(a, b) for a, b in pairs])),
-        "miou": mean_iou(restored, scenes),
+        "edge_f1": edge_f1(restored, scenes),
+        "miou": miou(restored, scenes),
         **mean_recalls(restored, scenes),
     }
 
@@ -128,10 +117,9 @@ def measure_control(pipeline, folder: Path, kind: str, guidance, num_steps, num_
     )
     controlled.set_progress_bar_config(disable=True)
     images = generate(controlled, scenes, kind, guidance, num_steps)
-    pairs = zip(images, scenes, strict=True)
     return {
-        "edge_f1": float(np.mean([edge_f1(image, scene.image) for image, scene in pairs])),
-        "miou": mean_iou(images, scenes),
+        "edge_f1": edge_f1(images, scenes),
+        "miou": miou(images, scenes),
         **mean_recalls(images, scenes),
     }
 

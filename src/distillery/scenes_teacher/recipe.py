@@ -2,7 +2,7 @@
 
 In: a recipe (every number of the training), an output folder and a work folder. Out: the teacher
 in diffusers' layout. Each finished component is kept in the work folder, and each training saves
-its state there every minute: the same call again goes on where it stopped.
+its state there every hundred steps: the same call again goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from distillery.core.artifacts import hash_json
@@ -27,6 +29,7 @@ from distillery.scenes_teacher.pca import PatchPca
 COMPONENTS = ("vae", "clip", "unet", "controlnet_canny", "controlnet_sketch",
               "controlnet_segmentation")  # fmt: skip
 IMAGE_PX = 64
+RECIPE = Path(__file__).with_name("recipe.yaml")
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,14 @@ class Workshop:
         """The VAE with an untrained decoder, and the projection that its encoder computes."""
         return vae.pca_of_recipe(self.recipe["vae"], seed=self.seed)
 
-    def state_path(self, component: str) -> Path:
-        return self.work / f"{component}.state.safetensors"
+    def encode(self, pixels: np.ndarray) -> Tensor:
+        """Scaled latents of pixels in [-1, 1]."""
+        model, pca = self.encoder
+        return torch.from_numpy(pca.encode(pixels)) * model.config.scaling_factor
+
+    def state(self, component: str) -> Path:
+        """Where a component's training keeps its state; a phase's number is appended."""
+        return self.work / "training" / component
 
     def load_unet(self) -> tuple[UNet2DConditionModel, CLIPTextModel]:
         folder = self.work / "unet"
@@ -143,7 +152,7 @@ def _train_vae(shop: Workshop, folder: Path) -> None:
         model.to(shop.device),
         pca,
         shop.recipe["vae"],
-        state_path=shop.state_path("vae"),
+        folder=shop.state("vae"),
         seed=shop.seed,
     )
     model.to("cpu", memory_format=torch.contiguous_format).save_pretrained(folder)
@@ -156,7 +165,7 @@ def _train_clip(shop: Workshop, folder: Path) -> None:
         model.to(shop.device),
         shop.tokenizer,
         part,
-        state_path=shop.state_path("clip"),
+        folder=shop.state("clip"),
         seed=shop.seed,
     )
     export.save_clip(
@@ -183,37 +192,25 @@ def build_generator(shop: Workshop) -> tuple[UNet2DConditionModel, CLIPTextModel
 def _train_unet(shop: Workshop, folder: Path) -> None:
     part = shop.recipe["unet"]
     network, text_encoder = build_generator(shop)
-    model, pca = shop.encoder
-    scale = model.config.scaling_factor
-    pool = unet.draw_latents(part["scenes_seed"], part["num_scenes"], pca, scale, shop.tokenizer)
-    unet.train_unet(
-        network.to(shop.device),
-        text_encoder.to(shop.device),
-        shop.tokenizer,
-        pool,
-        part,
-        state_path=shop.state_path("unet"),
-        seed=shop.seed,
-    )
+    pool = unet.draw_latents(part["scenes_seed"], part["num_scenes"], shop.encode, shop.tokenizer)
+    both = network.to(shop.device), text_encoder.to(shop.device)
+    generator = unet.Generator(*both, shop.tokenizer)
+    unet.train_unet(generator, pool, part, folder=shop.state("unet"), seed=shop.seed)
     export.save_half(network.cpu(), folder / "unet")
     text_encoder.cpu().save_pretrained(folder / "text_encoder")
 
 
 def _train_controlnet(shop: Workshop, component: str, folder: Path) -> None:
     part = shop.recipe["controlnet"]
-    network, text_encoder = shop.load_unet()
-    model, pca = shop.encoder
-    adapter = controlnet.build_controlnet(network, part, seed=shop.seed)
+    generator = unet.Generator(*shop.load_unet(), shop.tokenizer)
+    adapter = controlnet.build_controlnet(generator.unet, part, seed=shop.seed)
     controlnet.train_controlnet(
         component.removeprefix("controlnet_"),
         adapter.to(shop.device),
-        network,
-        text_encoder,
-        shop.tokenizer,
-        pca,
-        model.config.scaling_factor,
+        generator,
+        shop.encode,
         part,
-        state_path=shop.state_path(component),
+        folder=shop.state(component),
         seed=shop.seed,
     )
     export.save_half(adapter.cpu(), folder)

@@ -1,28 +1,31 @@
 """The teacher's U-Net and text encoder, trained jointly on latents of scenes.
 
-In: a `PatchPca`, a tokenizer, the recipe. Out: a `UNet2DConditionModel` and a `CLIPTextModel`
-holding averaged weights. v-prediction with zero terminal SNR (Lin et al. 2024, arXiv 2305.08891)
-and the min-SNR weight (Hang et al. 2023, arXiv 2303.09556).
+In: an encoder of pixels, a tokenizer, the recipe. Out: a `UNet2DConditionModel` and a
+`CLIPTextModel` holding averaged weights. v-prediction with zero terminal SNR (Lin et al. 2024,
+arXiv 2305.08891) and the min-SNR weight (Hang et al. 2023, arXiv 2303.09556).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from distillery.core.progress import track
 from distillery.data.scenes.draw import draw_scene
-from distillery.scenes_teacher.fit import Schedule, fit
-from distillery.scenes_teacher.pca import PatchPca
+from distillery.diffusion.batch import Batch
+from distillery.diffusion.conditioning import TEXT
+from distillery.diffusion.objectives import Denoise, Diffusion, Terms
 from distillery.scenes_teacher.pool import unit_range
 from distillery.scenes_teacher.tokens import text_config, tokenize
+from distillery.scenes_teacher.training import settings_of, train
 
 ENCODE_CHUNK = 512
 
@@ -83,14 +86,17 @@ def build_text_encoder(recipe: Mapping, tokenizer: CLIPTokenizer) -> CLIPTextMod
 
 
 def draw_latents(
-    seed: int, num_scenes: int, pca: PatchPca, scale: float, tokenizer: CLIPTokenizer
+    seed: int,
+    num_scenes: int,
+    encode: Callable[[np.ndarray], Tensor],
+    tokenizer: CLIPTokenizer,
 ) -> LatentPool:
     """Draw, encode and tokenize scenes; images are dropped chunk by chunk."""
     latents, captions, singles = [], [], []
     for start in track(range(0, num_scenes, ENCODE_CHUNK), "latents of scenes"):
         chunk = [draw_scene(seed, i) for i in range(start, min(start + ENCODE_CHUNK, num_scenes))]
         pixels = unit_range(np.stack([scene.image for scene in chunk]))
-        latents.append(torch.from_numpy(pca.encode(pixels)) * scale)
+        latents.append(encode(pixels))
         captions += [scene.caption for scene in chunk]
         singles += [len(scene.objects) == 1 for scene in chunk]
     mask = torch.tensor(singles)
@@ -100,19 +106,6 @@ def draw_latents(
         mask.nonzero().flatten(),
         (~mask).nonzero().flatten(),
     )
-
-
-def v_target(alphas: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor):
-    """Noisy latents and v = alpha * noise - sigma * x0 (Salimans and Ho 2022, appendix D)."""
-    alpha_bar = alphas[timesteps].view(-1, 1, 1, 1)
-    alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-    return alpha * latents + sigma * noise, alpha * noise - sigma * latents
-
-
-def min_snr_weight(alphas: Tensor, timesteps: Tensor, gamma: float) -> Tensor:
-    """min(SNR, gamma) / (SNR + 1), the weight of a v-space error; 0 at zero SNR."""
-    snr = alphas[timesteps] / (1 - alphas[timesteps])
-    return snr.clamp(max=gamma) / (snr + 1)
 
 
 def stratified_timesteps(batch: int, num_timesteps: int, generator: torch.Generator) -> Tensor:
@@ -132,40 +125,54 @@ def _rows(pool: LatentPool, recipe: Mapping, step: int, generator: torch.Generat
     return torch.cat(picks)
 
 
-def train_unet(
-    unet: UNet2DConditionModel,
-    text_encoder: CLIPTextModel,
-    tokenizer: CLIPTokenizer,
-    pool: LatentPool,
-    recipe: Mapping,
-    *,
-    state_path: Path,
-    seed: int,
-) -> None:
-    """Train both in place and leave the averaged weights in them."""
-    alphas, device = build_scheduler().alphas_cumprod, unet.device
-    empty = tokenize(tokenizer, [""])
-    unet.to(memory_format=torch.channels_last).train()
-    text_encoder.train()
+@dataclass(frozen=True)
+class Generator:
+    """What makes latents of captions."""
 
-    def loss(step: int, generator: torch.Generator) -> Tensor:
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+
+
+def diffusion_of(recipe: Mapping) -> Diffusion:
+    """The teacher's schedule; errors of v weigh min(SNR, gamma) / (SNR + 1)."""
+    scheduler = build_scheduler()
+    return Diffusion.create(
+        scheduler.alphas_cumprod,
+        scheduler.config.prediction_type,
+        space="x0",
+        kind="min_snr",
+        gamma=recipe["min_snr_gamma"],
+    )
+
+
+def train_unet(
+    generator: Generator, pool: LatentPool, recipe: Mapping, *, folder: Path, seed: int
+) -> None:
+    """Train U-Net and text encoder in place and leave the averaged weights in them."""
+    empty, diffusion = tokenize(generator.tokenizer, [""]), diffusion_of(recipe)
+    unet = generator.unet.to(memory_format=torch.channels_last)
+
+    def draw(step: int, generator: torch.Generator) -> Batch:
         rows = _rows(pool, recipe, step, generator)
         latents = pool.latents[rows].contiguous(memory_format=torch.channels_last)
         dropped = torch.rand(len(rows), 1, generator=generator) < recipe["caption_dropout"]
-        tokens = torch.where(dropped, empty, pool.tokens[rows]).to(device)
-        states = text_encoder(tokens).last_hidden_state
-        timesteps = stratified_timesteps(len(rows), len(alphas), generator)
+        tokens = torch.where(dropped, empty, pool.tokens[rows])
+        timesteps = stratified_timesteps(len(rows), len(diffusion.alpha_bar), generator)
         noise = torch.randn(latents.shape, generator=generator)
-        noisy, target = v_target(alphas, latents, noise, timesteps)
-        predicted = unet(noisy.to(device), timesteps.to(device), states).sample
-        error = (predicted - target.to(device)).square().mean(dim=(1, 2, 3))
-        weight = min_snr_weight(alphas, timesteps, recipe["min_snr_gamma"]).to(device)
-        return (weight * error).mean()
+        return Batch([str(row) for row in rows.tolist()], latents, noise, timesteps, {TEXT: tokens})
 
-    schedule = Schedule(
-        recipe["num_steps"], recipe["lr"], recipe["warmup_steps"], ema_decay=recipe["ema_decay"]
-    )
-    modules = {"unet": unet, "text_encoder": text_encoder}
-    fit("unet", modules, loss, schedule, state_path=state_path, seed=seed)
-    unet.eval()
-    text_encoder.eval()
+    lesson = Denoise(diffusion)
+
+    def objective(both: nn.ModuleDict, batch: Batch) -> Terms:
+        return lesson(both["unet"], encoded(both["text_encoder"], batch))
+
+    both = nn.ModuleDict({"unet": unet, "text_encoder": generator.text_encoder})
+    train(both, objective, draw, settings_of(recipe, recipe), folder=folder, seed=seed)
+    both.eval()
+
+
+def encoded(text_encoder: CLIPTextModel, batch: Batch) -> Batch:
+    """The batch, whose `text` is token ids, with their embeddings instead."""
+    text = text_encoder(batch.conditioning[TEXT]).last_hidden_state
+    return dataclasses.replace(batch, conditioning={TEXT: text})

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
 
-from distillery.scenes_teacher.fit import Schedule, fit
+from distillery.diffusion.objectives import Terms
 from distillery.scenes_teacher.pca import (
     PatchPca,
     fit_patch_pca,
@@ -22,6 +21,7 @@ from distillery.scenes_teacher.pca import (
     write_encoder,
 )
 from distillery.scenes_teacher.pool import draw_pool, unit_range
+from distillery.scenes_teacher.training import Inputs, settings_of, train
 
 NUM_LEVELS = 4
 
@@ -58,21 +58,25 @@ def pca_of_recipe(recipe: Mapping, *, seed: int) -> tuple[AutoencoderKL, PatchPc
 
 
 def train_decoder(
-    vae: AutoencoderKL, pca: PatchPca, recipe: Mapping, *, state_path: Path, seed: int
+    vae: AutoencoderKL, pca: PatchPca, recipe: Mapping, *, folder: Path, seed: int
 ) -> None:
     """Train `vae.decoder` in place on mean absolute plus squared error."""
     scenes = draw_pool(recipe["scenes_seed"] + 1, recipe["num_scenes"], "vae: scenes")
     images = np.stack([scene.image for scene in scenes])
     vae.decoder.to(memory_format=torch.channels_last)
 
-    def loss(step: int, generator: torch.Generator) -> Tensor:
+    def draw(step: int, generator: torch.Generator) -> Inputs:
         rows = torch.randint(len(images), (recipe["batch_size"],), generator=generator).numpy()
         pixels = unit_range(images[rows])
         latents = torch.from_numpy(pca.encode(pixels))
         noise = torch.randn(latents.shape, generator=generator)
         noisy = latents + recipe["latent_noise"] * noise
-        error = vae.decode(noisy.to(vae.device)).sample - torch.from_numpy(pixels).to(vae.device)
-        return error.abs().mean() + error.square().mean()
+        return Inputs(latents=noisy, pixels=torch.from_numpy(pixels))
 
-    schedule = Schedule(recipe["num_steps"], recipe["lr"], recipe["warmup_steps"])
-    fit("vae decoder", {"vae": vae}, loss, schedule, state_path=state_path, seed=seed)
+    train(vae, reconstruction, draw, settings_of(recipe, recipe), folder=folder, seed=seed)
+
+
+def reconstruction(vae: AutoencoderKL, inputs: Inputs) -> Terms:
+    """Mean absolute and mean squared error of the decoded `latents` against the `pixels`."""
+    error = vae.decode(inputs["latents"]).sample - inputs["pixels"]
+    return {"absolute": error.abs().mean(), "squared": error.square().mean()}

@@ -35,7 +35,7 @@ def _train(params: Params, work: Path) -> Path:
     from distillery.core.device import claim_device
     from distillery.scenes_teacher.recipe import train_scenes_teacher
 
-    written = read_values(Path(params.prepare_teacher.recipe))[0]["prepare_teacher"]
+    written = read_values(Path(params.prepare_teacher.recipe))[0]
     recipe = written["recipe"]
     work = work / hash_json(recipe)[:16]
     train_scenes_teacher(
