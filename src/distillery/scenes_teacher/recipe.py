@@ -203,6 +203,7 @@ def _train_unet(shop: Workshop, folder: Path) -> None:
 def _train_controlnet(shop: Workshop, component: str, folder: Path) -> None:
     part = shop.recipe["controlnet"]
     generator = unet.Generator(*shop.load_unet(), shop.tokenizer)
+    _ = shop.encoder  # seeds torch's generator, so it is made before what draws from that
     adapter = controlnet.build_controlnet(generator.unet, part, seed=shop.seed)
     controlnet.train_controlnet(
         component.removeprefix("controlnet_"),
