@@ -106,7 +106,7 @@ def test_a_changed_loss_reruns_the_trainings_that_use_it(
     file.write_text(file.read_text().replace("(mine - mean)", "(mine + mean)"))
     project.run_file("workflow/sync.py")
     plan = json.loads(project.run("distillery.cli", "plan", "--json"))["stages"]
-    causes = {row["label"] for row in plan if row["reason"].startswith("changed: workflow/code")}
+    causes = {row["stage"] for row in plan if row["reason"].startswith("changed: workflow/code")}
     assert {label.split("/")[0] for label in causes} == {"distill_controlnet", "finetune_control"}
 
 
