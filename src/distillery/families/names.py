@@ -6,7 +6,7 @@ In: a model's name, `<family>/<variant>`. Out: labels. Only words and orders sta
 from importlib import import_module
 from itertools import chain
 
-from distillery.families import FAMILIES, STUDENTS, Family, family_of
+from distillery.families import FAMILIES, Family, family_of
 from distillery.families.facts import Texts
 
 # What control adds is seen against the teacher's images of the same prompts without any map.
@@ -51,11 +51,6 @@ def takes_maps(model: str) -> bool:
     """Whether a model, or all of a family, is drawn under condition maps."""
     family = family_of(model)
     return family is not None and family.takes_maps
-
-
-def is_student(model: str) -> bool:
-    """Whether a model is a student of a known family, not the teacher's own."""
-    return model.partition("/")[0] in STUDENTS
 
 
 def in_order(variants: list[str]) -> list[str]:
