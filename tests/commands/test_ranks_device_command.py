@@ -1,0 +1,87 @@
+"""`distillery ranks --device`: plans for a device, in the user's units, within all targets."""
+
+import json
+
+import pytest
+
+from distillery import cli
+from distillery.commands.amounts import amount
+from distillery.core.errors import DistilleryError
+
+DEVICE = ["ranks", "--preset", "scenes", "--device", "h100-fp32-b1"]
+
+
+def run(arguments, capsys) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    printed = capsys.readouterr()
+    return stopped.value.code, printed.out, printed.err
+
+
+def test_the_json_says_every_layer(capsys, tmp_path):
+    out = tmp_path / "plan.json"
+    targets = ["--target-share", "0.95", "--target-unet", "1M"]
+    code, printed, _ = run([*DEVICE, *targets, "--json", "--out", str(out)], capsys)
+    assert code == 0
+    said = json.loads(printed)
+    assert said == json.loads(out.read_text())
+    assert said["planned"]["share"] <= 0.95 + 1e-9
+    assert said["planned"]["parameters"] <= 1e6
+    for row in said["layers"]:
+        assert set(row) == {"name", "form", "rank"}
+        assert row["form"] in ("dense", "low_rank", "removed")
+        if row["form"] == "low_rank":
+            assert row["rank"] % 8 == 0
+            assert said["ranks"][row["name"]] == row["rank"]
+    assert said["table"]["basis"] == "predicted"
+    assert said["given"] == {"--target-share": "0.95", "--target-unet": "1M"}
+
+
+def test_the_text_shows_the_rivals(capsys):
+    code, printed, _ = run([*DEVICE, "--target-share", "0.99"], capsys)
+    assert code == 0
+    for words in ("h100-fp32-b1, predicted", "this plan", "uniform rule", "block removal alone",
+                  "blocks removed: none", "give --teacher FOLDER --cache FOLDER"):  # fmt: skip
+        assert words in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*DEVICE, "--target-ms", "0.0001"], "--target-ms 0.0001 ms is out of reach: this U-Net"),
+        ([*DEVICE, "--target-unet", "1k"], "--target-unet 1k is out of reach: this U-Net allows"),
+        ([*DEVICE, "--target-total", "1k"], "--target-total 1k: text encoder and VAE alone have"),
+        ([*DEVICE, "--target-unet", "lots"], "--target-unet: 'lots' is no amount above 0"),
+        (DEVICE, "--device: give a target too"),
+        ([*DEVICE, "--target-ms", "1", "--cache", "c"], "--cache: give --teacher FOLDER too"),
+        (["ranks", "--preset", "scenes", "--target-ms", "1"], "--target-ms: give --device NAME"),
+        (["ranks", "--preset", "sd15", "--target-total", "1M"], "--target-total 1M: "),
+    ],
+)
+def test_bad_targets_are_one_line_in_the_users_unit(arguments, message, capsys):
+    code, _, err = run(arguments, capsys)
+    assert code == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_targets_without_a_device_understand_suffixes(capsys):
+    code, printed, _ = run(
+        ["ranks", "--preset", "sd21", "--target-total", "790M", "--json"], capsys
+    )
+    assert code == 0
+    said = json.loads(printed)
+    assert 0.99 * 790e6 < said["components"]["total"]["after"] <= 790e6
+    ranks = {row["name"]: row["rank"] for row in said["layers"] if row["form"] == "low_rank"}
+    assert ranks == said["ranks"]
+
+
+def test_amounts():
+    assert amount("790M", "o") == amount("790e6", "o") == amount("0.79B", "o") == 790e6
+    assert amount("2k", "o") == amount("2K", "o") == 2000
+    assert amount("1.5T", "o") == 1.5e12
+    assert amount(None, "o") is None
+    assert amount(3.0, "o") == 3
+    for text in ("", "M", "-3", "nan", "inf", "1X", "0"):
+        with pytest.raises(DistilleryError, match="no amount above 0"):
+            amount(text, "o")
