@@ -73,7 +73,7 @@ def test_a_toy_filter_runs(project):
     texts = [CAPTIONS[0].upper(), *CAPTIONS[1:]]
     files |= {f"{i}.txt": text.encode() for i, text in enumerate(texts)}
     write_files(project.root / "images", files)
-    project.edit_params("source: scenes        #", "source: folder #")
+    project.edit_params("source: scenes        # scenes |", "source: folder # scenes |")
     project.edit_params("path: null            # file or", "path: images # file or")
     project.run("distillery.stages.ingest", "--params", "params.yaml", "--raw", "data/raw")
     assert "curate@0" in project.run("dvc", "repro", "--dry", "--single-item", "curate")
