@@ -32,8 +32,11 @@ class Project:
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         """Start `python -m ...` in it; what it prints goes to one pipe."""
+        return self._start("-m", *command)
+
+    def _start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", *command], cwd=self.root, text=True,
+            [sys.executable, *arguments], cwd=self.root, text=True,
             env=_environment(self.python), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )  # fmt: skip
@@ -41,11 +44,6 @@ class Project:
     def run(self, *command: str) -> str:
         """Run `python -m ...` in it and return what it printed; failure is an error."""
         return finish(self.start(*command))
-
-    def run_file(self, file: str) -> None:
-        """Run a script of the project; failure is an error."""
-        command = [sys.executable, file]
-        subprocess.run(command, cwd=self.root, env=_environment(self.python), check=True)
 
     def run_script(self, module: str, script: str) -> None:
         """Run a module of the tests in it, `script` on its standard input; failure is an error."""
@@ -56,10 +54,21 @@ class Project:
             env=environment, check=True,
         )  # fmt: skip
 
-    def git(self, *arguments: str) -> None:
-        """Run git in it under a name of its own."""
+    def run_file(self, script: str) -> str:
+        """Run a Python file of it and return what it printed; failure is an error."""
+        return finish(self._start(script))
+
+    def run_code(self, code: str) -> str:
+        """The same for a line of Python."""
+        return finish(self._start("-c", code))
+
+    def git(self, *arguments: str) -> str:
+        """Run git in it under a name of its own, and return what it printed."""
         who = ["-c", "user.name=tester", "-c", "user.email=tester@example.org"]
-        subprocess.run(["git", *who, *arguments], cwd=self.root, check=True, capture_output=True)
+        command = ["git", *who, *arguments]
+        return subprocess.run(
+            command, cwd=self.root, check=True, capture_output=True, text=True
+        ).stdout
 
     def edit_params(self, old: str, new: str) -> None:
         """Replace a text in params.yaml."""

@@ -2,6 +2,8 @@
 
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -194,3 +196,29 @@ def test_select_gives_plain_values() -> None:
     assert chosen["distill_unet.variants.elr"]["architecture"] == "low_rank"
     with pytest.raises(DistilleryError, match=r"'nobody' is not among .*elr"):
         select(params, ["distill_unet.variants.nobody"])
+
+
+def test_importing_is_light() -> None:
+    """Every stage and both front ends import the params; registries below them may not cost it."""
+    script = "import sys, distillery.params; print({'torch', 'numpy', 'cv2'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("views: [cond, uncond]", "views: [cond]", "distill_guidance needs uncond; add it"),
+        ("control_kinds: [canny]", "control_kinds: []", "canny is not in cache_teacher.control_k"),
+        ("kinds: [canny, sketch, seg", "kinds: [canny, seg", "sketch maps are not in extract_con"),
+    ],
+)
+def test_what_a_family_is_trained_on_must_be_made(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(DEFAULT.read_text().replace(old, new, 1))
+    with pytest.raises(DistilleryError, match=re.escape(message)):
+        load_params(path)
