@@ -87,8 +87,8 @@ def test_stage(copy: Project) -> None:
     assert "count_words" in printed["snakemake --dry-run all"]
     assert "count_words" in printed["dvc repro --dry --force count_words"]
     counts = json.loads((copy.root / "data/words/0/words.json").read_text())
-    assert list(counts.values()) == sorted(counts.values(), reverse=True)
-    assert counts["a"] > 10
+    assert len(counts) <= 50
+    assert counts["a"] == max(counts.values()) > 10
 
 
 def test_family(copy: Project) -> None:
