@@ -76,7 +76,7 @@ def make_steps(
         kind="constant",
         gamma=5.0,
     )
-    empty = encode_prompts(teacher, [""]).float()
+    empty = {"text": encode_prompts(teacher, [""]).float()}
     ask = OnlinePair(student, empty, batched=True, shared=True)
     draws = np.random.default_rng(1)
 

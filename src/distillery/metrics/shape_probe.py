@@ -2,7 +2,7 @@
 
 In: a CLIP model's folder with the record of its linear probe; the settings of a metric. Out: the
 probe's accuracy; why a metric decides nothing. Torch is not imported. Not here: the probe itself
-(`teacher.training.probe`). Networks that a user names are not asked: nobody tuned them to scenes.
+(`scenes_teacher.probe`). Networks that a user names are not asked: nobody tuned them to scenes.
 """
 
 from collections.abc import Mapping
