@@ -9,7 +9,7 @@ entry is a form of: `fid_teacher` is `fid` against the teacher. A reworded label
 from dataclasses import dataclass
 
 from distillery.metrics import meters
-from distillery.metrics.meter import MAPS
+from distillery.metrics.meter import MAPS, PREDICTIONS, needing
 
 SUFFIXES = ("_teacher", "_pair")
 
@@ -38,7 +38,7 @@ class Metric:
     @property
     def needs(self) -> frozenset[str]:
         """What it is measured from, in the words of `meter`."""
-        return NEEDS.get(self.name, NEEDS.get(base_of(self.name), frozenset({"predictions"})))
+        return NEEDS.get(base_of(self.name), needing(PREDICTIONS))
 
     @property
     def follows_maps(self) -> bool:
@@ -48,9 +48,8 @@ class Metric:
 
 def base_of(name: str) -> str:
     """The metric that a name is a form of: `fid` of `fid_teacher`."""
-    for suffix in SUFFIXES:
-        name = name.removesuffix(suffix)
-    return name
+    forms = (name.removesuffix(suffix) for suffix in SUFFIXES)
+    return name if name in NEEDS else next((form for form in forms if form in NEEDS), name)
 
 
 NEEDS = {

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # What a metric may need.
 PAIRS, SETS, CAPTIONS, SCENES, MAPS = "pairs", "sets", "captions", "scenes", "maps"
+PREDICTIONS = "predictions"  # of models, by `prediction_distance`
 EXTRACTOR, CLIP, LPIPS, SEGMENTER = "extractor", "clip", "lpips", "segmenter"
 
 Columns = dict[str, np.ndarray]
