@@ -54,12 +54,8 @@ class Project:
             env=environment, check=True,
         )  # fmt: skip
 
-    def run_file(self, script: str) -> str:
-        """Run a Python file of it and return what it printed; failure is an error."""
-        return finish(self._start(script))
-
     def run_code(self, code: str) -> str:
-        """The same for a line of Python."""
+        """Run a line of Python in it and return what it printed; failure is an error."""
         return finish(self._start("-c", code))
 
     def git(self, *arguments: str) -> str:

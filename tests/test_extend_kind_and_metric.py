@@ -72,9 +72,9 @@ def test_a_kind_is_a_file_a_line_and_a_word_in_the_params(copy: Project):
     assert len(_touched(copy)) <= MAX_FILES
     planned = copy.run("snakemake", "--dry-run", "--cores", "1", "all")
     assert "extract_conditions" in planned
-    assert "extract_conditions" in copy.run("dvc", "repro", "--dry", "extract_conditions")
     copy.run("snakemake", "--cores", "1", "data/conditions/0")
     assert list((copy.root / "data/conditions/0/luminance").glob("*.parquet"))
+    assert "extract_conditions" in copy.run("dvc", "repro", "--dry", "extract_conditions@0")
 
 
 def test_a_metric_is_a_file_and_two_lines(copy: Project, tmp_path: Path):
