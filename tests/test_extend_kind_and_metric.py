@@ -40,8 +40,8 @@ BRIGHTNESS_GAP = Meter({"brightness_gap": needing(PAIRS)}, _values, lambda tools
 
 
 @pytest.fixture
-def copy(tmp_path: Path, tiny_teacher: Path) -> Project:
-    return copy_repository(tmp_path / "copy", tiny_teacher)
+def copy(tmp_path: Path, tiny_teacher: Path, python: Path) -> Project:
+    return copy_repository(tmp_path / "copy", tiny_teacher, python=python)
 
 
 def _edit(project: Project, file: str, *replaced: tuple[str, str]) -> None:

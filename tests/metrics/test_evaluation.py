@@ -14,10 +14,10 @@ from distillery.data.curation.curate import CURATED_SCHEMA
 from distillery.data.dedupe.selection import SELECTION_SCHEMA
 from distillery.families.comparisons import comparisons
 from distillery.metrics import meters
+from distillery.metrics.controlled import control_judge
 from distillery.metrics.evaluation import (
     Records,
     ceiling,
-    control_judge,
     load_images,
     load_records,
     measure_samples,

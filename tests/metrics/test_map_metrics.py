@@ -10,8 +10,9 @@ from distillery.data.conditions import KINDS
 from distillery.data.conditions.sketch import sketch_map
 from distillery.data.scenes.draw import draw_scene
 from distillery.metrics import meters
+from distillery.metrics.controlled import measure_control
 from distillery.metrics.edges import EDGE_METRICS
-from distillery.metrics.evaluation import Records, measure_control
+from distillery.metrics.evaluation import Records
 from distillery.metrics.features import load_extractor
 from distillery.metrics.meter import Chunk, Tools
 from distillery.metrics.miou import scenes_segmenter

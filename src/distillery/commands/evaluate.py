@@ -23,7 +23,6 @@ def evaluate(
     given: "Given | None" = None,
     *,
     metrics: str | None = None,
-    device: str = "cpu",
 ) -> dict[str, Any]:
     """Measure, write `out` and return what was written; `metrics` are names with commas between.
 
@@ -39,7 +38,7 @@ def evaluate(
         raise DistilleryError(f"--metrics {metrics}: an empty name; put one comma between two")
     with bar(total, "evaluate", unit="image") as progress:
         contract = evaluate_folders(
-            images, reference, given, metrics=named, device=device, on_image=progress.update
+            images, reference, given, metrics=named, on_image=progress.update
         )
     write_json(out, contract)
     return contract

@@ -62,8 +62,8 @@ def evaluate(
     from distillery.commands import evaluate as command
     from distillery.metrics.folders import Given
 
-    given = Given(prompts, conditions, condition_kind, segmenter, extractor, lpips)
-    contract = command.evaluate(images, reference, out, given, metrics=metrics, device=device)
+    given = Given(prompts, conditions, condition_kind, segmenter, extractor, lpips, device)
+    contract = command.evaluate(images, reference, out, given, metrics=metrics)
     typer.echo(json.dumps(contract, indent=1) if as_json else command.as_text(contract))
 
 

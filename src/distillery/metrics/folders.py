@@ -55,7 +55,7 @@ class Given:
     """What a user named beside the images; None for what was not.
 
     `extractor`, `lpips` and `segmenter` are folders or hub ids of networks (a segmenter may be
-    `scenes`), `conditions` a folder of maps of `condition_kind`.
+    `scenes`), which run on `device`, `conditions` a folder of maps of `condition_kind`.
     """
 
     prompts: Path | None = None
@@ -64,6 +64,7 @@ class Given:
     segmenter: str | None = None
     extractor: str | None = None
     lpips: str | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.condition_kind not in KINDS:
@@ -92,27 +93,27 @@ class Given:
     def _is_given(self, group: str | None) -> bool:
         return self.conditions is not None and KINDS[self.condition_kind].group == group
 
-    def tools(self, device: str, num_bootstrap: int, num_blocks: int) -> Tools:
+    def tools(self, num_bootstrap: int, num_blocks: int) -> Tools:
         """The networks, loaded; raises DistilleryError where one can't be had."""
         extractor, lpips = None, None
         if self.extractor is not None:
             from distillery.metrics.features import load_extractor
 
-            extractor = load_extractor(self.extractor, None, device)
+            extractor = load_extractor(self.extractor, None, self.device)
         if self.lpips is not None:
             from distillery.metrics.lpips_networks import load_lpips
 
-            lpips = load_lpips(self.lpips, None, device)
-        segmenter = self._open_segmenter(device)
+            lpips = load_lpips(self.lpips, None, self.device)
+        segmenter = self._open_segmenter()
         return Tools(extractor, extractor, "", num_bootstrap, num_blocks, lpips, segmenter)
 
-    def _open_segmenter(self, device: str) -> Segmenter | None:
+    def _open_segmenter(self) -> Segmenter | None:
         able = meters.of_group(KINDS[self.condition_kind].group)
         if self.segmenter is None or not any(m.needs_any({SEGMENTER}) for m in able):
             return None
         if self.segmenter == READER_OF_SCENES:
             return scenes_segmenter()
-        return open_segmenter(self.segmenter, device)
+        return open_segmenter(self.segmenter, self.device)
 
 
 def evaluate_folders(
@@ -121,7 +122,6 @@ def evaluate_folders(
     given: Given = Given(),
     *,
     metrics: Sequence[str] | None = None,
-    device: str = "cpu",
     num_bootstrap: int = 1000,
     num_blocks: int = 16,
     on_image: Callable[[int], object] = lambda count: None,
@@ -144,7 +144,7 @@ def evaluate_folders(
         folders["maps"] = given.conditions
     matched = Matched(images, folders, on_image)
     captions = read_prompts(given.prompts, matched.names) if given.prompts else None
-    tools = given.tools(device, num_bootstrap, num_blocks)
+    tools = given.tools(num_bootstrap, num_blocks)
     measured = _measure(matched, tools, captions, given)
     asked = {n: v for n, v in measured.items() if not wanted or n in {*ALWAYS, *wanted}}
     fingerprints = {

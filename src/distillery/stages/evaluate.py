@@ -8,9 +8,9 @@ from distillery.core.device import claim_device
 from distillery.core.run import Run
 from distillery.families.comparisons import comparisons
 from distillery.families.distances import distances_of, reconstruct
+from distillery.metrics.controlled import control_judge
 from distillery.metrics.evaluation import (
     ceiling,
-    control_judge,
     load_images,
     load_records,
     measure_samples,
