@@ -54,10 +54,6 @@ class Project:
             env=environment, check=True,
         )  # fmt: skip
 
-    def run_code(self, code: str) -> str:
-        """Run a line of Python in it and return what it printed; failure is an error."""
-        return finish(self._start("-c", code))
-
     def git(self, *arguments: str) -> str:
         """Run git in it under a name of its own, and return what it printed."""
         who = ["-c", "user.name=tester", "-c", "user.email=tester@example.org"]
