@@ -44,9 +44,12 @@ def sources(family, names):
 
 
 def options(names):
-    """Those inputs on the command line."""
-    return "".join(
-        f" --{name} {FOLDERS.get(name, f'{{input.{name}}}')}" for name in names
+    """Those inputs on the command line.
+
+    As a param of the rule: what stands in `shell` is evaluated when the job runs, after the loop.
+    """
+    return lambda wildcards, input: "".join(
+        f" --{name} {FOLDERS.get(name) or input[name]}" for name in names
     )
 
 
@@ -94,12 +97,14 @@ for family in STUDENTS.values():
             params:
                 file=params_file,
                 values=values(family.stage),
+                stage=family.stage,
+                options=options(needed),
             message:
                 f"{family.stage} {{wildcards.variant}}"
             shell:
-                f"PYTHONPATH=src python -m distillery.stages.{family.stage}"
+                "PYTHONPATH=src python -m distillery.stages.{params.stage}"
                 " --params {params.file} --variant {wildcards.variant}"
-                f"{options(needed)} --model {{output.model}}"
+                "{params.options} --model {output.model}"
 
     rule:
         name:
@@ -124,12 +129,13 @@ for family in STUDENTS.values():
             file=params_file,
             values=values("generate"),
             variant=variant_of(family),
+            options=options(family.draws_with),
         message:
             "generate {params.variant}"
         shell:
             "PYTHONPATH=src python -m distillery.stages.generate --params {params.file}"
             " --variant {params.variant} --teacher {input.teacher} --model {input.model}"
-            f"{options(family.draws_with)} --curated {PATHS.curated}"
+            f"{{params.options}} --curated {PATHS.curated}"
             " --selection {input.selection} --samples {output.samples}"
 
     rule:
@@ -162,11 +168,12 @@ for family in STUDENTS.values():
             file=params_file,
             values=values("evaluate"),
             variant=variant_of(family),
+            options=options(family.judged_with),
         message:
             "evaluate {params.variant}"
         shell:
             "PYTHONPATH=src python -m distillery.stages.evaluate --params {params.file}"
             " --variant {params.variant} --samples {input.samples} --reference {input.reference}"
-            f"{options(family.judged_with)} --curated {PATHS.curated}"
+            f"{{params.options}} --curated {PATHS.curated}"
             " --selection {input.selection} --teacher {input.teacher} --model {input.model}"
             " --metrics {output.metrics}"
