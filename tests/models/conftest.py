@@ -1,36 +1,5 @@
-"""A small teacher U-Net with every kind of layer that Stable Diffusion's has, and its student."""
+"""The U-Nets that these tests share."""
 
-import copy
-import sys
-from pathlib import Path
+from unet_fixtures import student, svd_student, teacher, unet
 
-import pytest
-from diffusers import UNet2DConditionModel
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/tiny_models.py
-
-from distillery.models.lowrank.ranks import plan_ranks
-from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
-from tiny_models import tiny_unet
-
-
-@pytest.fixture(scope="session")
-def teacher() -> UNet2DConditionModel:
-    return tiny_unet()
-
-
-@pytest.fixture(scope="session")
-def svd_student(teacher: UNet2DConditionModel) -> LowRankUNet2DConditionModel:
-    return LowRankUNet2DConditionModel.from_dense(teacher, plan_ranks(teacher))
-
-
-@pytest.fixture
-def unet(teacher: UNet2DConditionModel) -> UNet2DConditionModel:
-    """A copy, so tests may change it."""
-    return copy.deepcopy(teacher)
-
-
-@pytest.fixture
-def student(svd_student: LowRankUNet2DConditionModel) -> LowRankUNet2DConditionModel:
-    """The SVD student of `unet` at a third of the rank; a copy, so tests may change it."""
-    return copy.deepcopy(svd_student)
+__all__ = ["student", "svd_student", "teacher", "unet"]
