@@ -140,7 +140,7 @@ def find_artifacts(folder: Path) -> list[Path]:
     if (folder / MANIFEST).is_file():
         return [folder]
     children = (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return sorted(found for child in children for found in find_artifacts(child))
+    return sorted(artifact for child in children for artifact in find_artifacts(child))
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

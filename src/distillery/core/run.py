@@ -114,9 +114,9 @@ def read_run(work_root: Path, label: str) -> dict[str, Any] | None:
 
 def read_times(work_root: Path) -> dict[str, str]:
     """{label: seconds its last run took}, of every stage that ran here, oldest first."""
-    found = [json.loads(path.read_text()) for path in runs_folder(work_root).rglob("*.json")]
-    found.sort(key=lambda record: (record["finished"], record["label"]))
-    return {record["label"]: f"{record['seconds']:.1f} s" for record in found}
+    records = [json.loads(path.read_text()) for path in runs_folder(work_root).rglob("*.json")]
+    records.sort(key=lambda record: (record["finished"], record["label"]))
+    return {record["label"]: f"{record['seconds']:.1f} s" for record in records}
 
 
 def _size(path: Path) -> int:

@@ -42,10 +42,10 @@ class ControlNets:
             rows = kept[:, place].nonzero()[:, 0].to(noisy.device)
             if not len(rows):
                 continue
-            found = ask(batch.at(rows), noisy[rows])
-            totals = totals or [r.new_zeros(len(kept), *r.shape[1:]) for r in found]
+            residuals = ask(batch.at(rows), noisy[rows])
+            totals = totals or [r.new_zeros(len(kept), *r.shape[1:]) for r in residuals]
             share = shares[:, place].to(noisy)[rows].view(-1, 1, 1, 1)
-            for total, residual in zip(totals, found, strict=True):
+            for total, residual in zip(totals, residuals, strict=True):
                 total.index_add_(0, rows, residual * share.to(residual.dtype))
         return totals
 

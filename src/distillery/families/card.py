@@ -69,15 +69,15 @@ def licence(source: str) -> str:
 
 def flat(settings: Mapping[str, Any], start: str = "") -> dict[str, str]:
     """Nested settings as sorted dotted names with values in words."""
-    found: dict[str, str] = {}
+    words: dict[str, str] = {}
     for name, value in sorted(settings.items()):
         if isinstance(value, Mapping):
-            found |= flat(value, f"{start}{name}.")
+            words |= flat(value, f"{start}{name}.")
         elif isinstance(value, (list, tuple)):
-            found[f"{start}{name}"] = ", ".join(map(str, value))
+            words[f"{start}{name}"] = ", ".join(map(str, value))
         else:
-            found[f"{start}{name}"] = "none" if value is None else str(value)
-    return found
+            words[f"{start}{name}"] = "none" if value is None else str(value)
+    return words
 
 
 def readme(

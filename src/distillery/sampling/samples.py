@@ -66,10 +66,10 @@ def with_conditions(prompts: Sequence[Prompt], kinds: Sequence[str]) -> list[Pro
 
 def sample_folders(samples: Path) -> dict[int, Path]:
     """{training seed: folder} of a samples artefact, in order."""
-    found = {int(p.name.removeprefix("seed-")): p for p in samples.glob("seed-*") if p.is_dir()}
-    if not found:
+    folders = {int(p.name.removeprefix("seed-")): p for p in samples.glob("seed-*") if p.is_dir()}
+    if not folders:
         raise DistilleryError(f"{samples}: no seed-<n> folders; run generate first")
-    return dict(sorted(found.items()))
+    return dict(sorted(folders.items()))
 
 
 def read_samples(folder: Path, num_samples: int | None = None) -> list[dict[str, Any]]:

@@ -38,9 +38,9 @@ def pick_scenes(num_scenes: int, num_objects: int | None) -> list[Scene]:
 
 def record_probe(clip: Path, num_scenes: int = NUM_SCENES) -> dict[str, float]:
     """Measure the probe of the CLIP model in the folder `clip` and leave its record there."""
-    found = measure_probe(clip, pick_scenes(num_scenes, 1))
-    record_accuracy(clip, found["shape_probe"], found["num_test"])
-    return found
+    record = measure_probe(clip, pick_scenes(num_scenes, 1))
+    record_accuracy(clip, record["shape_probe"], record["num_test"])
+    return record
 
 
 def measure_probe(clip: Path, scenes: list[Scene]) -> dict[str, float]:

@@ -136,9 +136,9 @@ def copy_teacher(source: Path, target: Path, sha256: Mapping[str, str]) -> None:
             raise DistilleryError(
                 f"{source / name}: not found, but prepare_teacher.sha256 lists it"
             )
-        if (found := hash_file(target / name)) != expected.lower():
+        if (actual := hash_file(target / name)) != expected.lower():
             raise DamagedError(
-                f"{source / name}: sha256 is {found}, expected {expected}; the file is damaged or "
+                f"{source / name}: sha256 is {actual}, expected {expected}; the file is damaged or "
                 "another version: remove it and run again, or correct prepare_teacher.sha256"
             )
 

@@ -43,8 +43,8 @@ def part_folders(curated: Path, parts: Sequence[int]) -> dict[int, Path]:
 
 def make_funnel(counts: Iterable[Mapping[str, Any]], duplicates: Iterable[Duplicate]) -> dict:
     """Counts of all parts plus duplicates: {"input", "kept", "rejected", "failed"}."""
-    found = Counter(duplicate.reason for duplicate in duplicates)
-    rejected, failed, num_input, num_kept = Counter(found), Counter(), 0, -found.total()
+    by_reason = Counter(duplicate.reason for duplicate in duplicates)
+    rejected, failed, num_input, num_kept = Counter(by_reason), Counter(), 0, -by_reason.total()
     for part in counts:
         num_input += part["input"]
         num_kept += part["kept"]

@@ -121,8 +121,8 @@ def _layer(
 
 def fits(costs: Costs, targets: Sequence[Target], ranks, removed=()) -> bool:
     """Whether any plan is within all targets."""
-    found = costs.of(ranks, removed)
-    return all(found[t.kind] <= t.limit * (1 + 1e-9) for t in targets)
+    totals = costs.of(ranks, removed)
+    return all(totals[t.kind] <= t.limit * (1 + 1e-9) for t in targets)
 
 
 def uniform_plan(
@@ -228,7 +228,7 @@ def report(
 def _figures(
     costs: Costs, errors: Errors, ranks: Mapping[str, int], removed: Sequence[str]
 ) -> dict[str, Any]:
-    found = costs.of(ranks, removed)
-    share = found["latency"] / float(costs.dense[0])
+    totals = costs.of(ranks, removed)
+    share = totals["latency"] / float(costs.dense[0])
     sizes = {"num_low_rank": len(ranks), "num_removed": len(removed)}
-    return {**found, "share": share, "error": errors.of(ranks, removed), **sizes}
+    return {**totals, "share": share, "error": errors.of(ranks, removed), **sizes}

@@ -70,8 +70,8 @@ def encoder_state(unet: nn.Module, wanted: Mapping[str, Tensor]) -> dict[str, Te
     The norms inside feature denormalisations are one name deeper there.
     """
     state = {name: tensor for name, tensor in unet.state_dict().items() if is_encoder(name)}
-    found = {name: _source(name) for name in wanted if is_encoder(name)}
-    return {name: state[source] for name, source in found.items() if source in state}
+    sources = {name: _source(name) for name in wanted if is_encoder(name)}
+    return {name: state[source] for name, source in sources.items() if source in state}
 
 
 def _source(name: str) -> str:

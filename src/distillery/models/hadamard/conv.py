@@ -165,8 +165,8 @@ class HadamardConv2d(nn.Module):
         target = weight.detach().flatten(1).to(self.x1.device, torch.float64)
         if not float(target.norm()):
             raise DistilleryError("the weight is zero; a product cannot be fitted to it")
-        found, errors = fit(target, [f.double() for f in self.factors], num_sweeps, seed)
-        for factor, value in zip(self.factors, balanced(found), strict=True):
+        fitted, errors = fit(target, [f.double() for f in self.factors], num_sweeps, seed)
+        for factor, value in zip(self.factors, balanced(fitted), strict=True):
             factor.copy_(value)
         return errors
 

@@ -60,10 +60,10 @@ def resolve(host: str, port: int, timeout_s: float) -> list[str]:
 
     threading.Thread(target=look_up, daemon=True).start()
     try:
-        found = answers.get(timeout=timeout_s)
+        answer = answers.get(timeout=timeout_s)
     except queue.Empty:
         raise DownloadError("timeout", retry=True) from None
-    if isinstance(found, Exception):
-        again = isinstance(found, socket.gaierror) and found.errno == socket.EAI_AGAIN
+    if isinstance(answer, Exception):
+        again = isinstance(answer, socket.gaierror) and answer.errno == socket.EAI_AGAIN
         raise DownloadError("dns", retry=again)
-    return list(dict.fromkeys(entry[4][0] for entry in found))
+    return list(dict.fromkeys(entry[4][0] for entry in answer))
