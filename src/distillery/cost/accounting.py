@@ -73,11 +73,11 @@ def load_architecture(preset: str, scenes: Path = Path("data/scenes-sd")) -> Par
     for path in sorted(folder.glob("controlnet_*/config.json"))[:1]:
         kinds[path.parent.name] = ControlNetModel
     with torch.device("meta"):
-        found = {
+        parts = {
             name: kind.from_config(kind.load_config(folder / name)) for name, kind in kinds.items()
         }
-        found = {name.partition("_")[0]: module for name, module in found.items()}
-        return {**found, "text_encoder": CLIPTextModel(text)}
+        parts = {name.partition("_")[0]: module for name, module in parts.items()}
+        return {**parts, "text_encoder": CLIPTextModel(text)}
 
 
 def low_rank_unet(unet: nn.Module) -> LowRankUNet2DConditionModel:
@@ -125,9 +125,9 @@ def _entry(
     name: str, architecture: str, model: _Model, source: Mapping[str, nn.Module], *, paper: bool
 ) -> Entry:
     frozen = {part: module.requires_grad_(False) for part, module in source.items()}
-    found = entry_of(name, architecture, model.scope, model.build(frozen))
+    entry = entry_of(name, architecture, model.scope, model.build(frozen))
     printed, note = (model.printed, model.note) if paper else ("", "")
-    return Entry(name, architecture, model.scope, found.counts, printed, note)
+    return Entry(name, architecture, model.scope, entry.counts, printed, note)
 
 
 def _rest(parts: Mapping[str, nn.Module]) -> Parts:

@@ -46,13 +46,13 @@ def profile_models(
 ) -> dict[str, Any]:
     """Count and time every model at its own size; `shared` are text encoder and VAE."""
     tokens = num_tokens(shared["text_encoder"])
-    found: dict[str, Any] = {}
+    quantities: dict[str, Any] = {}
     for name, model in models.items():
-        found |= _named(name, _counts(model, shared, tokens))
-    found |= _measured(models, batch_size, tokens, num_repeats, on_repeat)
+        quantities |= _named(name, _counts(model, shared, tokens))
+    quantities |= _measured(models, batch_size, tokens, num_repeats, on_repeat)
     if device.type != "cuda":
-        found |= _predicted_memory(models)
-    return found | _paper_counts()
+        quantities |= _predicted_memory(models)
+    return quantities | _paper_counts()
 
 
 def load_shared(teacher: Path) -> dict[str, nn.Module]:
@@ -63,10 +63,12 @@ def load_shared(teacher: Path) -> dict[str, nn.Module]:
     }
 
 
-def profile_file(found: Mapping[str, Any], device: torch.device, **inputs: Path) -> dict[str, Any]:
+def profile_file(
+    quantities: Mapping[str, Any], device: torch.device, **inputs: Path
+) -> dict[str, Any]:
     """The content of `metrics/profile.json`."""
     fingerprints = {name: content_of(folder) for name, folder in inputs.items()}
-    return {**metrics_file({0: dict(found)}, {}, fingerprints), "device": device_name(device)}
+    return {**metrics_file({0: dict(quantities)}, {}, fingerprints), "device": device_name(device)}
 
 
 def device_name(device: torch.device) -> str:
@@ -89,12 +91,15 @@ def _counts(model: Profiled, shared: Mapping[str, nn.Module], tokens: int) -> di
     """Parameters as they train, and of what one evaluation goes through; its MACs."""
     counts = count_parameters({**model.parts, **shared}, model.trained)
     settings = {"basis": "counted", "of": AS_TRAINED}
-    found = {f"parameters_{column}": (exact(counts[column]), settings) for column in COLUMNS}
-    found["bytes_on_disk"] = (exact(counts["bytes_on_disk"]), {**settings, "dtype": "float32"})
+    quantities = {f"parameters_{column}": (exact(counts[column]), settings) for column in COLUMNS}
+    quantities["bytes_on_disk"] = (exact(counts["bytes_on_disk"]), {**settings, "dtype": "float32"})
     per = {"basis": "counted", "per": f"{model.per}, batch size 1"}
     evaluated = count_parameters(model.evaluated or model.parts)["total"]
-    found["parameters_evaluated"] = (exact(evaluated), {"basis": "counted", "of": model.per})
-    return {**found, "macs": (exact(count_run(model.run, Workload.of(model.unet, 1, tokens))), per)}
+    quantities["parameters_evaluated"] = (exact(evaluated), {"basis": "counted", "of": model.per})
+    return {
+        **quantities,
+        "macs": (exact(count_run(model.run, Workload.of(model.unet, 1, tokens))), per),
+    }
 
 
 def count_run(run: Callable[..., Any], workload: Workload) -> int:
@@ -127,16 +132,16 @@ def _measured(
         for n, m in models.items()
         if m.trained
     }
-    found = cost.time_in_turn(latency, num_repeats, batch_size, on_repeat)
-    found |= cost.time_in_turn(steps, num_repeats, batch_size, on_repeat)
+    quantities = cost.time_in_turn(latency, num_repeats, batch_size, on_repeat)
+    quantities |= cost.time_in_turn(steps, num_repeats, batch_size, on_repeat)
     for kind, jobs in (("memory_bytes", latency), ("train_memory_bytes", steps)):
         for name, job in jobs.items():
             if (peak := cost.peak_memory_bytes(job)) is not None:
                 settings = {"basis": "measured", "batch_size": batch_size, "kind": "peak allocated"}
-                found[f"{name.rpartition('/')[0]}/{kind}"] = (exact(peak), settings)
+                quantities[f"{name.rpartition('/')[0]}/{kind}"] = (exact(peak), settings)
     return {
         name: (e, {"basis": "measured", "per": _per(name, models), **settings})
-        for name, (e, settings) in found.items()
+        for name, (e, settings) in quantities.items()
     }
 
 
@@ -153,17 +158,17 @@ def _predicted_memory(models: Mapping[str, Profiled]) -> dict[str, Any]:
     is trained.
     """
     settings = {"basis": "predicted", "note": cost.NO_MEMORY}
-    found: dict[str, Any] = {}
+    quantities: dict[str, Any] = {}
     for name, model in models.items():
         kind = {**settings, "kind": f"float32 weights of one {model.per}, without activations"}
         size = _weight_bytes(model.evaluated or model.parts)
-        found[f"{name}/memory_bytes"] = (exact(size), kind)
+        quantities[f"{name}/memory_bytes"] = (exact(size), kind)
         if model.trained:
             kind = {**settings, "kind": "weights, gradients and Adam moments, without activations"}
             moved = 12 * sum(parameter.numel() for parameter in model.trained)
             size = _weight_bytes(model.parts)
-            found[f"{name}/train_memory_bytes"] = (exact(size + moved), kind)
-    return found
+            quantities[f"{name}/train_memory_bytes"] = (exact(size + moved), kind)
+    return quantities
 
 
 def _weight_bytes(parts: Mapping[str, nn.Module]) -> int:
@@ -179,12 +184,12 @@ def _paper_counts() -> dict[str, Any]:
     ranks = plan_ranks(unet, "ratio", ratio=PAPER_RATIO)
     student = LowRankUNet2DConditionModel.empty(unet.config, ranks)
     tokens = num_tokens(parts["text_encoder"])
-    found: dict[str, Any] = {}
+    quantities: dict[str, Any] = {}
     for kind, model in (("dense", unet), ("low_rank", student)):
         trained = list(model.parameters()) if model is student else []
         profiled = Profiled(model, {"unet": model}, unet_alone(model), trained)
-        found |= _named(f"{PAPER_ARCHITECTURE}/{kind}", _counts(profiled, parts, tokens))
-    return found | _paper_controlnets(unet, tokens)
+        quantities |= _named(f"{PAPER_ARCHITECTURE}/{kind}", _counts(profiled, parts, tokens))
+    return quantities | _paper_controlnets(unet, tokens)
 
 
 def _paper_controlnets(unet: UNet2DConditionModel, tokens: int) -> dict[str, Any]:
@@ -194,14 +199,16 @@ def _paper_controlnets(unet: UNet2DConditionModel, tokens: int) -> dict[str, Any
         "teacher": teacher,
         **{n: StudentControlNet.empty(teacher, s) for n, s in PRESETS.items() if n != ORIGINAL},
     }
-    found: dict[str, Any] = {}
+    quantities: dict[str, Any] = {}
     for name, model in models.items():
         trained = [] if model is teacher else list(model.parameters())
         run = controlnet_alone(model)
         profiled = Profiled(unet, {"controlnet": model}, run, trained, "ControlNet evaluation")
-        found |= _named(f"{PAPER_ARCHITECTURE}/controlnet/{name}", _counts(profiled, {}, tokens))
-    return found
+        quantities |= _named(
+            f"{PAPER_ARCHITECTURE}/controlnet/{name}", _counts(profiled, {}, tokens)
+        )
+    return quantities
 
 
-def _named(model: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{model}/{quantity}": value for quantity, value in found.items()}
+def _named(model: str, quantities: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{model}/{quantity}": value for quantity, value in quantities.items()}

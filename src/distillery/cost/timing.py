@@ -48,8 +48,8 @@ def time_in_turn(
     on_repeat: Callable[[int], object],
 ) -> Timed:
     """Wall seconds of every job, after one unmeasured round; {name: (median, settings)}."""
-    found = run_in_turn(jobs, num_repeats, on_repeat)
-    return {name: median_seconds(taken.wall, batch_size) for name, taken in found.items()}
+    seconds = run_in_turn(jobs, num_repeats, on_repeat)
+    return {name: median_seconds(taken.wall, batch_size) for name, taken in seconds.items()}
 
 
 def run_in_turn(

@@ -16,7 +16,7 @@ def profile(params: Params, run: Run, teacher: In, models: In, metrics: Out) -> 
     whole = {name: parts.model_dump() for name, parts in params.generate.whole.items()}
     opened = open_models(teacher, models, whole, device)
     with run.progress(num_rounds(opened, settings.num_repeats), unit="run") as progress:
-        found = profile_models(
+        quantities = profile_models(
             opened,
             load_shared(teacher),
             device,
@@ -24,7 +24,7 @@ def profile(params: Params, run: Run, teacher: In, models: In, metrics: Out) -> 
             num_repeats=settings.num_repeats,
             on_repeat=progress.update,
         )
-    write_json(metrics, profile_file(found, device, teacher=teacher, models=models))
+    write_json(metrics, profile_file(quantities, device, teacher=teacher, models=models))
 
 
 if __name__ == "__main__":

@@ -59,19 +59,19 @@ def profile_group(
         return Workload.of(parts["unet"], batch_size, tokens, side=side, device=device)
 
     built = _build(names, parts)
-    found = {name: _describe(name, built[name], parts, batch_sizes, work) for name in names}
+    rows = {name: _describe(name, built[name], parts, batch_sizes, work) for name in names}
     if not num_repeats:
-        return found
+        return rows
     if device.type == "cuda":
         for name in names:
-            _add_peaks(found[name], name, parts, device, batch_sizes, work)
-    loaded = _load(built, found, device)
+            _add_peaks(rows[name], name, parts, device, batch_sizes, work)
+    loaded = _load(built, rows, device)
     for batch_size in batch_sizes:
-        timed = {n: found[n]["batches"][str(batch_size)] for n in loaded}
+        timed = {n: rows[n]["batches"][str(batch_size)] for n in loaded}
         _time(loaded, timed, work(batch_size, device), num_repeats, on_step)
     del built, loaded
     release(device)
-    return found
+    return rows
 
 
 def _describe(
@@ -109,7 +109,7 @@ def _build(names: Sequence[str], parts: Parts) -> dict[str, Evaluation]:
 
 
 def _add_peaks(
-    found: dict[str, Any],
+    row: dict[str, Any],
     name: str,
     parts: Parts,
     device: torch.device,
@@ -118,7 +118,7 @@ def _add_peaks(
 ) -> None:
     """Peak memory of a row that is alone on the device."""
     for batch_size in batch_sizes:
-        entry, evaluation = found["batches"][str(batch_size)], _build([name], parts)[name]
+        entry, evaluation = row["batches"][str(batch_size)], _build([name], parts)[name]
         if (needed := entry["predicted_bytes"]["peak"]) > (free := free_bytes(device)):
             entry |= does_not_fit(needed, free)
             continue
@@ -133,7 +133,7 @@ def _add_peaks(
 
 
 def _load(
-    built: Mapping[str, Evaluation], found: Mapping[str, dict[str, Any]], device: torch.device
+    built: Mapping[str, Evaluation], rows: Mapping[str, dict[str, Any]], device: torch.device
 ) -> dict[str, Evaluation]:
     """The rows whose weights lie on the device together; what they share lies there once."""
     loaded: dict[str, Evaluation] = {}
@@ -141,7 +141,7 @@ def _load(
         missing = [p for part in evaluation.parts.values() for p in part.parameters() if p.is_meta]
         needed, free = sum(p.numel() * p.element_size() for p in missing), free_bytes(device)
         if needed > free:
-            for entry in found[name]["batches"].values():
+            for entry in rows[name]["batches"].values():
                 entry |= does_not_fit(needed, free)
             continue
         materialise(evaluation.parts.values(), device)

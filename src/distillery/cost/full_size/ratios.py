@@ -31,30 +31,30 @@ _INFERENCE = (
 
 def ratios(rows: Rows) -> dict[str, dict[str, Any]]:
     """Of every pair that is there, what both rows have."""
-    found = {}
+    by_pair = {}
     for name, other in _TRAINING:
         if name in rows and other in rows:
-            found[f"{name}/{other}"] = _training(rows[name], rows[other])
+            by_pair[f"{name}/{other}"] = _training(rows[name], rows[other])
     for name, other in _INFERENCE:
         if name in rows and other in rows:
             short = other.rpartition("/")[2]
-            found[f"{name}/{short}"] = _inference(rows[name], rows[other])
-    return found
+            by_pair[f"{name}/{short}"] = _inference(rows[name], rows[other])
+    return by_pair
 
 
 def _training(mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, float]:
     peaks = [row["predicted_bytes"]["peak"] for row in (mine, other)]
-    found = {"predicted_peak": _over(*peaks)}
+    values = {"predicted_peak": _over(*peaks)}
     keys = ("seconds_per_iteration", "cpu_seconds_per_iteration", "peak_allocated_bytes")
     for key in keys:
         if mine.get(key) and other.get(key):
-            found[key] = _over(mine[key], other[key])
-    return found
+            values[key] = _over(mine[key], other[key])
+    return values
 
 
 def _inference(mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Seconds are the median of the rounds' ratios, with the least and the greatest."""
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "parameters": _over(mine["parameters"]["total"], other["parameters"]["total"]),
         "macs": _over(mine["macs"], other["macs"]),
     }
@@ -64,17 +64,17 @@ def _inference(mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, A
             continue
         end = f"_batch{batch}"
         peaks = [entry["predicted_bytes"]["peak"] for entry in (a, b)]
-        found[f"predicted_peak{end}"] = _over(*peaks)
+        values[f"predicted_peak{end}"] = _over(*peaks)
         if "samples_s" in a and "samples_s" in b:
-            found |= _of_rounds(f"seconds{end}", a["samples_s"], b["samples_s"])
+            values |= _of_rounds(f"seconds{end}", a["samples_s"], b["samples_s"])
         if "image" in a and "image" in b:
             seconds = [entry["image"]["seconds_per_image"] for entry in (a, b)]
-            found[f"image_seconds{end}"] = _over(*seconds)
+            values[f"image_seconds{end}"] = _over(*seconds)
         if a.get("peak_allocated_bytes") and b.get("peak_allocated_bytes"):
-            found[f"peak_allocated_bytes{end}"] = _over(
+            values[f"peak_allocated_bytes{end}"] = _over(
                 a["peak_allocated_bytes"], b["peak_allocated_bytes"]
             )
-    return found
+    return values
 
 
 def _of_rounds(key: str, mine: Sequence[float], other: Sequence[float]) -> dict[str, Any]:

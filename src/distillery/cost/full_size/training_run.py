@@ -53,18 +53,18 @@ def profile_row(
     row = ROWS[name]
     iteration = row.build(parts)
     batch = make_batch(parts, torch.device("meta"), batch_size, resolution_px)
-    found = {"title": row.title, "paper": dict(row.paper), **_describe(iteration, batch)}
+    described = {"title": row.title, "paper": dict(row.paper), **_describe(iteration, batch)}
     if not num_repeats:
-        return {**found, "status": PREDICTED}
-    free, needed = free_bytes(device), found["predicted_bytes"]["peak"]
+        return {**described, "status": PREDICTED}
+    free, needed = free_bytes(device), described["predicted_bytes"]["peak"]
     if needed > free:
-        return {**found, **does_not_fit(needed, free)}
+        return {**described, **does_not_fit(needed, free)}
     try:
-        return {**found, **_measure(iteration, batch, device, num_repeats, on_step)}
+        return {**described, **_measure(iteration, batch, device, num_repeats, on_step)}
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return {**found, "status": OUT_OF_MEMORY, "reason": str(error).splitlines()[0]}
+        return {**described, "status": OUT_OF_MEMORY, "reason": str(error).splitlines()[0]}
     finally:
         release(device)
 
