@@ -88,20 +88,20 @@ def _compared(rule: Mapping[str, Any], results: Results) -> Claim:
     a, b = (results.metric(rule[side], rule["metric"]) for side in ("model", "than"))
     if reason := why_shut(a["settings"]) or why_shut(b["settings"]):
         return nothing(reason)
-    found = difference(
+    margin = difference(
         results, rule["model"], rule["than"], rule["metric"], rule.get("factor", 1.0)
     )
     basis = _basis(a, b)
     is_predicted = basis == "predicted"
     return {
-        "ours": found.value,
-        "ci": [found.low, found.high],
-        "interval": found.kind,
+        "ours": margin.value,
+        "ci": [margin.low, margin.high],
+        "interval": margin.kind,
         "values": {rule["model"]: a["value"], rule["than"]: b["value"]},
         "seeds": a["seeds"] if len(a["seeds"]) >= len(b["seeds"]) else b["seeds"],
-        "n": found.n,
+        "n": margin.n,
         "basis": basis,
-        "verdict": "not measured" if is_predicted else _verdict(found, rule["better"]),
+        "verdict": "not measured" if is_predicted else _verdict(margin, rule["better"]),
         "reason": "a predicted value never decides" if is_predicted else None,
         **_uncontrolled(rule, results),
     }
@@ -109,14 +109,14 @@ def _compared(rule: Mapping[str, Any], results: Results) -> Claim:
 
 def _uncontrolled(rule: Mapping[str, Any], results: Results) -> Claim:
     """What the teacher reaches without any map, beside a claim about control."""
-    found = results.metric(UNCONTROLLED, rule["metric"])
-    if not takes_maps(rule["model"]) or found is None:
+    metric = results.metric(UNCONTROLLED, rule["metric"])
+    if not takes_maps(rule["model"]) or metric is None:
         return {}
-    return {"uncontrolled": {key: found[key] for key in ("value", "ci_low", "ci_high", "n")}}
+    return {"uncontrolled": {key: metric[key] for key in ("value", "ci_low", "ci_high", "n")}}
 
 
-def _verdict(found: Any, better: str) -> str:
-    low, high = (found.low, found.high) if better == "higher" else (-found.high, -found.low)
+def _verdict(margin: Any, better: str) -> str:
+    low, high = (margin.low, margin.high) if better == "higher" else (-margin.high, -margin.low)
     if low > 0:
         return "holds"
     return "fails" if high < 0 else "tie"
@@ -124,11 +124,11 @@ def _verdict(found: Any, better: str) -> str:
 
 def _exact(rule: Mapping[str, Any], places: Sequence[Results]) -> Claim:
     """A reduction, 1 - model / than, or a ratio, than / model, against a fixed bound."""
-    found, predicted = _first_pair(rule, places)
-    if found is None:
+    pair, predicted = _first_pair(rule, places)
+    if pair is None:
         reason = "a predicted value never decides" if predicted else "was not counted or measured"
         return nothing(f"{rule['metric']} of {rule['model']}: {reason}")
-    a, b, where = found
+    a, b, where = pair
     share = _share(rule, a["value"], b["value"])
     low, high = sorted((_share(rule, a["ci_low"], b["ci_high"]),
                         _share(rule, a["ci_high"], b["ci_low"])))  # fmt: skip
@@ -182,8 +182,8 @@ def _first_pair(
 
 def _basis(*metrics: Mapping[str, Any]) -> str:
     """The weakest of the metrics' bases."""
-    found = {metric["settings"].get("basis", "measured") for metric in metrics}
-    return next(name for name in ("predicted", "measured", "counted") if name in found)
+    bases = {metric["settings"].get("basis", "measured") for metric in metrics}
+    return next(name for name in ("predicted", "measured", "counted") if name in bases)
 
 
 def nothing(reason: str) -> Claim:

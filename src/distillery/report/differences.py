@@ -54,9 +54,9 @@ def _paired(
     shared = np.isfinite(a).any(axis=0) & np.isfinite(b).any(axis=0)
     if shared.sum() < 2:
         return None
-    found = paired_difference(a[:, shared], b[:, shared], NUM_RESAMPLES)
-    numbers = (found.value, found.ci_low, found.ci_high)
-    return Difference(*(rounded(v) for v in numbers), found.n, PAIRED)
+    estimate = paired_difference(a[:, shared], b[:, shared], NUM_RESAMPLES)
+    numbers = (estimate.value, estimate.ci_low, estimate.ci_high)
+    return Difference(*(rounded(v) for v in numbers), estimate.n, PAIRED)
 
 
 def _table(keys: Sequence[str], values: dict[str, list], wanted: Sequence[str]) -> np.ndarray:

@@ -38,9 +38,9 @@ class Results:
 
     def metric(self, variant: str, name: str) -> Metric | None:
         """A metric of `unet/elr`, or a quantity of the profile."""
-        found = self.metrics.get(variant, {}).get("metrics", {}).get(name)
+        metric = self.metrics.get(variant, {}).get("metrics", {}).get(name)
         costs = self.profile.get("metrics", {})
-        return found or next(
+        return metric or next(
             (costs[key] for model in profile_names(variant) if (key := f"{model}/{name}") in costs),
             None,
         )
@@ -70,24 +70,26 @@ def profile_names(variant: str) -> list[str]:
 
 def read_run(metrics: Path, setting: str, seeds: tuple[int, ...]) -> Results:
     """This run's metrics files, `<family>/<variant>.json` and `profile.json` where they are."""
-    found = {
+    by_variant = {
         path.relative_to(metrics).with_suffix("").as_posix(): read_json(path)
         for path in sorted(metrics.glob("*/*.json"))
     }
     profile = metrics / f"{PROFILE}.json"
-    return Results(THIS_RUN, setting, seeds, found, read_json(profile) if profile.is_file() else {})
+    return Results(
+        THIS_RUN, setting, seeds, by_variant, read_json(profile) if profile.is_file() else {}
+    )
 
 
 def read_committed(folder: Path) -> list[Results]:
     """All result files, oldest first; a file without the contract's keys is an error."""
-    found = []
+    committed = []
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         values = read_json(path, remedy="write it with python -m distillery.commands.collect")
         if lost := [key for key in _KEYS if key not in values]:
             raise DistilleryError(
                 f"{path}: no {lost[0]!r}; write it with python -m distillery.commands.collect"
             )
-        found.append(
+        committed.append(
             Results(
                 COMMITTED,
                 values["preset"],
@@ -98,7 +100,7 @@ def read_committed(folder: Path) -> list[Results]:
                 values["machine"],
             )
         )
-    return sorted(found, key=lambda results: results.date)
+    return sorted(committed, key=lambda results: results.date)
 
 
 def per_image_file(results_file: Path) -> Path:

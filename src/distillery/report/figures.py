@@ -136,14 +136,14 @@ def _points(
     beside: tuple[str, str] | None,
 ) -> list[tuple[str, float, dict]]:
     scale = next((s for name, s in SCALES.items() if cost.startswith(name)), 1.0)
-    found = []
+    points = []
     for variant in variants:
         metric, price = results.metric(variant, quality), results.metric(variant, cost)
         if beside and variant == beside[0]:
             price = results.metric(beside[1], cost) or price
         if metric and price and not variant.endswith(OFFSET):
-            found.append((variant, price["value"] * scale, metric))
-    return found
+            points.append((variant, price["value"] * scale, metric))
+    return points
 
 
 def _room(points: Sequence[Labelled]) -> tuple[float, float]:

@@ -84,18 +84,18 @@ def _draw_curves(
 
 def layer_terms(histories: Mapping[str, Mapping[str, Any]], main: str | None) -> str | None:
     """The layerwise loss of every output, at the first validation (thin) and the last (thick)."""
-    found = {variant: terms for variant, t in histories.items() if (terms := _kd_terms(t))}
-    if not found:
+    by_variant = {variant: terms for variant, t in histories.items() if (terms := _kd_terms(t))}
+    if not by_variant:
         return None
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(width=6.4, height=3.2)
         axis, ends = axes[0, 0], []
-        for variant, (first, last) in found.items():
+        for variant, (first, last) in by_variant.items():
             colour = ACCENT if variant == main else SECOND
             axis.plot(range(len(first)), list(first.values()), color=colour, lw=0.8, alpha=0.6)
             axis.plot(range(len(last)), list(last.values()), color=colour, lw=2, marker="o", ms=3)
             ends.append((len(last) - 1, list(last.values())[-1], label(variant), variant == main))
-        names = [name.removeprefix(KD) for name in next(iter(found.values()))[1]]
+        names = [name.removeprefix(KD) for name in next(iter(by_variant.values()))[1]]
         axis.set_xticks(range(len(names)), names)
         axis.set(title="layerwise loss of each ControlNet output", xlabel="output", yscale="log")
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -33,13 +33,13 @@ def own_size(run: Results) -> Results:
 
 def read_full_size(run: Results, results_folder: Path) -> list[Results]:
     """Every architecture's costs, measured ones first, each joined with what is counted."""
-    found: dict[str, list[Results]] = {"measured": [], ANALYTIC: []}
+    costs: dict[str, list[Results]] = {"measured": [], ANALYTIC: []}
     for path in sorted((results_folder / FOLDER).glob("*.json"), reverse=True):
         for results in _read_file(path):
             place = ANALYTIC if f"-{ANALYTIC}" in results.setting else "measured"
-            found[place].append(results)
-    found[ANALYTIC] += _of_run(run)
-    return _joined([*found["measured"], *found[ANALYTIC]])
+            costs[place].append(results)
+    costs[ANALYTIC] += _of_run(run)
+    return _joined([*costs["measured"], *costs[ANALYTIC]])
 
 
 def decides(results: Results) -> bool:
@@ -96,25 +96,25 @@ def _quantities(row: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
 
 
 def _of_training(row: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
-    found = {
+    metrics = {
         name if name.startswith("bytes") else f"parameters_{name}": _metric(count, "counted")
         for name, count in row.get("parameters", {}).items()
     }
     if seconds := row.get("seconds_per_iteration"):
         ends = row.get("seconds_range", (seconds, seconds))
-        found["train_step_s"] = _metric(seconds, "measured", ends, images_a_step=batch_size)
+        metrics["train_step_s"] = _metric(seconds, "measured", ends, images_a_step=batch_size)
     if peak := row.get("peak_allocated_bytes"):
-        found["train_memory_bytes"] = _metric(peak, "measured", images_a_step=batch_size)
+        metrics["train_memory_bytes"] = _metric(peak, "measured", images_a_step=batch_size)
     elif "predicted_bytes" in row:
         peak = row["predicted_bytes"]["peak"]
-        found["train_memory_bytes"] = _metric(peak, "predicted", images_a_step=batch_size)
-    return found
+        metrics["train_memory_bytes"] = _metric(peak, "predicted", images_a_step=batch_size)
+    return metrics
 
 
 def _of_evaluation(row: Mapping[str, Any]) -> dict[str, Any]:
     """Times are per image; those of other batch sizes than 1 say so: `latency_batch8_s`."""
     about = {"per": row["per"]}
-    found = {
+    metrics = {
         "parameters_evaluated": _metric(row["parameters"]["total"], "counted", **about),
         "macs": _metric(row["macs"], "counted", **about),
     }
@@ -124,18 +124,18 @@ def _of_evaluation(row: Mapping[str, Any]) -> dict[str, Any]:
         if seconds := entry.get("seconds_per_image"):
             ends = [end / count for end in entry["seconds_range"]]
             num_runs = len(entry["samples_s"])
-            found[f"latency{infix}_s"] = _metric(seconds, "measured", ends, num_runs, **sizes)
+            metrics[f"latency{infix}_s"] = _metric(seconds, "measured", ends, num_runs, **sizes)
         if image := entry.get("image"):
             # Put together from measured parts, and not measured as a whole.
-            found[f"image{infix}_s"] = _metric(
+            metrics[f"image{infix}_s"] = _metric(
                 image["seconds_per_image"], "predicted", image["seconds_range"],
                 how=image["how"], parts="measured",
             )  # fmt: skip
         peak = entry.get("peak_allocated_bytes")
-        found[f"memory{infix}_bytes"] = _metric(
+        metrics[f"memory{infix}_bytes"] = _metric(
             peak or entry["predicted_bytes"]["peak"], "measured" if peak else "predicted", **sizes
         )
-    return found
+    return metrics
 
 
 def _metric(

@@ -63,13 +63,13 @@ def _sample_tables(
 
 
 def _model(variant: str, rows: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> Model:
-    found = [rows.get(key) for key in keys]
+    samples = [rows.get(key) for key in keys]
     return {
         "id": variant,
         "label": label(variant),
         "family": variant.partition("/")[0],
-        "images": [data_uri(row["image"]) if row else None for row in found],
-        "conditions": [row["condition"] or "" if row else "" for row in found],
+        "images": [data_uri(row["image"]) if row else None for row in samples],
+        "conditions": [row["condition"] or "" if row else "" for row in samples],
     }
 
 
@@ -78,21 +78,21 @@ def _references(
 ) -> list[Model]:
     """The real images, every kind of condition that a model was given, and the one of each prompt
     that the multi-condition adapters took."""
-    found = []
+    references = []
     if curated is not None:
         rows = find_rows(curated, keys)
         real = [data_uri(rows[key]["image"]["bytes"]) if key in rows else None for key in keys]
-        found.append(_reference(REAL, "Real image", real, [""] * len(keys)))
+        references.append(_reference(REAL, "Real image", real, [""] * len(keys)))
     used = {kind for model in models for kind in model["conditions"] if kind}
     maps = {kind: _maps(conditions, kind, keys) for kind in KINDS if kind in used and conditions}
     for kind, images in maps.items():
-        found.append(_reference(f"condition/{kind}", f"Condition: {KINDS[kind].words}", images,
-                                [kind] * len(keys)))  # fmt: skip
+        words = f"Condition: {KINDS[kind].words}"
+        references.append(_reference(f"condition/{kind}", words, images, [kind] * len(keys)))
     mixed = next((m["conditions"] for m in models if _takes_any_kind(m["id"])), None)
     if mixed and maps:
         images = [maps[k][i] if k in maps else None for i, k in enumerate(mixed)]
-        found.append(_reference(USED, "Condition given", images, mixed))
-    return [model for model in found if any(model["images"])]
+        references.append(_reference(USED, "Condition given", images, mixed))
+    return [model for model in references if any(model["images"])]
 
 
 def _takes_any_kind(model: str) -> bool:
@@ -107,12 +107,12 @@ def _reference(name: str, text: str, images: list, conditions: list[str]) -> Mod
 
 
 def _maps(conditions: Path, kind: str, keys: Sequence[str]) -> list[str | None]:
-    wanted, found = set(keys), {}
+    wanted, maps = set(keys), {}
     for folder in sorted(p for p in conditions.glob(f"*/{kind}") if p.is_dir()):
         for row in read_table(folder):
             if row["key"] in wanted:
-                found[row["key"]] = data_uri(row["image"]["bytes"])
-    return [found.get(key) for key in keys]
+                maps[row["key"]] = data_uri(row["image"]["bytes"])
+    return [maps.get(key) for key in keys]
 
 
 def _affordable(models: Sequence[Model], count: int) -> int:

@@ -72,12 +72,12 @@ def _duplicate_examples(curated: Path, selection: Path) -> dict[str, list[dict[s
         if len(kept) < EXAMPLES_PER_REASON:
             kept.append(row)
     keys = {row["key"] for rows in chosen.values() for row in rows}
-    found = find_rows(curated, keys)
+    curated_rows = find_rows(curated, keys)
     return {
         reason: [
-            _example(found[r["key"]], reason, f"same as {r['duplicate_of']}")
+            _example(curated_rows[r["key"]], reason, f"same as {r['duplicate_of']}")
             for r in rows
-            if r["key"] in found
+            if r["key"] in curated_rows
         ]
         for reason, rows in chosen.items()
     }
@@ -85,15 +85,15 @@ def _duplicate_examples(curated: Path, selection: Path) -> dict[str, list[dict[s
 
 def find_rows(curated: Path, keys: Collection[str]) -> dict[str, dict[str, Any]]:
     """Curated rows by key; reading stops when all are found."""
-    left, found = set(keys), {}
+    left, rows = set(keys), {}
     for shard in _curated_shards(curated):
         if not left:
             break
         for row in read_table_shard(shard):
             if row["key"] in left:
                 left.remove(row["key"])
-                found[row["key"]] = row
-    return found
+                rows[row["key"]] = row
+    return rows
 
 
 def _curated_shards(curated: Path) -> Iterable[Path]:

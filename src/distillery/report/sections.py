@@ -95,8 +95,8 @@ def _further(printed: Mapping[str, Any], all_results: Sequence[Results]) -> list
     """The family's students that the paper's tables do not have; the teacher without control."""
     everywhere = {row for table in tables.read_papers().values() for row in table["rows"]}
     family = printed["family"]
-    found = [v for results in all_results for v in results.variants(family)]
-    further = [v for v in dict.fromkeys(found) if v not in everywhere]
+    variants = [v for results in all_results for v in results.variants(family)]
+    further = [v for v in dict.fromkeys(variants) if v not in everywhere]
     has_baseline = any(UNCONTROLLED in results.metrics for results in all_results)
     return [*further, *([UNCONTROLLED] if takes_maps(family) and has_baseline else [])]
 

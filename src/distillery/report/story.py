@@ -105,8 +105,8 @@ def certainty(results: Results) -> str:
 
 def probe_line(results: Results) -> str:
     """A sentence about the teacher's CLIP, where CLIP scores come from it; "" elsewhere."""
-    found = (results.metric(variant, "clip_score") for variant in results.variants())
-    settings = next((metric["settings"] for metric in found if metric), {})
+    scores = (results.metric(variant, "clip_score") for variant in results.variants())
+    settings = next((metric["settings"] for metric in scores if metric), {})
     probe = describe(settings)
     return f"Scores of {settings['extractor']}: {probe}." if probe else ""
 

@@ -163,16 +163,16 @@ def _row(results: Results, variant: str, metric: str, unit: str, direction: str)
     row = dict.fromkeys(COLUMNS, "")
     row |= {"row": row_name(variant), "metric": metric, "unit": unit, "direction": direction,
             "setting": results.setting}  # fmt: skip
-    if (found := results.metric(variant, metric)) is None:
+    if (ours := results.metric(variant, metric)) is None:
         return row
     return row | {
-        "ours": found["value"],
-        "std": found["std"],
-        "ci_low": found["ci_low"],
-        "ci_high": found["ci_high"],
-        "n": found["n"],
-        "seeds": " ".join(map(str, found["seeds"])),
-        "source": found["settings"].get("basis", "measured"),
+        "ours": ours["value"],
+        "std": ours["std"],
+        "ci_low": ours["ci_low"],
+        "ci_high": ours["ci_high"],
+        "n": ours["n"],
+        "seeds": " ".join(map(str, ours["seeds"])),
+        "source": ours["settings"].get("basis", "measured"),
     }
 
 
