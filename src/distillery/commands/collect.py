@@ -47,8 +47,8 @@ def collect_results(
     if not run.metrics:
         raise DistilleryError(f"{metrics}: no metrics files; run the pipeline first")
     for variant, values in run.metrics.items():
-        found = {tuple(metric["seeds"]) for metric in values["metrics"].values()}
-        if not variant.startswith(("teacher/", "whole/")) and found != {tuple(seeds)}:
+        used_seeds = {tuple(metric["seeds"]) for metric in values["metrics"].values()}
+        if not variant.startswith(("teacher/", "whole/")) and used_seeds != {tuple(seeds)}:
             raise DistilleryError(
                 f"{metrics}/{variant}.json: made with other seeds than {seeds}; run evaluate again"
             )
@@ -76,13 +76,13 @@ def _per_image(run: Results) -> dict[str, Any]:
     """{variant: {"keys", "values"}} of the metrics that claims compare."""
     rules = [claim["rule"] for claim in read_claims() if claim["rule"]]
     wanted = {rule["metric"] for rule in rules}
-    found = {}
+    per_image = {}
     for variant, values in run.metrics.items():
         kept = values.get(PER_IMAGE, {"keys": [], "values": {}})
         chosen = {name: seeds for name, seeds in kept["values"].items() if name in wanted}
         if chosen:
-            found[variant] = {"keys": kept["keys"], "values": chosen}
-    return found
+            per_image[variant] = {"keys": kept["keys"], "values": chosen}
+    return per_image
 
 
 def main() -> None:

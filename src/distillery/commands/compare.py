@@ -12,5 +12,5 @@ from distillery.commands.compare_runs import compare_runs
 
 def compare(before: str, after: str, *, as_json: bool, repository: Path = Path()) -> str:
     """The comparison as text, or as JSON."""
-    found = compare_runs(before, after, repository)
-    return json.dumps(found.as_json(), indent=1) if as_json else found.as_text()
+    comparison = compare_runs(before, after, repository)
+    return json.dumps(comparison.as_json(), indent=1) if as_json else comparison.as_text()

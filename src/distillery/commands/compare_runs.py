@@ -91,16 +91,16 @@ def compare_runs(before: str, after: str, repository: Path = Path()) -> Comparis
 
 def _compare(a: Path, b: Path) -> Comparison:
     settings = [_flat(_read_params(folder)) for folder in (a, b)]
-    found = [_metrics(folder) for folder in (a, b)]
-    shared = [key for key in found[0] if key in found[1]]
+    metrics = [_metrics(folder) for folder in (a, b)]
+    shared = [key for key in metrics[0] if key in metrics[1]]
     return Comparison(
         {
             key: [side.get(key, MISSING) for side in settings]
             for key in sorted({*settings[0], *settings[1]})
             if settings[0].get(key, MISSING) != settings[1].get(key, MISSING)
         },
-        [_move(key, found[0][key], found[1][key]) for key in shared],
-        *([" ".join(k) for k in one if k not in other] for one, other in (found, found[::-1])),
+        [_move(key, metrics[0][key], metrics[1][key]) for key in shared],
+        *([" ".join(k) for k in one if k not in other] for one, other in (metrics, metrics[::-1])),
     )
 
 
@@ -117,13 +117,13 @@ def _metrics(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
     run = read_run(folder / _paths(folder).get("metrics", "metrics"), "", ())
     if not run.metrics:
         raise DistilleryError(f"{folder}: no metrics files below metrics/; run the pipeline there")
-    found = {
+    metrics = {
         (model, name): metric
         for model in run.variants()
         for name, metric in run.metrics[model]["metrics"].items()
     }
     costs = run.profile.get("metrics", {})
-    return found | {tuple(key.rsplit("/", 1)): metric for key, metric in costs.items()}
+    return metrics | {tuple(key.rsplit("/", 1)): metric for key, metric in costs.items()}
 
 
 def _paths(folder: Path) -> dict[str, str]:
@@ -143,13 +143,13 @@ def _read_params(folder: Path) -> dict[str, Any]:
 
 def _flat(values: Mapping[str, Any], start: str = "") -> dict[str, Any]:
     """Nested mappings as dotted keys."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{start}{key}.")
+            flat |= _flat(value, f"{start}{key}.")
         else:
-            found[f"{start}{key}"] = value
-    return found
+            flat[f"{start}{key}"] = value
+    return flat
 
 
 @contextmanager

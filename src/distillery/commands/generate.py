@@ -106,8 +106,8 @@ def _prompts(texts: Sequence[str], file: Path | None) -> list[Prompt]:
     """Prompts with their names in the file, or numbered those of the command line."""
     if bool(texts) == bool(file):
         raise DistilleryError("no prompts, or two kinds; give --prompt TEXT or --prompts FILE")
-    found = load_prompts(file) if file else {f"{n:05d}": text for n, text in enumerate(texts)}
-    return [Prompt(name, text) for name, text in found.items()]
+    named = load_prompts(file) if file else {f"{n:05d}": text for n, text in enumerate(texts)}
+    return [Prompt(name, text) for name, text in named.items()]
 
 
 def _undrawn(out: Path, settings: dict[str, Any], wanted: Sequence[Prompt]) -> list[Prompt]:

@@ -25,7 +25,7 @@ def count(preset: str, teacher: Path | None = None) -> dict[str, Any]:
 
     if not is_params_file(preset):
         parts = accounting.load_architecture(preset)
-        return _found(preset, accounting.paper_entries(preset, parts), [])
+        return _listing(preset, accounting.paper_entries(preset, parts), [])
     from distillery.families import TRAINED
     from distillery.families.sizes import student_choice, student_sizes
     from distillery.params.presets import load_preset
@@ -37,7 +37,7 @@ def count(preset: str, teacher: Path | None = None) -> dict[str, Any]:
     sections = {f.stage: getattr(params, f.stage).model_dump() for f in TRAINED.values()}
     rule, init = params.init_student.rank.model_dump(), Path(params.paths.init)
     choice = student_choice(rule, parts, folder, init)
-    return _found(preset, entries, student_sizes(sections, parts, *choice))
+    return _listing(preset, entries, student_sizes(sections, parts, *choice))
 
 
 def is_params_file(preset: str) -> bool:
@@ -65,7 +65,7 @@ def architecture_of(params: Any) -> str:
     )
 
 
-def _found(preset: str, entries: Sequence[Any], students: Sequence[Any]) -> dict[str, Any]:
+def _listing(preset: str, entries: Sequence[Any], students: Sequence[Any]) -> dict[str, Any]:
     return {
         "preset": preset,
         "models": [asdict(entry) for entry in entries],
@@ -73,21 +73,21 @@ def _found(preset: str, entries: Sequence[Any], students: Sequence[Any]) -> dict
     }
 
 
-def as_json(found: dict[str, Any]) -> str:
+def as_json(listing: dict[str, Any]) -> str:
     """The same, as text."""
-    return json.dumps(found, indent=1)
+    return json.dumps(listing, indent=1)
 
 
-def as_text(found: dict[str, Any]) -> str:
+def as_text(listing: dict[str, Any]) -> str:
     """Tables for the terminal: the papers' models, notes on them, then the params' students."""
     head = ["model", "of", "paper", *(c.replace("_", " ") for c in _COLUMNS), "on disk", "scope"]
-    rows = [_row(model, model["printed"] or "-") for model in found["models"]]
+    rows = [_row(model, model["printed"] or "-") for model in listing["models"]]
     lines = _aligned([head, *rows])
-    noted = [m for m in found["models"] if m["note"]]
+    noted = [m for m in listing["models"] if m["note"]]
     lines += ["", *(f"{m['name']}: {m['note']}" for m in noted)]
-    if found["students"]:
+    if listing["students"]:
         head[1:3] = ["from", "GMAC"]
-        rows = [_row(s, f"{s['macs'] / 1e9:.3f}") for s in found["students"]]
+        rows = [_row(s, f"{s['macs'] / 1e9:.3f}") for s in listing["students"]]
         lines += ["", *_aligned([head, *rows])]
         lines += ["GMAC: of one evaluation for one image; a LoRA counts as fused"]
     return "\n".join(lines)

@@ -87,13 +87,13 @@ def profile(
     num_runs = (len(training) + len(inference) * len(batch_sizes)) * (num_repeats + 1)
     with bar(num_runs, "profile", unit="run") as progress:
         shared = {**sizes, "on_step": progress.update}
-        found = {
+        profiled = {
             name: full_size_run.profile_row(name, parts, place, batch_size=batch_size, **shared)
             for name in training
         }
-        found |= _infer(inference, parts, place, batch_sizes=batch_sizes, **shared)
+        profiled |= _infer(inference, parts, place, batch_sizes=batch_sizes, **shared)
     if preset not in ("sd15", "sd21"):
-        found = {name: {**row, "paper": {}} for name, row in found.items()}
+        profiled = {name: {**row, "paper": {}} for name, row in profiled.items()}
     settings = {
         "preset": preset,
         "batch_size": batch_size,
@@ -101,7 +101,12 @@ def profile(
         **sizes,
         **_conditions(device),
     }
-    return {**_circumstances(place), "settings": settings, "rows": found, "ratios": ratios(found)}
+    return {
+        **_circumstances(place),
+        "settings": settings,
+        "rows": profiled,
+        "ratios": ratios(profiled),
+    }
 
 
 def _conditions(device: str) -> dict[str, Any]:
@@ -117,12 +122,12 @@ def _infer(
     names: Sequence[str], parts: Mapping[str, nn.Module], device: torch.device, **options: Any
 ) -> dict[str, Any]:
     """Group by group; then whole images from what was measured."""
-    found: dict[str, Any] = {}
+    rows: dict[str, Any] = {}
     for group in dict.fromkeys(INFERENCE_ROWS[name].group for name in names):
         own = [name for name in names if INFERENCE_ROWS[name].group == group]
-        found |= full_size_inference_run.profile_group(own, parts, device, **options)
-    add_images(found)
-    return found
+        rows |= full_size_inference_run.profile_group(own, parts, device, **options)
+    add_images(rows)
+    return rows
 
 
 def _circumstances(device: torch.device) -> dict[str, Any]:
@@ -139,9 +144,9 @@ def _circumstances(device: torch.device) -> dict[str, Any]:
     }
 
 
-def default_path(found: Mapping[str, Any]) -> Path:
+def default_path(record: Mapping[str, Any]) -> Path:
     """docs/results/profile/<date>-profile-<preset>-<device>.json; other sizes say which."""
-    device, settings = found["device"].lower().replace(" ", "-"), found["settings"]
+    device, settings = record["device"].lower().replace(" ", "-"), record["settings"]
     preset, px = Path(settings["preset"]).name, settings["resolution_px"]
     size = "" if px == NATIVE_PX.get(preset) else f"-{px}px"
-    return RESULTS / f"{found['date']}-profile-{preset}-{device}{size}.json"
+    return RESULTS / f"{record['date']}-profile-{preset}-{device}{size}.json"

@@ -14,20 +14,20 @@ _EVALUATED = (
 )  # fmt: skip
 
 
-def as_text(found: Mapping[str, Any]) -> str:
+def as_text(record: Mapping[str, Any]) -> str:
     """Training rows, inference rows, ratios, and the reasons of what was not run."""
-    settings = found["settings"]
-    training = {n: row for n, row in found["rows"].items() if "batches" not in row}
-    inference = {n: row for n, row in found["rows"].items() if "batches" in row}
-    about = f"{settings['preset']} at {settings['resolution_px']} px, {found['device']}"
+    settings = record["settings"]
+    training = {n: row for n, row in record["rows"].items() if "batches" not in row}
+    inference = {n: row for n, row in record["rows"].items() if "batches" in row}
+    about = f"{settings['preset']} at {settings['resolution_px']} px, {record['device']}"
     lines: list[str] = []
     if training:
         lines += _training(training, f"{about}, batch size {settings['batch_size']}")
     if inference:
         lines += _inference(inference, f"{about}, {settings['clock']}")
-    for name, values in found["ratios"].items():
+    for name, values in record["ratios"].items():
         lines.append(f"{name}: " + ", ".join(f"{k} {_ratio(v)}" for k, v in values.items()))
-    return "\n".join([*lines, *_notes(found["rows"])])
+    return "\n".join([*lines, *_notes(record["rows"])])
 
 
 def _training(rows: Mapping[str, Any], about: str) -> Iterator[str]:

@@ -50,15 +50,19 @@ def plan(
     uniform = rank_planner.uniform_ranks(
         layer_shapes(parts["unet"]), costs, budget, keep_dense=keep_dense
     )
-    found = {
+    planned = {
         "preset": preset,
         "target": {"kind": kind, "value": target},
         "rule": "uniform",
         "ranks": uniform,
     }
     if teacher is not None:
-        found |= _by_spectrum(teacher, costs, budget, uniform)
-    return {**found, "components": _components(parts, found["ranks"]), "macs": _macs(parts, found)}
+        planned |= _by_spectrum(teacher, costs, budget, uniform)
+    return {
+        **planned,
+        "components": _components(parts, planned["ranks"]),
+        "macs": _macs(parts, planned["ranks"]),
+    }
 
 
 def plan_given(
@@ -129,12 +133,12 @@ def _components(
 ) -> dict[str, dict[str, int]]:
     """{component: {"before", "after"}}: blocks of the U-Net, its sum, the others, the total."""
     student = LowRankUNet2DConditionModel.empty(parts["unet"].config, ranks)
-    found = {f"unet.{name}": _pair(m, student.get_submodule(name)) for name, m in _blocks(parts)}
-    found["unet"] = _pair(parts["unet"], student)
-    found |= {name: _pair(parts[name], parts[name]) for name in _COMPONENTS[1:]}
-    totals = [found[name] for name in _COMPONENTS]
-    found["total"] = {key: sum(pair[key] for pair in totals) for key in ("before", "after")}
-    return found
+    pairs = {f"unet.{name}": _pair(m, student.get_submodule(name)) for name, m in _blocks(parts)}
+    pairs["unet"] = _pair(parts["unet"], student)
+    pairs |= {name: _pair(parts[name], parts[name]) for name in _COMPONENTS[1:]}
+    totals = [pairs[name] for name in _COMPONENTS]
+    pairs["total"] = {key: sum(pair[key] for pair in totals) for key in ("before", "after")}
+    return pairs
 
 
 def _blocks(parts: Mapping[str, nn.Module]) -> list[tuple[str, nn.Module]]:
@@ -152,8 +156,8 @@ def _pair(before: nn.Module, after: nn.Module) -> dict[str, int]:
     return dict(zip(("before", "after"), sizes, strict=True))
 
 
-def _macs(parts: Mapping[str, nn.Module], found: Mapping[str, Any]) -> dict[str, int]:
-    student = LowRankUNet2DConditionModel.empty(parts["unet"].config, found["ranks"]).to("meta")
+def _macs(parts: Mapping[str, nn.Module], ranks: Mapping[str, int]) -> dict[str, int]:
+    student = LowRankUNet2DConditionModel.empty(parts["unet"].config, ranks).to("meta")
     pair = zip(("before", "after"), (parts["unet"], student), strict=True)
     return {key: count_macs(unet, **_inputs(parts)) for key, unet in pair}
 
@@ -163,26 +167,26 @@ def _inputs(parts: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
     return meta_inputs(parts["unet"], parts["unet"].config.sample_size, tokens)
 
 
-def as_json(found: Mapping[str, Any]) -> str:
+def as_json(planned: Mapping[str, Any]) -> str:
     """What `--json` prints and `--out` writes."""
-    return json.dumps(found, indent=1)
+    return json.dumps(planned, indent=1)
 
 
-def as_text(found: Mapping[str, Any]) -> str:
+def as_text(planned: Mapping[str, Any]) -> str:
     """Components before and after, FLOPs, predicted error, and the spread of the ranks."""
-    rows = found["components"].items()
+    rows = planned["components"].items()
     lines = [f"{'component':<24}{'dense':>12}{'low-rank':>12}{'share':>8}"]
     lines += [_line(name, pair["before"] / 1e6, pair["after"] / 1e6, "M") for name, pair in rows]
-    flops = [2 * found["macs"][key] / 1e9 for key in ("before", "after")]
+    flops = [2 * planned["macs"][key] / 1e9 for key in ("before", "after")]
     lines += [_line("GFLOP per evaluation", *flops, ""), ""]
-    ranks = sorted(found["ranks"].values())
+    rule, ranks = planned["rule"], sorted(planned["ranks"].values())
     lines.append(
-        f"{len(ranks)} layers low-rank by the {found['rule']} rule, ranks {ranks[0]} to {ranks[-1]}"
+        f"{len(ranks)} layers low-rank by the {rule} rule, ranks {ranks[0]} to {ranks[-1]}"
         if ranks
         else "every layer stays dense"
     )
-    if "error" in found:
-        errors = found["error"]
+    if "error" in planned:
+        errors = planned["error"]
         lines.append(
             "predicted error (mean share of each layer's energy that is discarded): uniform "
             f"{errors['uniform']:.4f}, by spectrum {errors['spectrum']:.4f}, ratio "

@@ -55,8 +55,8 @@ def _laid_over(file: Path, settings: Sequence[str]) -> tuple[dict[str, Any], dic
     values = lay_over(values, given)
     places.update(given_places)
     for word in settings:
-        key, found, text = word.partition("=")
-        if not found or not re.fullmatch(r"\w+(\.\w+)*", key):
+        key, equals, text = word.partition("=")
+        if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
             raise DistilleryError(f"{word}: expected key=value, as in curate.min_side_px=64")
         path = tuple(key.split("."))
         values = _set(values, path, text, Params)
