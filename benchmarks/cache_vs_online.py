@@ -31,6 +31,7 @@ from distillery.models.lowrank.factorise import build_student
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.teacher.cache.read import CachedSamples, TeacherCache
 from distillery.teacher.cache.size import CachePlan
+from distillery.teacher.cache.views import View
 from distillery.teacher.cache.write import write_base, write_view
 from distillery.teacher.load import (
     Teacher,
@@ -61,8 +62,8 @@ def write_cache(folder: Path, records: list[Record], teacher: Teacher, plan: Cac
     for part in (base, cond):
         part.parent.mkdir(parents=True)
     write_base(lambda: records, teacher, base, plan, Run("base", "", folder / "work"))
-    ask = online_output(teacher.unet)
-    write_view("cond", base, ask, teacher, cond, plan, Run("cond", "", folder / "work"))
+    view = View("cond", online_output(teacher.unet))
+    write_view(view, base, teacher, cond, plan, Run("cond", "", folder / "work"))
 
 
 def time_sources(

@@ -43,6 +43,7 @@ from distillery.families.controlnet.residuals import cached_residuals, write_res
 from distillery.models.student_controlnet.model import PRESETS, build_student
 from distillery.teacher.cache.read import TeacherCache
 from distillery.teacher.cache.size import CachePlan
+from distillery.teacher.cache.views import View
 from distillery.teacher.cache.write import write_base, write_view
 from distillery.teacher.load import Teacher, alphas_cumprod
 from distillery.train.loop import Place
@@ -70,7 +71,8 @@ def write_data(
         part.parent.mkdir(parents=True)
     write_base(lambda: records, teacher, base, plan, Run("base", "base", root / "work"))
     ask = ControlTeacher(teacher.unet, online_residuals(theirs, KIND), view=None).output
-    write_view(VIEW, base, ask, teacher, view, plan, Run(VIEW, VIEW, root / "work"), maps)
+    opened = View(VIEW, ask, maps)
+    write_view(opened, base, teacher, view, plan, Run(VIEW, VIEW, root / "work"))
     return maps
 
 

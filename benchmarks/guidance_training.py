@@ -58,8 +58,8 @@ def write_cache(folder: Path, records: list[Record], teacher: Teacher, plan: Cac
     work = folder / "work"
     write_base(lambda: records, teacher, parts["base"], plan, Run("base", "", work))
     for view in ("cond", "uncond"):
-        ask = open_view(view, teacher, folder)
-        write_view(view, parts["base"], ask, teacher, parts[view], plan, Run(view, "", work))
+        opened = open_view(view, teacher, folder)
+        write_view(opened, parts["base"], teacher, parts[view], plan, Run(view, "", work))
 
 
 def make_steps(

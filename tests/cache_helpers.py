@@ -86,8 +86,8 @@ def write_cache(
         for view in views:
             folder = out / view / str(part)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            ask = open_view(view, teacher, root)
-            write_view(view, base, ask, teacher, folder, plan, run(root, f"{view}/{part}/{plan}"))
+            opened = open_view(view, teacher, root)
+            write_view(opened, base, teacher, folder, plan, run(root, f"{view}/{part}/{plan}"))
 
 
 def open_cache(root: Path, *views: str) -> TeacherCache:

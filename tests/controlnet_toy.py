@@ -55,8 +55,8 @@ def write_project(root: Path, tiny_teacher: Path) -> None:
     write_cache(root, teacher, root / "cache", views=())
     maps = ConditionMaps(root / "conditions", [KIND], PLAN.resolution_px)
     for part in ("0", "1"):
-        ask = open_view(VIEW, teacher, root / "teacher")
+        opened = open_view(VIEW, teacher, root / "teacher", maps)
         out = root / "cache" / VIEW / part
         out.parent.mkdir(parents=True, exist_ok=True)
         base = root / "cache" / "base" / part
-        write_view(VIEW, base, ask, teacher, out, PLAN, run(root, f"{VIEW}/{part}"), maps)
+        write_view(opened, base, teacher, out, PLAN, run(root, f"{VIEW}/{part}"))

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from distillery import __version__
-from distillery.commands import measuring, running
+from distillery.commands import judging, measuring, running
 from distillery.commands.exporting import export
 from distillery.core.errors import DistilleryError
 
@@ -55,13 +55,13 @@ for _command in (
     running.adopt,
     running.trust,
     running.generate,
-    measuring.evaluate,
+    judging.evaluate,
     export,
     measuring.params,
     measuring.ranks,
     measuring.latency,
     measuring.profile,
-    measuring.compare,
+    judging.compare,
 ):
     app.command(help=_with_examples(_command.__doc__))(_command)
 

@@ -12,7 +12,7 @@ from distillery.core.errors import DistilleryError
 from distillery.core.run import Run
 from distillery.families import family_of, pairings
 from distillery.families.description import Description, Sampling, write_description
-from distillery.families.distances import distances_of, prediction_distances
+from distillery.families.distances import Asking, Judged, distances_of, prediction_distances
 from distillery.families.load import Folders, load_student
 from distillery.families.pairings import Pairing, pairing
 from distillery.metrics.evaluation import Records
@@ -33,7 +33,7 @@ CAPTIONS = ["a red circle", "a blue square", "a star", "a green ring"]
 KEYS = [f"{i:09d}" for i in range(4)]
 REAL = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
 RECORDS = Records(KEYS, CAPTIONS, REAL, ["canny"] * 4)
-OPTIONS = {"num_records": 4, "plan_seed": 0, "num_slots": 2, "num_bootstrap": 100}
+ASKING = Asking(num_records=4, num_slots=2, plan_seed=0, num_bootstrap=100, resolution_px=64)
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +101,8 @@ def test_students_are_measured_per_seed_behind_the_export_gate(
     teacher.unet.save_pretrained(tmp_path / "model" / "seed-7")
 
     def measure():
-        return distances_of(
-            run, "unet/x", tiny_teacher, tmp_path / "model", [0, 7], RECORDS, torch.device("cpu"),
-            backbone=None, controlnet=None, conditions=None, resolution_px=64,
-        guidance_scale=3.0, **OPTIONS,
-        )  # fmt: skip
+        judged = Judged("unet/x", tiny_teacher, tmp_path / "model", [0, 7], 3.0)
+        return distances_of(run, judged, RECORDS, ASKING, torch.device("cpu"))
 
     found, reason = measure()
     assert reason == {}
@@ -120,11 +117,8 @@ def test_students_are_measured_per_seed_behind_the_export_gate(
 def test_the_unguided_teacher_is_judged_by_the_guided_one(
     tiny_teacher: Path, teacher: Teacher, run: Run
 ):
-    found, _ = distances_of(
-        run, "teacher/unguided", tiny_teacher, tiny_teacher, [0], RECORDS, torch.device("cpu"),
-        backbone=None, controlnet=None, conditions=None, resolution_px=64,
-        guidance_scale=3.0, **OPTIONS,
-    )  # fmt: skip
+    judged = Judged("teacher/unguided", tiny_teacher, tiny_teacher, [0], 3.0)
+    found, _ = distances_of(run, judged, RECORDS, ASKING, torch.device("cpu"))
     estimate, settings = found[0]["prediction_distance"]
     assert estimate.value > 0
     assert "scale 3" in settings["guidance"]
@@ -174,16 +168,13 @@ def test_any_pair_of_predictions_can_be_compared(teacher: Teacher, run: Run):
     pair = Pairing(
         plain(teacher.unet), lambda seed: lambda q: 2 * plain(teacher.unet)(q), {"guidance": "x"}
     )
-    found = prediction_distances(run, teacher, pair, [0], RECORDS, **OPTIONS)
+    found = prediction_distances(run, teacher, pair, [0], RECORDS, ASKING)
     assert found[0]["prediction_distance"][0].value == pytest.approx(1, rel=1e-5)
 
 
 @pytest.mark.parametrize("variant", ["control/elr", "teacher/guided"])
 def test_variants_without_a_teacher_say_so(variant: str, run: Run, tmp_path: Path):
-    found, reason = distances_of(
-        run, variant, tmp_path, tmp_path, [0], RECORDS, torch.device("cpu"),
-        backbone=None, controlnet=None, conditions=None, resolution_px=64,
-        guidance_scale=3.0, **OPTIONS,
-    )  # fmt: skip
+    judged = Judged(variant, tmp_path, tmp_path, [0], 3.0)
+    found, reason = distances_of(run, judged, RECORDS, ASKING, torch.device("cpu"))
     assert found == {}
     assert "no teacher" in reason["prediction_distance"]

@@ -14,8 +14,8 @@ from distillery.models.lowrank.damage import (
     sensitivities,
 )
 from distillery.models.lowrank.moments import collect_second_moments
-from distillery.models.lowrank.planner import discarded, output_spectra, weight_spectra
 from distillery.models.lowrank.removed import removable_blocks
+from distillery.models.lowrank.spectra import discarded, output_spectra, weight_spectra
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from tiny_models import unet_inputs
 

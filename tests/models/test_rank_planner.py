@@ -13,15 +13,14 @@ from distillery.models.lowrank.planner import (
     allocate,
     factorable,
     mac_costs,
-    output_spectra,
     parameter_costs,
     predicted_error,
     spectrum_ranks,
     total_cost,
     uniform_ranks,
-    weight_spectra,
 )
 from distillery.models.lowrank.ranks import read_ranks
+from distillery.models.lowrank.spectra import output_spectra, weight_spectra
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from tiny_models import unet_inputs
 

@@ -24,22 +24,22 @@ def test_ratio_is_a_third_of_the_full_rank_by_default(unet):
 def test_layers_stay_dense_where_factors_would_not_be_smaller():
     shapes = {"square": LayerShape(8, 8), "wide": LayerShape(8, 100)}
     # 4 * (8 + 8) = 64 = 8 * 8 saves nothing; 4 * (8 + 100) = 432 < 800 does.
-    assert plan_ranks(shapes, ratio=0.5, keep_dense=()) == {"wide": 4}
+    assert plan_ranks(shapes, value=0.5, keep_dense=()) == {"wide": 4}
 
 
 def test_ratio_survives_floating_point_and_never_reaches_zero():
     shapes = {"a": LayerShape(100, 900), "b": LayerShape(2, 50)}
-    assert plan_ranks(shapes, ratio=0.29, keep_dense=()) == {"a": 29, "b": 1}
+    assert plan_ranks(shapes, value=0.29, keep_dense=()) == {"a": 29, "b": 1}
 
 
 def test_fixed_is_capped_by_the_full_rank():
     shapes = {"a": LayerShape(100, 900), "b": LayerShape(4, 50), "c": LayerShape(64, 64)}
-    assert plan_ranks(shapes, "fixed", rank=16, keep_dense=()) == {"a": 16, "c": 16}
+    assert plan_ranks(shapes, "fixed", 16, keep_dense=()) == {"a": 16, "c": 16}
 
 
 @pytest.mark.parametrize("energy", [0.5, 0.9])
 def test_energy_takes_the_least_rank_that_keeps_the_share(unet, energy):
-    ranks = plan_ranks(unet, "energy", energy=energy)
+    ranks = plan_ranks(unet, "energy", energy)
     assert ranks
     for name, rank in ranks.items():
         weight = unet.get_submodule(name).weight.detach().flatten(1).double()
@@ -50,7 +50,7 @@ def test_energy_takes_the_least_rank_that_keeps_the_share(unet, energy):
 
 def test_full_energy_keeps_everything_dense(unet):
     shapes = layer_shapes(unet)
-    ranks = plan_ranks(unet, "energy", energy=1.0)
+    ranks = plan_ranks(unet, "energy", 1.0)
     # Only matrices far from square are still smaller at (nearly) full rank.
     assert all(
         shapes[name].num_low_rank(rank) < shapes[name].num_dense for name, rank in ranks.items()
@@ -61,7 +61,7 @@ def test_full_energy_keeps_everything_dense(unet):
 def test_target_total_is_met_on_stable_diffusion(target):
     parts = build_meta("sd21")
     other = sum(p.numel() for key in ("text_encoder", "vae") for p in parts[key].parameters())
-    ranks = plan_ranks(parts["unet"], "target_total", target=target, other_params=other)
+    ranks = plan_ranks(parts["unet"], "target_total", target, other_params=other)
     total = num_params(parts["unet"], ranks) + other
     assert target * 0.998 < total <= target
 
@@ -69,15 +69,15 @@ def test_target_total_is_met_on_stable_diffusion(target):
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.55, 0.9, 1.0])
 def test_target_total_is_met_on_a_tiny_unet(unet, share):
     target = share * sum(parameter.numel() for parameter in unet.parameters())
-    ranks = plan_ranks(unet, "target_total", target=target)
+    ranks = plan_ranks(unet, "target_total", target)
     assert target * 0.998 < num_params(unet, ranks) <= target
 
 
 def test_target_from_shapes_agrees_with_target_from_the_model(unet):
     shapes = layer_shapes(unet)
     outside = sum(p.numel() for p in unet.parameters()) - num_weights(shapes, {})
-    from_model = plan_ranks(unet, "target_total", target=800_000)
-    from_shapes = plan_ranks(shapes, "target_total", target=800_000, other_params=outside)
+    from_model = plan_ranks(unet, "target_total", 800_000)
+    from_shapes = plan_ranks(shapes, "target_total", 800_000, other_params=outside)
     assert from_model == from_shapes
 
 
@@ -86,7 +86,7 @@ def test_unreachable_target_names_the_feasible_range(unet):
     smallest = num_params(unet, dict.fromkeys(plan_ranks(unet), 1))
     for target in (smallest - 1, total + 1):
         with pytest.raises(DistilleryError, match=rf"allow {smallest} .* to {total} "):
-            plan_ranks(unet, "target_total", target=target)
+            plan_ranks(unet, "target_total", target)
 
 
 def test_patterns_keep_layers_dense(unet):
@@ -101,11 +101,12 @@ def test_patterns_keep_layers_dense(unet):
     ("arguments", "message"),
     [
         ({"rule": "spectrum"}, "rank rule 'spectrum' is unknown"),
-        ({"ratio": 0}, "ratio: 0 given"),
-        ({"ratio": 1.5}, "above 0 and at most 1"),
-        ({"rule": "fixed"}, "rank: None given"),
-        ({"rule": "energy", "energy": 2}, "energy: 2 given"),
-        ({"rule": "target_total"}, "target: None given"),
+        ({"value": 0}, "ratio: 0 given"),
+        ({"value": 1.5}, "above 0 and at most 1"),
+        ({"rule": "fixed"}, "fixed: None given"),
+        ({"rule": "fixed", "value": 0.5}, "fixed: 0 given"),
+        ({"rule": "energy", "value": 2}, "energy: 2 given"),
+        ({"rule": "target_total"}, "target_total: None given"),
         ({"keep_dense": ["conv_im"]}, "no layer matches 'conv_im'"),
     ],
 )
@@ -116,6 +117,6 @@ def test_refuses_senseless_settings(unet, arguments, message):
 
 def test_energy_needs_weights(unet):
     with pytest.raises(DistilleryError, match="needs the model's weights"):
-        plan_ranks(layer_shapes(unet), "energy", energy=0.9)
+        plan_ranks(layer_shapes(unet), "energy", 0.9)
     with pytest.raises(DistilleryError, match="is on meta"):
-        plan_ranks(unet.to("meta"), "energy", energy=0.9)
+        plan_ranks(unet.to("meta"), "energy", 0.9)

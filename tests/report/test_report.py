@@ -10,7 +10,7 @@ from fake_run import CONTROLLED, GUIDED, MODELS, WHOLE, make_run, png
 
 from distillery.core.artifacts import hash_files
 from distillery.families import FAMILIES
-from distillery.report.build import Folders, build_report
+from distillery.report.build import Folders, Setup, build_report
 from distillery.report.evidence import read_run
 from distillery.report.figures import spread
 from distillery.report.figures_training import layer_terms
@@ -24,11 +24,12 @@ TABLES = (
 
 
 def _build(folders: Folders, reports: Path) -> str:
-    build_report(
-        folders, reports, title="Test", source="scenes", seeds=[0], num_gallery_samples=9,
+    setup = Setup(
+        title="Test", source="scenes", seeds=[0], num_gallery_samples=9,
         facts=[("data", "scenes"), ("teacher", "scenes")], times={"ingest": "1.0 s"},
         whole=WHOLE,
     )  # fmt: skip
+    build_report(folders, reports, setup)
     return (reports / "index.html").read_text()
 
 

@@ -275,7 +275,7 @@ def test_a_control_view_is_the_teacher_under_its_controlnet(
     keys = [f"{number:04d}" for number in range(NUM_RECORDS)]
     maps = write_maps(tmp_path / "conditions", "canny", keys)
     conditions = ConditionMaps(tmp_path / "conditions", ["canny"], 64)
-    ask = open_view("control_canny", teacher, folder)
+    opened = open_view("control_canny", teacher, folder, conditions)
     base, view = tmp_path / "cache/base/0", tmp_path / "cache/control_canny/0"
     for path in (base, view):
         path.parent.mkdir(parents=True)
@@ -284,10 +284,7 @@ def test_a_control_view_is_the_teacher_under_its_controlnet(
     )
     run = Run("cache_teacher", "0", tmp_path / "work")
     write_base(records, teacher, base, PLAN, run)
-    write_view(
-        "control_canny", base, ask, teacher, view, PLAN, Run("view", "1", tmp_path / "work"),
-        conditions,
-    )  # fmt: skip
+    write_view(opened, base, teacher, view, PLAN, Run("view", "1", tmp_path / "work"))
     cache = open_cache(tmp_path / "cache", "control_canny")
     batch = cache.samples("train").batch([0, 3])
     noisy = Diffusion.create(
@@ -326,8 +323,8 @@ def test_a_part_without_records_to_train_on_is_passed_over(
     run = Run("cache_teacher/empty", "f" * 64, tmp_path / "work")
     before = {split: len(open_cache(copied, "cond").samples(split)) for split in CACHED_SPLITS}
     write_base(lambda: [], teacher, copied / "base/7", PLAN, run)
-    ask = open_view("cond", teacher, root)
-    write_view("cond", copied / "base/7", ask, teacher, copied / "cond/7", PLAN, run)
+    opened = open_view("cond", teacher, root)
+    write_view(opened, copied / "base/7", teacher, copied / "cond/7", PLAN, run)
     cache = open_cache(copied, "cond")
     assert {split: len(cache.samples(split)) for split in CACHED_SPLITS} == before
 

@@ -9,6 +9,7 @@ import pytest
 from cache_helpers import PLAN, v_teacher, write_cache, write_curated
 from distillery.core.errors import DistilleryError
 from distillery.teacher.cache.size import (
+    CacheExtent,
     CacheShapes,
     base_bytes,
     cache_shapes,
@@ -20,10 +21,8 @@ CAPTIONS = ["a", "b", "a"]
 
 
 def _require(teacher: Path, folder: Path, budget_bytes: int) -> str:
-    return require_room(
-        CAPTIONS, PLAN, teacher, folder,
-        view="cond", num_views=1, num_parts=2, budget_bytes=budget_bytes,
-    )  # fmt: skip
+    extent = CacheExtent(num_views=1, num_parts=2, budget_bytes=budget_bytes)
+    return require_room(CAPTIONS, PLAN, teacher, folder, "cond", extent)
 
 
 def test_the_estimate_is_near_what_is_written(tiny_teacher: Path, tmp_path: Path) -> None:

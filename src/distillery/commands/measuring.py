@@ -1,4 +1,4 @@
-"""Commands of `distillery` that count, time and compare; `cli` registers them.
+"""Commands of `distillery` that count, plan and time; `cli` registers them.
 
 In: folders, presets, params files. Out: a table or JSON on standard output, and files where asked.
 """
@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from distillery.core import artifacts
-from distillery.data.conditions import KINDS
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Preset = Annotated[
@@ -19,52 +18,12 @@ Preset = Annotated[
 TeacherFolder = Annotated[
     Path | None, typer.Option(help="A diffusers folder, to look at its weights.")
 ]
-
-
-def evaluate(
-    images: Annotated[Path, typer.Option(help="Folder of images to judge.")],
-    reference: Annotated[Path, typer.Option(help="Folder with images of the same names.")],
-    out: Annotated[Path, typer.Option(help="Where to write the metrics.", metavar="FILE")],
-    metrics: Annotated[
-        str | None,
-        typer.Option(help="Comma-separated, of psnr,ssim,lpips,fid,kid,clip_score,edge_f1, ..."),
-    ] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="JSON or CSV (file_name, text) for the CLIP score.")
-    ] = None,
-    extractor: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the network for FID, KID, CLIP score.")
-    ] = None,
-    conditions: Annotated[
-        Path | None, typer.Option(help="Folder of condition maps of the same names.")
-    ] = None,
-    condition_kind: Annotated[
-        str, typer.Option(help=f"What these maps are: {', '.join(KINDS)}.")
-    ] = "canny",
-    segmenter: Annotated[
-        str | None,
-        typer.Option(help="For mIoU: scenes, or a local folder of what drew the segmentations."),
-    ] = None,
-    lpips: Annotated[
-        str | None, typer.Option(help="Folder of AlexNet, VGG-16 or a CLIP model for LPIPS.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    as_json: AsJson = False,
-) -> None:
-    """Compare two folders of images by PSNR, SSIM and more.
-
-    PSNR and SSIM always, others where a network is named. A metric that --metrics names and
-    that can't be had is an error; otherwise it is listed as skipped, with the reason.
-
-    Example: distillery evaluate --images student --reference teacher --out metrics.json
-    Example: distillery evaluate ... --conditions M --condition-kind segmentation --segmenter F
-    """
-    from distillery.commands import evaluate as command
-    from distillery.metrics.folders import Given
-
-    given = Given(prompts, conditions, condition_kind, segmenter, extractor, lpips, device)
-    contract = command.evaluate(images, reference, out, given, metrics=metrics)
-    typer.echo(json.dumps(contract, indent=1) if as_json else command.as_text(contract))
+TeacherCache = Annotated[
+    Path | None, typer.Option(help="The teacher's cache, to measure what removals do.")
+]
+RanksFile = Annotated[
+    Path | None, typer.Option(help="For init_student.rank: {rule: file, file: ...}.")
+]
 
 
 def params(
@@ -103,18 +62,14 @@ def ranks(
         str | None, typer.Option(help="Latency table: h100-fp16-b8, cpu-fp32-b1, or its file.")
     ] = None,
     teacher: TeacherFolder = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="The teacher's cache, to measure what removals do.")
-    ] = None,
+    cache: TeacherCache = None,
     multiple_of: Annotated[
         int | None, typer.Option(min=1, help="Of ranks, with --device; else as its table says.")
     ] = None,
     resolution: Annotated[
         int | None, typer.Option(help="Pixels, with --device; the preset's own if none.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="For init_student.rank: {rule: file, file: ...}.")
-    ] = None,
+    out: RanksFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Plan the ranks of a low-rank U-Net for a target, and say what each component costs.
@@ -237,20 +192,3 @@ def profile(
     if json_path:
         artifacts.write_json(json_path, found)
     typer.echo(as_text(found))
-
-
-def compare(
-    run_a: Annotated[str, typer.Argument(help="A run's folder, or a Git revision.")],
-    run_b: Annotated[str, typer.Argument(help="The other one.")],
-    as_json: AsJson = False,
-) -> None:
-    """Say what changed between two runs.
-
-    Params, and the metrics that moved beyond their intervals.
-
-    Example: distillery compare ../yesterday .
-    Example: distillery compare main HEAD --json
-    """
-    from distillery.commands.compare import compare as command
-
-    typer.echo(command(run_a, run_b, as_json=as_json))

@@ -181,7 +181,7 @@ def _paper_counts() -> dict[str, Any]:
     for part in parts.values():
         part.requires_grad_(False)
     unet = parts.pop("unet")
-    ranks = plan_ranks(unet, "ratio", ratio=PAPER_RATIO)
+    ranks = plan_ranks(unet, "ratio", PAPER_RATIO)
     student = LowRankUNet2DConditionModel.empty(unet.config, ranks)
     tokens = num_tokens(parts["text_encoder"])
     quantities: dict[str, Any] = {}

@@ -5,6 +5,7 @@ which prediction is compared with which (`pairings`).
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,47 +33,73 @@ BATCH_SIZE = 64
 NAME = "prediction_distance"
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A variant, the folders of it and of what it builds on (`load.Folders`), and its guidance."""
+
+    variant: str
+    teacher: Path
+    model: Path
+    seeds: Sequence[int]
+    guidance_scale: float
+    backbone: Path | None = None
+    controlnet: Path | None = None
+
+    def load(self, seed: int, device: torch.device) -> Student:
+        """The student of one training seed."""
+        folders = Folders(
+            self.teacher, self.model, seed, self.seeds, self.backbone, self.controlnet,
+            self.guidance_scale,
+        )  # fmt: skip
+        return load_student(self.variant, folders, device)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """On what predictions are compared: the first records, `num_slots` noisy latents of each.
+
+    `plan_seed` draws timesteps and noise; `resolution_px` is that of images and condition maps;
+    `num_bootstrap` resamplings of the records give the interval.
+    """
+
+    num_records: int
+    num_slots: int
+    plan_seed: int
+    num_bootstrap: int
+    resolution_px: int
+
+
 def distances_of(
     run: Run,
-    variant: str,
-    teacher_folder: Path,
-    model: Path,
-    seeds: Sequence[int],
+    judged: Judged,
     records: Records,
+    asking: Asking,
     device: torch.device,
-    *,
-    backbone: Path | None,
-    controlnet: Path | None,
-    conditions: Path | None,
-    resolution_px: int,
-    guidance_scale: float,
-    **options: int,
+    conditions: Path | None = None,
 ) -> tuple[dict[int, Measured], dict[str, str]]:
     """`prediction_distances` of a variant from its folders, or the reason why there is none.
 
-    `options` are those of `prediction_distances`.
+    `conditions` is the folder of the condition maps, which a ControlNet's variant needs.
     """
-    family, kind = family_of(variant), records.kinds[0]
-    wanted = family.predicts(variant.partition("/")[2]) if family else None
+    family, kind = family_of(judged.variant), records.kinds[0]
+    wanted = family.predicts(judged.variant.partition("/")[2]) if family else None
     if wanted is None:
         return {}, {NAME: "no teacher's prediction to compare this variant's with"}
     if wanted.has_control and (conditions is None or not kind):
         return {}, {NAME: "no condition maps are given"}
-    teacher = load_teacher(teacher_folder, device, torch.float32)
+    teacher = load_teacher(judged.teacher, device, torch.float32)
     control, maps = None, None
     if wanted.has_control:
-        control = load_teacher_controlnet(teacher_folder, kind, teacher.unet)
-        reader = ConditionMaps(conditions, [kind], resolution_px)
+        control = load_teacher_controlnet(judged.teacher, kind, teacher.unet)
+        reader = ConditionMaps(conditions, [kind], asking.resolution_px)
 
         def maps(keys: Sequence[str]) -> torch.Tensor:
             return reader.batch(keys)[kind]
 
-    def load(seed: int) -> Student:
-        folders = Folders(teacher_folder, model, seed, seeds, backbone, controlnet, guidance_scale)
-        return load_student(variant, folders, device)
-
-    pair = pairing(wanted, teacher, control, load, guidance_scale)
-    return prediction_distances(run, teacher, pair, seeds, records, maps=maps, **options), {}
+    pair = pairing(
+        wanted, teacher, control, lambda seed: judged.load(seed, device), judged.guidance_scale
+    )
+    return prediction_distances(run, teacher, pair, judged.seeds, records, asking, maps), {}
 
 
 def prediction_distances(
@@ -81,11 +108,7 @@ def prediction_distances(
     pair: Pairing,
     seeds: Sequence[int],
     records: Records,
-    *,
-    num_records: int,
-    plan_seed: int,
-    num_slots: int,
-    num_bootstrap: int,
+    asking: Asking,
     maps: Callable[[Sequence[str]], torch.Tensor] | None = None,
 ) -> dict[int, Measured]:
     """{seed: {"prediction_distance": ...}} of a student.
@@ -93,17 +116,17 @@ def prediction_distances(
     `maps(keys)` are the condition maps of records, float32 [n, 3, H, W] in [0, 1].
     """
     real, captions, keys = (
-        part[:num_records] for part in (records.real, records.captions, records.keys)
+        part[: asking.num_records] for part in (records.real, records.captions, records.keys)
     )
     hints = None if maps is None else maps(keys)
-    probe = make_probe(teacher, real, captions, keys, plan_seed, num_slots, hints)
+    probe = make_probe(teacher, real, captions, keys, asking.plan_seed, asking.num_slots, hints)
     num_rows = len(probe.noisy) * (1 + len(seeds))
     with run.progress(num_rows, unit="prediction", what="predictions") as bar:
         distances = _distances(probe, pair, seeds, teacher.unet.device, bar.update)
-    settings = {**SETTINGS, **pair.settings, "num_slots": num_slots}
+    settings = {**SETTINGS, **pair.settings, "num_slots": asking.num_slots}
     settings["interval"] = "bootstrap over records"
     return {
-        seed: {NAME: (bootstrap_mean(values, num_bootstrap), settings)}
+        seed: {NAME: (bootstrap_mean(values, asking.num_bootstrap), settings)}
         for seed, values in distances.items()
     }
 

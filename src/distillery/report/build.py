@@ -58,23 +58,26 @@ class Folders:
     conditions: Path | None = None
 
 
-def build_report(
-    folders: Folders,
-    reports: Path,
-    *,
-    title: str,
-    source: str,
-    seeds: Sequence[int],
-    num_gallery_samples: int,
-    facts: Sequence[tuple[str, Any]],
-    times: Mapping[str, str],
-    whole: Mapping[str, Mapping[str, str]],
-) -> None:
-    """Write the report to the folder `reports`.
+@dataclass(frozen=True)
+class Setup:
+    """How the run was set up, which its folders do not say.
 
-    `source` names the data (`scenes`), `whole` the parts of the whole students by variant.
+    `source` names the data (`scenes`), `facts` are the settings that the page and the cards print,
+    `times` what every stage took, `whole` the parts of the whole students by variant.
     """
-    measured = read_run(folders.metrics, source, tuple(seeds))
+
+    title: str
+    source: str
+    seeds: Sequence[int]
+    num_gallery_samples: int
+    facts: Sequence[tuple[str, Any]]
+    times: Mapping[str, str]
+    whole: Mapping[str, Mapping[str, str]]
+
+
+def build_report(folders: Folders, reports: Path, setup: Setup) -> None:
+    """Write the report of a run to the folder `reports`."""
+    measured = read_run(folders.metrics, setup.source, tuple(setup.seeds))
     run = own_size(measured)
     full_size = read_full_size(measured, folders.results)
     committed = judged_on(read_committed(folders.results))
@@ -82,7 +85,7 @@ def build_report(
     rows = _tables(run, committed, full_size)
     histories = _histories(folders.models)
     gallery = read_gallery(
-        folders.samples, run, num_gallery_samples, folders.curated, folders.conditions
+        folders.samples, run, setup.num_gallery_samples, folders.curated, folders.conditions
     )
     reports.mkdir(parents=True, exist_ok=True)
     write_json(reports / "claims.json", claims)
@@ -90,14 +93,14 @@ def build_report(
         tables.write_csv(reports / "tables" / f"{name}.csv", table)
     write_for_dvc(reports, run, histories)
     num_cards = cards.write_cards(
-        reports / "cards", run, folders.models, folders.selection, facts, whole
+        reports / "cards", run, folders.models, folders.selection, setup.facts, setup.whole
     )
     context = {
-        "title": title,
-        "source": source,
-        "seeds": list(seeds),
-        "facts": facts,
-        "times": times,
+        "title": setup.title,
+        "source": setup.source,
+        "seeds": list(setup.seeds),
+        "facts": setup.facts,
+        "times": setup.times,
         "versions": made_with(folders.models),
         "num_cards": num_cards,
         **_first_screen(run, gallery),

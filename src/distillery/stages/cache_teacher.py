@@ -15,7 +15,7 @@ from distillery.sampling.sampler import Sampler
 from distillery.sampling.samples import Prompt
 from distillery.stage import In, Out, stage
 from distillery.teacher.cache.files import BASE, CACHED_SPLITS
-from distillery.teacher.cache.size import require_room
+from distillery.teacher.cache.size import CacheExtent, require_room
 from distillery.teacher.cache.views import open_view, read_maps
 from distillery.teacher.cache.write import CachePlan, MakeLatents, write_base, write_view
 from distillery.teacher.load import Teacher, load_teacher
@@ -45,16 +45,9 @@ def cache_teacher(
     records = functools.partial(
         iter_records, curated.parent, selection, parts=[part], splits=CACHED_SPLITS
     )
-    room = require_room(
-        [record.caption for record in records()],
-        plan,
-        teacher,
-        cache.parent,
-        view=view,
-        num_views=len(wanted.views),
-        num_parts=len(params.data.parts),
-        budget_bytes=wanted.budget_bytes,
-    )
+    extent = CacheExtent(len(wanted.views), len(params.data.parts), wanted.budget_bytes)
+    captions = [record.caption for record in records()]
+    room = require_room(captions, plan, teacher, cache.parent, view, extent)
     print(f"{run.label}: {room}", file=sys.stderr)
     device = claim_device(params.device)
     half = wanted.dtype == "fp16" and device.type == "cuda"
@@ -64,9 +57,8 @@ def cache_teacher(
     elif base is None:
         raise DistilleryError(f"cache_teacher: view {view} needs --base, the view base of its part")
     else:
-        ask = open_view(view, loaded, teacher)
         maps = read_maps(view, conditions, plan.resolution_px)
-        write_view(view, base, ask, loaded, cache, plan, run, maps)
+        write_view(open_view(view, loaded, teacher, maps), base, loaded, cache, plan, run)
 
 
 def _make_latents(params: Params, teacher: Teacher) -> MakeLatents | None:

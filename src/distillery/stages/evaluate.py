@@ -7,7 +7,7 @@ from distillery.core.artifacts import content_of, write_json
 from distillery.core.device import claim_device
 from distillery.core.run import Run
 from distillery.families.comparisons import comparisons
-from distillery.families.distances import distances_of, reconstruct
+from distillery.families.distances import Asking, Judged, distances_of, reconstruct
 from distillery.metrics.controlled import control_judge
 from distillery.metrics.evaluation import (
     ceiling,
@@ -53,13 +53,15 @@ def evaluate(
     by_seed, missing = measure_samples(
         tools, samples, records, compared, judges, is_scenes=is_scenes
     )
-    distances, reason = distances_of(
-        run, variant, teacher, model, [s for s in params.seeds if s in by_seed], records, device,
-        backbone=backbone, controlnet=controlnet, conditions=conditions,
-        resolution_px=resolution_px, guidance_scale=params.generate.guidance_scale,
-        num_records=settings.num_prediction_samples, plan_seed=params.seed,
-        num_slots=params.cache_teacher.num_slots, num_bootstrap=settings.num_bootstrap,
+    judged = Judged(
+        variant, teacher, model, [s for s in params.seeds if s in by_seed],
+        params.generate.guidance_scale, backbone, controlnet,
     )  # fmt: skip
+    asking = Asking(
+        num_records=settings.num_prediction_samples, num_slots=params.cache_teacher.num_slots,
+        plan_seed=params.seed, num_bootstrap=settings.num_bootstrap, resolution_px=resolution_px,
+    )  # fmt: skip
+    distances, reason = distances_of(run, judged, records, asking, device, conditions)
     by_seed = {seed: by_seed[seed] | distances.get(seed, {}) for seed in by_seed}
     if variant == "teacher/guided" and is_scenes:
         images = records.real.through(reconstruct(teacher, device))

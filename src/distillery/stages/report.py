@@ -2,7 +2,7 @@
 
 from distillery.core.run import Run, read_times
 from distillery.params import Params
-from distillery.report.build import Folders, build_report
+from distillery.report.build import Folders, Setup, build_report
 from distillery.stage import In, Out, stage
 
 
@@ -30,9 +30,7 @@ def report(
         ("guidance", params.generate.guidance_scale),
         ("feature extractor", params.evaluate.feature_extractor),
     ]
-    build_report(
-        Folders(curated, selection, init, models, samples, metrics, results, conditions),
-        reports,
+    setup = Setup(
         title=params.report.title,
         source=params.ingest.source,
         seeds=params.seeds,
@@ -41,6 +39,8 @@ def report(
         times=read_times(run.work_root),
         whole={name: parts.model_dump() for name, parts in params.generate.whole.items()},
     )
+    folders = Folders(curated, selection, init, models, samples, metrics, results, conditions)
+    build_report(folders, reports, setup)
 
 
 if __name__ == "__main__":

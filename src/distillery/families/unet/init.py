@@ -42,7 +42,6 @@ BALANCED = "balanced"
 RANDOM = "random"
 DATA_AWARE = "data_aware"
 PLANNED = "planned"
-_VALUE_OF_RULE = {"ratio": "ratio", "fixed": "rank", "energy": "energy", "target_total": "target"}
 
 
 def choose_ranks(
@@ -63,14 +62,7 @@ def choose_ranks(
     if rule == "spectrum":
         ranks = spectrum_ranks(unet, target=value, other_params=other_params, keep_dense=keep_dense)
     else:
-        number = int(value) if rule in ("fixed", "target_total") else value
-        ranks = plan_ranks(
-            unet,
-            rule,
-            keep_dense=keep_dense,
-            other_params=other_params,
-            **{_VALUE_OF_RULE[rule]: number},
-        )
+        ranks = plan_ranks(unet, rule, value, other_params=other_params, keep_dense=keep_dense)
     multiple_of = rank.get("multiple_of")
     return align(ranks, layer_shapes(unet), multiple_of) if multiple_of else ranks
 

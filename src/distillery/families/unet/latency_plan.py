@@ -131,7 +131,7 @@ def uniform_plan(
     """ELR's rule at the largest of 200 ratios that fits the targets; None if none does."""
     for step in range(_RATIOS, 0, -1):
         ratio = step / _RATIOS
-        ranks = plan_ranks(costs.parts.shapes, "ratio", ratio=ratio, keep_dense=keep_dense)
+        ranks = plan_ranks(costs.parts.shapes, "ratio", ratio, keep_dense=keep_dense)
         if fits(costs, targets, ranks):
             return ranks
     return None

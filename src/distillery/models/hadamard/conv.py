@@ -7,7 +7,7 @@ layer *replaces* a convolution; it is no adapter beside one. The form: Hyeon-Woo
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -225,3 +225,15 @@ def plan_hadamard_ranks(
     if not ranks:
         raise DistilleryError(f"hadamard_convs: no convolution ends in {', '.join(endings)}")
     return {name: limit for name, limit in ranks.items() if limit}
+
+
+def replace_convolutions(model: nn.Module, ranks: Mapping[str, int]) -> None:
+    """Put a Hadamard convolution of random factors in place of every one that `ranks` names.
+
+    Raises DistilleryError for a name that `model` has not.
+    """
+    layers = dict(model.named_modules())
+    for name, rank in ranks.items():
+        if name not in layers:
+            raise DistilleryError(f"hadamard_ranks: the student has no layer {name!r}")
+        model.set_submodule(name, HadamardConv2d.like(layers[name], rank))

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
 from distillery.models.lowrank.decompose import decompose
-from distillery.models.lowrank.planner import discarded
 from distillery.models.lowrank.removed import removable_blocks, skip_of
+from distillery.models.lowrank.spectra import discarded
 
 _LEAST_SHARE = 0.01  # of energy: below it a layer's damage is rounding
 

@@ -22,7 +22,7 @@ from distillery.models.lowrank.damage import (
     removal_errors,
     sensitivities,
 )
-from distillery.models.lowrank.planner import discarded, output_spectra, weight_spectra
+from distillery.models.lowrank.spectra import discarded, output_spectra, weight_spectra
 
 NUM_PAIRS = 12
 _SAYS = {

@@ -2,7 +2,7 @@
 
 In: layer shapes, what a rank costs in each layer (parameters or multiply-accumulates), the share of
 a layer's energy in each of its components, a budget. Out: {layer: rank} as `ranks.plan_ranks` gives
-it, and the predicted error of any such plan. Not here: the decomposition itself.
+it, and the predicted error of any such plan. Not here: the spectra, the decomposition itself.
 
 Each layer's error is its discarded share of energy; a plan's predicted error is their sum. With
 that, the best plan is separable: for a price of one unit of budget every layer takes the rank of
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
 from distillery.models.layers import LayerShape, is_factorable, layer_shapes
-from distillery.models.lowrank.decompose import singular_values, truncated_svd
 from distillery.models.lowrank.ranks import KEEP_DENSE, plan_ranks
+from distillery.models.lowrank.spectra import discarded, output_spectra, weight_spectra
 
 _BISECTIONS = 60
 
@@ -66,35 +66,6 @@ def mac_costs(model: nn.Module, *inputs, **named_inputs) -> dict[str, Cost]:
             hook.remove()
     costs = parameter_costs(layer_shapes(model))
     return {n: Cost(positions[n] * c.per_rank, positions[n] * c.dense) for n, c in costs.items()}
-
-
-def weight_spectra(model: nn.Module, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Squared singular values of each weight, largest first: what plain SVD discards.
-
-    A minute and a half on one core for Stable Diffusion 2.1.
-    """
-    layers = dict(model.named_modules())
-    return {n: singular_values(layers[n].weight).square().cpu().numpy() for n in names}
-
-
-def output_spectra(model: nn.Module, moments: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Energy of each principal component of each layer's outputs, largest first.
-
-    `moments` are those of `moments.collect_second_moments`. The tail from r on is the squared
-    output error of the data-aware rank r (`decompose.output_basis`, without its ridge).
-    """
-    layers = dict(model.named_modules())
-    return {name: _output_spectrum(layers[name].weight, m) for name, m in moments.items()}
-
-
-def _output_spectrum(weight: Tensor, moment: Tensor) -> np.ndarray:
-    matrix = weight.detach().flatten(1).double()
-    moment = moment.to(matrix)
-    if len(moment) != matrix.shape[1]:  # the moment of outputs, W M W^T
-        return torch.linalg.eigvalsh(moment).flip(0).clamp(min=0).cpu().numpy()
-    values, vectors = torch.linalg.eigh(moment)
-    rooted = matrix @ (vectors * values.clamp(min=0).sqrt())
-    return truncated_svd(rooted, min(rooted.shape))[1].square().cpu().numpy()
 
 
 def allocate(
@@ -165,13 +136,6 @@ def _spend_rest(curves: Mapping[str, _Curve], places: dict[str, int], budget: fl
         places[name] += 1
 
 
-def discarded(spectrum: np.ndarray) -> np.ndarray:
-    """Share of energy lost at rank 0, 1, ..., full."""
-    total = float(spectrum.sum())
-    kept = np.concatenate([[0.0], np.cumsum(spectrum)])
-    return np.clip(1 - kept / total, 0, 1) if total else np.zeros(len(kept))
-
-
 def predicted_error(spectra: Mapping[str, np.ndarray], ranks: Mapping[str, int]) -> float:
     """Sum over layers of the discarded share of energy; layers not in `ranks` lose nothing."""
     return float(sum(discarded(spectra[name])[rank] for name, rank in ranks.items()))
@@ -196,7 +160,7 @@ def uniform_ranks(
     """
 
     def at(ratio: float) -> dict[str, int]:
-        return plan_ranks(shapes, "ratio", ratio=ratio, keep_dense=keep_dense)
+        return plan_ranks(shapes, "ratio", ratio, keep_dense=keep_dense)
 
     if total_cost(costs, at(1e-9)) > budget:
         raise DistilleryError(
@@ -221,7 +185,7 @@ def factorable(
     shapes: Mapping[str, LayerShape], keep_dense: Sequence[str] = KEEP_DENSE
 ) -> list[str]:
     """Names of the layers that may be decomposed: those that no `keep_dense` pattern matches."""
-    return list(plan_ranks(shapes, "ratio", ratio=1e-9, keep_dense=keep_dense))
+    return list(plan_ranks(shapes, "ratio", 1e-9, keep_dense=keep_dense))
 
 
 def spectrum_ranks(

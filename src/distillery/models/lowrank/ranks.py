@@ -19,48 +19,47 @@ from distillery.models.lowrank.removed import removable_blocks
 
 KEEP_DENSE = ("conv_in", "conv_out")
 RULES = ("ratio", "fixed", "energy", "target_total")
+THIRD = 1 / 3  # ELR-Diffusion's ratio
 
 
 def plan_ranks(
     model: nn.Module | Mapping[str, LayerShape],
     rule: str = "ratio",
+    value: float | None = None,
     *,
-    ratio: float = 1 / 3,
-    rank: int | None = None,
-    energy: float | None = None,
-    target: float | None = None,
     other_params: int = 0,
     keep_dense: Sequence[str] = KEEP_DENSE,
 ) -> dict[str, int]:
     """Ranks by layer name for every Linear and Conv2d not matched by a `keep_dense` pattern.
 
-    `ratio`: floor(min(out, in*kh*kw) * ratio), at least 1; 1/3 is ELR-Diffusion's size.
-    `fixed`: `rank`, or the full rank where that is less.
-    `energy`: the least rank that keeps the share `energy` of the squared singular values (weights
-    needed; a minute and a half on one core for SD 2.1).
-    `target_total`: the largest uniform ratio with which model + `other_params` stays within
-    `target` parameters, then single ranks added where they still fit, which leaves less than one
+    What `value` is follows the rule:
+    `ratio`: floor(min(out, in*kh*kw) * value), at least 1; without a value 1/3, ELR-Diffusion's.
+    `fixed`: that rank, or the full rank where that is less.
+    `energy`: the least rank that keeps this share of the squared singular values (weights needed; a
+    minute and a half on one core for SD 2.1).
+    `target_total`: the largest uniform ratio with which model + `other_params` stays within `value`
+    parameters, then single ranks added where they still fit, which leaves less than one
     layer's out + fan_in. Given shapes instead of a model, `other_params` also covers what they
     leave out (biases, norms). Pass `other_params=0` for a target of the U-Net alone.
 
     Whatever the rule, a layer stays dense where factors would not be smaller: r * (out + fan_in)
     >= out * fan_in. Patterns are shell-style, on full names.
 
-    Raises DistilleryError for a missing or senseless setting, a pattern that matches nothing, or a
+    Raises DistilleryError for a missing or senseless value, a pattern that matches nothing, or a
     target out of reach (the message gives the feasible range).
     """
     shapes = model if isinstance(model, Mapping) else layer_shapes(model)
     shapes = _without(shapes, keep_dense)
     if rule == "ratio":
-        ranks = _ratio_ranks(shapes, _positive("ratio", ratio, maximum=1))
+        ranks = _ratio_ranks(shapes, _positive(rule, THIRD if value is None else value, maximum=1))
     elif rule == "fixed":
-        wanted = _positive("rank", rank)
-        ranks = {name: min(int(wanted), shape.full_rank) for name, shape in shapes.items()}
+        wanted = _positive(rule, value and int(value))
+        ranks = {name: min(wanted, shape.full_rank) for name, shape in shapes.items()}
     elif rule == "energy":
-        ranks = _energy_ranks(model, shapes, _positive("energy", energy, maximum=1))
+        ranks = _energy_ranks(model, shapes, _positive(rule, value, maximum=1))
     elif rule == "target_total":
         fixed = other_params + _num_outside(model, shapes)
-        ranks = _target_ranks(shapes, _positive("target", target) - fixed, fixed)
+        ranks = _target_ranks(shapes, _positive(rule, value) - fixed, fixed)
     else:
         raise DistilleryError(f"rank rule {rule!r} is unknown; choose one of {', '.join(RULES)}")
     return {name: r for name, r in ranks.items() if _saves(shapes[name], r)}
@@ -147,10 +146,10 @@ def _without(shapes: Mapping[str, LayerShape], patterns: Sequence[str]) -> dict[
     }
 
 
-def _positive(name: str, value: float | None, maximum: float = math.inf) -> float:
+def _positive(rule: str, value: float | None, maximum: float = math.inf) -> float:
     if value is None or not 0 < value <= maximum:
         limit = "" if maximum == math.inf else f" and at most {maximum}"
-        raise DistilleryError(f"{name}: {value} given, but it must be above 0{limit}")
+        raise DistilleryError(f"rank rule {rule}: {value} given, but it must be above 0{limit}")
     return value
 
 

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 # The U-Net of a saved pipeline may be low-rank; diffusers imports no module that a folder names.
 import distillery.models.lowrank.unet  # noqa: F401
-from distillery.core.errors import DistilleryError
-from distillery.models.hadamard.conv import HadamardConv2d, plan_hadamard_ranks
+from distillery.models.hadamard.conv import plan_hadamard_ranks, replace_convolutions
 from distillery.models.strict import StrictLoading, assign_state, init_arguments
 from distillery.models.student_controlnet.blocks import (
     StudentDownBlock,
@@ -97,7 +96,7 @@ class StudentControlNet(StrictLoading, ControlNetModel):
         output_map = check_map(output_map, outputs, sources)
         super().__init__(*args, **controlnet_arguments)
         self._modulate(modulation, 4 * channels[0])
-        self._replace_convolutions(own["hadamard_ranks"])
+        replace_convolutions(self, own["hadamard_ranks"])
         self._project(output_map, outputs, sources)
         self.register_to_config(**own, output_map=output_map)
 
@@ -105,13 +104,6 @@ class StudentControlNet(StrictLoading, ControlNetModel):
         blocks = [StudentDownBlock(block, kind, time_channels) for block in self.down_blocks]
         self.down_blocks = nn.ModuleList(blocks)
         self.mid_block = StudentMidBlock(self.mid_block, kind, time_channels)
-
-    def _replace_convolutions(self, ranks: Mapping[str, int]) -> None:
-        layers = dict(self.named_modules())
-        for name, rank in ranks.items():
-            if name not in layers:
-                raise DistilleryError(f"hadamard_ranks: the student has no layer {name!r}")
-            self.set_submodule(name, HadamardConv2d.like(layers[name], rank))
 
     def _project(
         self,

@@ -68,18 +68,24 @@ def view_bytes(shapes: CacheShapes, dtype: str, *, num_records: int, num_slots: 
     return num_records * (num_slots * (output + 8) + HEADER_BYTES)
 
 
+@dataclass(frozen=True)
+class CacheExtent:
+    """The whole cache: its views beside `base`, its parts, and how many bytes it may take."""
+
+    num_views: int
+    num_parts: int
+    budget_bytes: int
+
+
 def require_room(
     captions: Sequence[str],
     plan: CachePlan,
     teacher: Path,
     folder: Path,
-    *,
     view: str,
-    num_views: int,
-    num_parts: int,
-    budget_bytes: int,
+    extent: CacheExtent,
 ) -> str:
-    """Say what this view of this part needs, and all views of all parts if they are alike.
+    """Say what this view of this part needs, and the whole cache if its parts are alike.
 
     `captions` has one entry per record. Raises DistilleryError where the whole is over the budget,
     or this is over the free space of the disk that `folder` is on.
@@ -89,14 +95,14 @@ def require_room(
     base = base_bytes(shapes, plan.dtype, num_records=num_records, num_texts=num_texts)
     one_view = view_bytes(shapes, plan.dtype, num_records=num_records, num_slots=plan.num_slots)
     needed = base if view == "base" else one_view
-    total = (base + num_views * one_view) * num_parts
+    total = (base + extent.num_views * one_view) * extent.num_parts
     existing = next(p for p in (folder, *folder.resolve().parents) if p.is_dir())
     free = shutil.disk_usage(existing).free
     estimate = (
         f"about {_mb(needed)} to write, {_mb(total)} for the whole cache "
-        f"(budget {_mb(budget_bytes)}, free {_mb(free)})"
+        f"(budget {_mb(extent.budget_bytes)}, free {_mb(free)})"
     )
-    if total > budget_bytes:
+    if total > extent.budget_bytes:
         raise DistilleryError(
             f"cache_teacher: {estimate}: over the budget; raise cache_teacher.budget_bytes, lower "
             "num_slots or the number of images, or set dtype fp16"

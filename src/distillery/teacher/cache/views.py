@@ -1,7 +1,7 @@
 """The views of a teacher cache beside `base`: what each asks the teacher.
 
-A view is one function (batch, noisy latents) -> native output [n, C, h, w]; a further kind of view
-is a further entry in `VIEWS`. The views `control_<kind>` also read the batch's condition maps.
+A view asks by one function (batch, noisy latents) -> native output [n, C, h, w]; a further kind of
+view is a further entry in `VIEWS`. The views `control_<kind>` also read the batch's condition maps.
 """
 
 import dataclasses
@@ -18,15 +18,24 @@ from distillery.diffusion.control import ControlTeacher, online_residuals
 from distillery.diffusion.objectives import online_output
 from distillery.teacher.load import Teacher, encode_prompts, load_teacher_controlnet
 
-View = Callable[[Batch, Tensor], Tensor]
+Ask = Callable[[Batch, Tensor], Tensor]
 
 
-def _cond(teacher: Teacher) -> View:
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A view's name, what it asks the teacher, and the condition maps that its batches carry."""
+
+    name: str
+    ask: Ask
+    maps: ConditionMaps | None = None
+
+
+def _cond(teacher: Teacher) -> Ask:
     """The output for the record's caption."""
     return online_output(teacher.unet)
 
 
-def _uncond(teacher: Teacher) -> View:
+def _uncond(teacher: Teacher) -> Ask:
     """The output for the empty caption, the other half of classifier-free guidance."""
     empty = {TEXT: encode_prompts(teacher, [""])}
     ask = online_output(teacher.unet)
@@ -38,13 +47,13 @@ def _uncond(teacher: Teacher) -> View:
     return output
 
 
-def _control(teacher: Teacher, folder: Path, kind: str) -> View:
+def _control(teacher: Teacher, folder: Path, kind: str) -> Ask:
     """The output for the caption with the teacher's ControlNet of `kind` applied to the map."""
     controlnet = load_teacher_controlnet(folder, kind, teacher.unet)
     return ControlTeacher(teacher.unet, online_residuals(controlnet, kind), view=None).output
 
 
-VIEWS: dict[str, Callable[[Teacher], View]] = {"cond": _cond, "uncond": _uncond}
+VIEWS: dict[str, Callable[[Teacher], Ask]] = {"cond": _cond, "uncond": _uncond}
 _CONTROL = "control_"
 
 
@@ -53,14 +62,14 @@ def condition_kind(view: str) -> str | None:
     return view.removeprefix(_CONTROL) if view.startswith(_CONTROL) else None
 
 
-def open_view(name: str, teacher: Teacher, folder: Path) -> View:
-    """The function of a view of the teacher in `folder`; DistilleryError for an unknown name."""
+def open_view(name: str, teacher: Teacher, folder: Path, maps: ConditionMaps | None = None) -> View:
+    """A view of the teacher in `folder`, with its maps; DistilleryError for an unknown name."""
     if kind := condition_kind(name):
-        return _control(teacher, folder, kind)
+        return View(name, _control(teacher, folder, kind), maps)
     if name not in VIEWS:
         known = f"base, {', '.join(VIEWS)} or {_CONTROL}<kind>"
         raise DistilleryError(f"--view {name}: unknown; one of {known}")
-    return VIEWS[name](teacher)
+    return View(name, VIEWS[name](teacher))
 
 
 def read_maps(view: str, conditions: Path | None, resolution_px: int) -> ConditionMaps | None:

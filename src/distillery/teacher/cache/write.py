@@ -18,7 +18,6 @@ from torch import Tensor
 from distillery.core.errors import DistilleryError
 from distillery.core.run import Run
 from distillery.core.shards import list_shards, read_tensor_shard, shard_name, write_tensor_shard
-from distillery.data.conditions.reader import ConditionMaps
 from distillery.data.loader import load_image
 from distillery.diffusion.batch import Batch
 from distillery.diffusion.conditioning import TEXT
@@ -34,6 +33,7 @@ from distillery.teacher.cache.files import (
     open_records,
 )
 from distillery.teacher.cache.size import CachePlan
+from distillery.teacher.cache.views import View
 from distillery.teacher.load import Teacher, alphas_cumprod, encode_images, encode_prompts
 
 T = TypeVar("T")
@@ -116,22 +116,14 @@ def write_base(
 
 
 def write_view(
-    view: str,
-    base: Path,
-    ask: Callable[[Batch, Tensor], Tensor],
-    teacher: Teacher,
-    out: Path,
-    plan: CachePlan,
-    run: Run,
-    conditions: ConditionMaps | None = None,
+    view: View, base: Path, teacher: Teacher, out: Path, plan: CachePlan, run: Run
 ) -> None:
     """The teacher's native outputs at all slots for every record of `base`, shard by shard.
 
-    `ask` is the view's function (`cache_views.open_view`); `conditions` what its batches carry.
     Raises DistilleryError if `base` was made with other settings, or an output is not finite.
     """
     counts = CacheMeta.read(base).counts
-    meta = _meta(plan, view, teacher, {split: counts[split] for split in CACHED_SPLITS})
+    meta = _meta(plan, view.name, teacher, {split: counts[split] for split in CACHED_SPLITS})
     if (theirs := CacheMeta.read(base).settings()) != meta.settings():
         raise DistilleryError(f"{base}: made with {theirs}, not {meta.settings()}; rerun its stage")
     shards = list_shards(base, "safetensors") if sum(meta.counts.values()) else []
@@ -144,7 +136,7 @@ def write_view(
                 out / shard.name,
                 run,
                 lambda path, keys=keys, arrays=arrays: write_tensor_shard(
-                    path, keys, _outputs(keys, arrays, texts, ask, teacher, plan, conditions)
+                    path, keys, _outputs(keys, arrays, texts, view, teacher, plan)
                 ),
             )
             bar.update(len(keys))
@@ -197,10 +189,9 @@ def _outputs(
     keys: Sequence[str],
     arrays: dict[str, np.ndarray],
     texts: RecordTable,
-    ask: Callable[[Batch, Tensor], Tensor],
+    view: View,
     teacher: Teacher,
     plan: CachePlan,
-    conditions: ConditionMaps | None,
 ) -> dict[str, np.ndarray]:
     """`output` [n, k, C, h, w] and `timesteps` [n, k] of one shard."""
     device, num_slots = teacher.unet.device, plan.num_slots
@@ -219,11 +210,11 @@ def _outputs(
             noise=noise_batch(plan.seed, names, slots, latents.shape[1:]),
             timesteps=torch.from_numpy(steps[rows, slots]),
             conditioning={TEXT: torch.from_numpy(np.stack(text).astype(np.float32))},
-            conditions=conditions.batch(names) if conditions else {},
+            conditions=view.maps.batch(names) if view.maps else {},
         ).to(device)
         alpha, sigma = alpha_sigma(alpha_bar, batch.timesteps)
         noisy = add_noise(batch.latents, batch.noise, alpha, sigma)
-        outputs[rows, slots] = _numpy(ask(batch, noisy), names, plan)
+        outputs[rows, slots] = _numpy(view.ask(batch, noisy), names, plan)
     return {"output": outputs, "timesteps": steps}
 
 

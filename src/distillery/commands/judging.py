@@ -1,0 +1,76 @@
+"""Commands of `distillery` that judge images and compare runs; `cli` registers them.
+
+In: folders of images, runs. Out: a table or JSON on standard output, and a file of metrics.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distillery.commands.measuring import AsJson
+from distillery.data.conditions import KINDS
+
+
+def evaluate(
+    images: Annotated[Path, typer.Option(help="Folder of images to judge.")],
+    reference: Annotated[Path, typer.Option(help="Folder with images of the same names.")],
+    out: Annotated[Path, typer.Option(help="Where to write the metrics.", metavar="FILE")],
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated, of psnr,ssim,lpips,fid,kid,clip_score,edge_f1, ..."),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="JSON or CSV (file_name, text) for the CLIP score.")
+    ] = None,
+    extractor: Annotated[
+        str | None, typer.Option(help="Folder or hub id of the network for FID, KID, CLIP score.")
+    ] = None,
+    conditions: Annotated[
+        Path | None, typer.Option(help="Folder of condition maps of the same names.")
+    ] = None,
+    condition_kind: Annotated[
+        str, typer.Option(help=f"What these maps are: {', '.join(KINDS)}.")
+    ] = "canny",
+    segmenter: Annotated[
+        str | None,
+        typer.Option(help="For mIoU: scenes, or a local folder of what drew the segmentations."),
+    ] = None,
+    lpips: Annotated[
+        str | None, typer.Option(help="Folder of AlexNet, VGG-16 or a CLIP model for LPIPS.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Compare two folders of images by PSNR, SSIM and more.
+
+    PSNR and SSIM always, others where a network is named. A metric that --metrics names and
+    that can't be had is an error; otherwise it is listed as skipped, with the reason.
+
+    Example: distillery evaluate --images student --reference teacher --out metrics.json
+    Example: distillery evaluate ... --conditions M --condition-kind segmentation --segmenter F
+    """
+    from distillery.commands import evaluate as command
+    from distillery.metrics.folders import Given
+
+    given = Given(prompts, conditions, condition_kind, segmenter, extractor, lpips, device)
+    contract = command.evaluate(images, reference, out, given, metrics=metrics)
+    typer.echo(json.dumps(contract, indent=1) if as_json else command.as_text(contract))
+
+
+def compare(
+    run_a: Annotated[str, typer.Argument(help="A run's folder, or a Git revision.")],
+    run_b: Annotated[str, typer.Argument(help="The other one.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what changed between two runs.
+
+    Params, and the metrics that moved beyond their intervals.
+
+    Example: distillery compare ../yesterday .
+    Example: distillery compare main HEAD --json
+    """
+    from distillery.commands.compare import compare as command
+
+    typer.echo(command(run_a, run_b, as_json=as_json))
