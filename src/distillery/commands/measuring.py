@@ -72,7 +72,7 @@ def ranks(
     out: RanksFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Plan the ranks of a low-rank U-Net for a target, and say what each component costs.
+    """Plan a low-rank U-Net for a target, and say what it costs.
 
     With a teacher's weights the ranks follow its spectra, beside the uniform rule's error. With
     --device the plan is for a device: layers are kept or factorised at aligned ranks, blocks are
