@@ -29,6 +29,7 @@ def finished_project(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactor
     """A folder as a finished run leaves it, as far as `generate` looks."""
     root = tmp_path_factory.mktemp("project")
     params = yaml.safe_load(tiny_params())
+    params["generate"]["dtype"] = "fp32"  # what a folder without params is drawn at
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     shutil.copytree(tiny_teacher, root / params["paths"]["teacher"])
     unet = load_unet(tiny_teacher)
