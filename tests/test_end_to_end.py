@@ -204,7 +204,7 @@ def taken(given: Project) -> Project:
 
 
 def test_colleague_gets_the_same_files(given: Project, taken: Project) -> None:
-    name = "models/unet/elr/diffusion_pytorch_model.safetensors"
+    name = "models/unet/elr/diffusion_pytorch_model.distillery.safetensors"
     assert (given.root / name).read_bytes() == (taken.root / name).read_bytes()
     assert taken.run("dvc", "status", "--quiet") == ""
 

@@ -134,7 +134,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
         with pytest.raises(KeyboardInterrupt):
             _train(root, tmp_path / "broken")
     _train(root, tmp_path / "broken")
-    name = "diffusion_pytorch_model.safetensors"
+    name = "diffusion_pytorch_model.distillery.safetensors"
     assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
 
 

@@ -29,6 +29,9 @@ from distillery.scenes_teacher.pca import PatchPca
 COMPONENTS = ("vae", "clip", "unet", "controlnet_canny", "controlnet_sketch",
               "controlnet_segmentation")  # fmt: skip
 IMAGE_PX = 64
+# `prepare_teacher` is not watched for what training needs: where it trains nothing, which is the
+# rule, a changed loss must not make the teacher, and all that follows from it, again.
+__computes__ = False
 RECIPE = Path(__file__).with_name("recipe.yaml")
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from distillery.core.code.lock import lock_text, stage_code, verbs
 from distillery.core.code.reach import Reach
+from project import tiny_params
 from reword import reword
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -84,7 +85,7 @@ def _run_ingest(project: Path) -> subprocess.CompletedProcess:
 def test_a_stale_lock_is_refused_where_there_are_locks(tmp_path: Path) -> None:
     for name in ("src", "workflow"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    shutil.copy(ROOT / "tests/presets/tiny.yaml", tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text(tiny_params())
     lock = tmp_path / "workflow/code/ingest.lock"
     lock.write_text(lock.read_text().replace("total ", "total 0"))
     done = _run_ingest(tmp_path)
