@@ -45,6 +45,10 @@ class Project:
         """Run `python -m ...` in it and return what it printed; failure is an error."""
         return finish(self.start(*command))
 
+    def run_file(self, script: str) -> str:
+        """Run a Python file of it and return what it printed; failure is an error."""
+        return finish(self._start(script))
+
     def run_script(self, module: str, script: str) -> None:
         """Run a module of the tests in it, `script` on its standard input; failure is an error."""
         environment = _environment(self.python)
