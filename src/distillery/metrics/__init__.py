@@ -1,1 +1,1 @@
-"""Metrics: distribution, text alignment, the scenes reader, cost."""
+"""Metrics, one file each, their catalogue, and the one pass that streams images through them."""

@@ -1,1 +1,1 @@
-"""Student architectures, their initialisation from a teacher, and what they cost."""
+"""Student architectures and their start from a teacher; no params, no training."""

@@ -1,1 +1,1 @@
-"""The teacher: loading, noise plan, output cache, training of the shipped one."""
+"""The teacher: fetching, checking, loading it, and the cache of its answers."""

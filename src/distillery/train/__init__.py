@@ -1,1 +1,1 @@
-"""One training loop, its state, losses and objectives."""
+"""The one training loop, its state and settings, and a variant trained once for every seed."""
