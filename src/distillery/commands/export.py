@@ -213,7 +213,8 @@ def _card(model: Model, options: Options) -> HubCard:
     sampling = model.description.sampling
     once = sampling.evaluations_per_step == 1
     readme = model.folder / CARD
-    metrics = options.metrics or Path("metrics") / f"{name}.json"
+    project = model.folder.resolve().parents[2]  # of models/<family>/<variant>, not where we stand
+    metrics = options.metrics or project / "metrics" / f"{name}.json"
     return HubCard(
         name=name,
         base_model=options.base_model or header.get("base_model", "unknown"),
