@@ -153,6 +153,23 @@ def test_the_card_tells_the_hub_what_it_is(project: Path, tmp_path: Path) -> Non
     assert "do not look for" in card.text
 
 
+def test_the_results_are_those_of_the_models_own_project(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, values = "unet/elr", {"metrics": {"fid": {"value": 3.25}}}
+    elsewhere, own = tmp_path / f"metrics/{name}.json", project / f"metrics/{name}.json"
+    elsewhere.parent.mkdir(parents=True)
+    elsewhere.write_text(json.dumps(values))
+    _run("export", str(project / f"models/{name}"), "--to", "hub", str(tmp_path / "without"))
+    assert "model-index" not in ModelCard.load(tmp_path / "without/README.md").data.to_dict()
+    own.parent.mkdir(parents=True)
+    elsewhere.rename(own)
+    _run("export", str(project / f"models/{name}"), "--to", "hub", str(tmp_path / "with"))
+    own.unlink()
+    assert "model-index" in ModelCard.load(tmp_path / "with/README.md").data.to_dict()
+
+
 @pytest.mark.parametrize("name", ["lora", "loha"])
 def test_loras_and_controlnets_are_adapters(folders: Path, name: str) -> None:
     said = ModelCard.load(folders / name / "README.md").data.to_dict()

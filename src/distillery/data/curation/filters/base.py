@@ -5,6 +5,7 @@ frozen dataclass: its fields are its keys under `curate` in the params, with the
 descriptions, so the params' section, its table and its schema follow from them.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_type_hints
 
@@ -27,7 +28,7 @@ class Candidate:
     similarity: float | None = None
 
 
-class Filter:
+class Filter(ABC):
     """Keeps a candidate or says why not; `reason` names it in the funnel.
 
     Fields are written `Annotated[<type>, Field(..., description="...")]`. A filter with a field
@@ -36,9 +37,9 @@ class Filter:
 
     reason: ClassVar[str]
 
+    @abstractmethod
     def reject(self, row: Candidate) -> str | None:
         """None to keep the row, else the detail of its rejection: "31 px < 48 px"."""
-        raise NotImplementedError
 
     @classmethod
     def params(cls) -> dict[str, Any]:
