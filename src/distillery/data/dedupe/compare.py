@@ -67,7 +67,7 @@ def grid_means(pixels: np.ndarray, cells: int) -> np.ndarray:
 
 def plausible(means: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """bool (M,): pairs (M, 2) whose 4 x 4 means (N, 4, 4, 3) are as close as a crop leaves them."""
-    worst = np.abs(means[pairs[:, 0]] - means[pairs[:, 1]]).reshape(len(pairs), -1).max(axis=1)
+    worst = np.abs(means[pairs[:, 0]] - means[pairs[:, 1]]).max(axis=(1, 2, 3))
     return worst <= _MAX_CROP_LEVELS
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from distillery.core.shards import iter_table_shard
 from distillery.data.dedupe.candidates import hamming_pairs
+from distillery.data.dedupe.clusters import Clusters
 from distillery.data.dedupe.compare import (
     SIDE_PX,
     Thumbnails,
@@ -86,7 +87,7 @@ def find_duplicates(
 
     `load_thumbnails` gives uint8 (N, 64, 64, 3) for the rows that have a candidate.
     """
-    clusters = _Clusters(len(rows))
+    clusters = Clusters(len(rows))
     reasons: dict[int, str] = {}
     for reason, names in (
         (DUPLICATE_BYTES, [row.sha256 for row in rows]),
@@ -124,7 +125,7 @@ def near_duplicates(
     max_hamming: int,
     min_ssim: float,
 ) -> list[tuple[int, int]]:
-    """Index pairs of rows that show the same picture.
+    """Index pairs of rows that show the same picture: enough to connect all that do.
 
     The search for candidates runs twice rather than hold all pairs: once to know which images to
     decode, once to compare them.
@@ -139,31 +140,28 @@ def near_duplicates(
     chosen = [rows[i] for i in wanted]
     sides = np.array([min(row.width_px, row.height_px) for row in chosen])
     thumbnails = Thumbnails(load_thumbnails(chosen), sides)
-    coarse = grid_means(thumbnails.pixels, 4)
-    pairs = {
-        (int(i), int(j))
-        for block in hamming_pairs(hashes[wanted], max_hamming)
-        for i, j in block[plausible(coarse, block)]
-    }
-    confirmed = sorted(pair for pair in pairs if same_picture(thumbnails, *pair, min_ssim))
+    blocks = hamming_pairs(hashes[wanted], max_hamming)
+    confirmed = sorted(_confirm(thumbnails, blocks, min_ssim))
     return [(int(wanted[i]), int(wanted[j])) for i, j in confirmed]
 
 
-class _Clusters:
-    """Disjoint sets of row numbers; the root of a set is its smallest, i.e. best, row."""
+def _confirm(
+    thumbnails: Thumbnails, blocks: Iterable[np.ndarray], min_ssim: float
+) -> Iterator[tuple[int, int]]:
+    """The pairs that show one picture; those that other pairs have connected are not compared.
 
-    def __init__(self, size: int) -> None:
-        self._parents = list(range(size))
-
-    def root(self, index: int) -> int:
-        while self._parents[index] != index:
-            self._parents[index] = self._parents[self._parents[index]]
-            index = self._parents[index]
-        return index
-
-    def join(self, i: int, j: int) -> None:
-        first, second = sorted((self.root(i), self.root(j)))
-        self._parents[second] = first
+    So a collection of equal pictures costs a comparison a picture, not a pair.
+    """
+    clusters = Clusters(len(thumbnails.pixels))
+    coarse = grid_means(thumbnails.pixels, 4)
+    for block in blocks:
+        roots = clusters.roots()
+        apart = block[roots[block[:, 0]] != roots[block[:, 1]]]
+        near = apart[plausible(coarse, apart)]
+        for i, j in near[np.lexsort((near[:, 1], near[:, 0]))].tolist():
+            if clusters.root(i) != clusters.root(j) and same_picture(thumbnails, i, j, min_ssim):
+                clusters.join(i, j)
+                yield i, j
 
 
 def load_thumbnails(
