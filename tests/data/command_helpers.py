@@ -16,6 +16,7 @@ from PIL import Image
 from distillery.core.shards import read_table
 from distillery.stages.curate import curate
 from distillery.stages.ingest import ingest
+from one_line import run_command
 
 COLOURS = ("red", "green", "blue", "orange", "violet", "brown")
 CAPTIONS = [f"a {colour} kite on a wooden table" for colour in COLOURS]
@@ -84,20 +85,6 @@ def run_ingest(root: Path, capsys, source: str, path: Path, **changes: Any) -> C
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     return pq.read_table(path).to_pylist()
-
-
-def run_command(stage, arguments: list[Any], capsys) -> str:
-    """The lines of an error of a stage's command, or nothing; other endings fail the test."""
-    capsys.readouterr()
-    try:
-        stage.main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        code = end.code
-    else:
-        return ""
-    lines = capsys.readouterr().err.splitlines()
-    assert code == 2, lines
-    return lines[-1]
 
 
 def read_curated(curated: Path) -> Curated:

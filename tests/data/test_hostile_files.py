@@ -10,7 +10,6 @@ import pytest
 from command_helpers import (
     CAPTIONS,
     PICTURES,
-    run_command,
     run_ingest,
     run_source,
     write_files,
@@ -21,6 +20,7 @@ from PIL import Image
 
 from distillery.stages.curate import curate
 from distillery.stages.ingest import ingest
+from one_line import run_command
 
 NAMES = [f"{i}.{suffix}" for i in range(6) for suffix in ("jpg", "txt")]
 MEMBERS = dict(zip(NAMES, [x for p, c in zip(PICTURES, CAPTIONS, strict=True)

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from distillery.core.errors import DamagedError, DistilleryError
+from distillery.teacher.copy import copy_teacher, replace_controlnet
 from distillery.teacher.fingerprint import fingerprint
 from distillery.teacher.source import (
     HubSource,
-    copy_teacher,
     find_controlnet,
     find_teacher,
-    replace_controlnet,
 )
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -8,13 +8,20 @@ before it has its name.
 from pathlib import Path
 
 import torch
-from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextModel
 
-from distillery.core.artifacts import publish
+from distillery.core.publishing import publish
 from distillery.export.controlnet_names import plain_controlnet
 from distillery.export.gate import same_controlnet, same_unet
 from distillery.models.export import save_model
 from distillery.models.lowrank import LowRankUNet2DConditionModel
+from distillery.teacher.load import load_module
 
 
 def dense_unet(unet: UNet2DConditionModel) -> UNet2DConditionModel:
@@ -31,6 +38,8 @@ def pipeline_around(unet: UNet2DConditionModel, teacher: Path) -> StableDiffusio
     return StableDiffusionPipeline.from_pretrained(
         teacher,
         unet=unet,
+        vae=load_module(AutoencoderKL, teacher, "vae", "cpu", torch.float32),
+        text_encoder=load_module(CLIPTextModel, teacher, "text_encoder", "cpu", torch.float32),
         torch_dtype=torch.float32,
         use_safetensors=True,
         local_files_only=True,

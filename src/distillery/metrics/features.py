@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from distillery.core.artifacts import hash_files, hash_json
 from distillery.core.errors import DistilleryError
 from distillery.metrics.shape_probe import RECORD, TEACHER_CLIP, read_accuracy
+from distillery.models.load import load_network
 from distillery.sampling.samples import batches
 
 transformers_logging.disable_progress_bar()  # weights load faster than its bar is read
@@ -137,9 +138,10 @@ def load_extractor(name: str, teacher: Path | None, device: torch.device | str) 
     folder = locate_network(name, teacher)
     try:
         is_clip = json.loads((folder / "config.json").read_text())["model_type"] == "clip"
-        model = _model_class(is_clip).from_pretrained(
-            folder, use_safetensors=True, dtype=torch.float32
-        )
+        model = load_network(
+            _model_class(is_clip).from_pretrained, folder, may_hold_more=not is_clip,
+            remedy="get it again", dtype=torch.float32,
+        )  # fmt: skip
         tokenizer = CLIPTokenizer.from_pretrained(folder) if is_clip else None
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]

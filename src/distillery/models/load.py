@@ -2,9 +2,10 @@
 
 In: a folder that `save_pretrained` wrote, a device, a dtype. Out: the model, in eval mode. Only
 safetensors are read, and every tensor must be there and belong there: diffusers fills in random
-weights and only warns. Not here: a teacher's other components, LoRA files.
+weights and only warns. `load_network` does so for any class. Not here: LoRA files.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.models.strict import load_strictly
 
 _UNETS = (UNet2DConditionModel, LowRankUNet2DConditionModel)
-_REMEDY = "rerun the stage that makes it"
+_REMEDY = "get it again, or rerun the stage that makes it"
 
 
 def find_unet(folder: Path) -> Path:
@@ -69,11 +70,23 @@ def _load(folder: Path, kinds: tuple[type, ...], what: str, dtype: torch.dtype) 
         raise DistilleryError(
             f"{folder}/config.json: {name} is no {what} known here; use {' or '.join(known)}"
         )
-    load = known[name].from_pretrained
+    return load_network(known[name].from_pretrained, folder, torch_dtype=dtype)
+
+
+def load_network(
+    load: Callable[..., Any], folder: Path, *, remedy: str = _REMEDY, **options: Any
+) -> Any:
+    """What `load`, a `from_pretrained` of diffusers or transformers, makes of a local folder.
+
+    Raises DistilleryError where tensors are missing or left over, and DamagedError where the folder
+    can't be read; `remedy` then says what to do.
+    """
     try:
-        return load_strictly(load, folder, local_files_only=True, torch_dtype=dtype)
+        return load_strictly(load, folder, local_files_only=True, **options)
     except DistilleryError:
         raise
-    except Exception as error:  # of safetensors, of diffusers, of the file system
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedError(f"{folder}: cannot load: {reason}; {_REMEDY}") from error
+    except Exception as error:  # of safetensors, of the libraries, of the file system
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise DamagedError(
+            f"{folder}: cannot load: {reason or type(error).__name__}; {remedy}"
+        ) from error

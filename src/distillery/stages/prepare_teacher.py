@@ -6,16 +6,14 @@ from distillery.core.artifacts import hash_json, write_json
 from distillery.core.run import Run
 from distillery.params import Params, read_values
 from distillery.stage import In, Out, stage
+from distillery.teacher.copy import copy_teacher, replace_controlnet
+from distillery.teacher.examine import require_controlnet, require_teacher
 from distillery.teacher.fingerprint import FINGERPRINT, fingerprint
-from distillery.teacher.source import (
-    copy_teacher,
-    find_controlnet,
-    find_teacher,
-    replace_controlnet,
-)
+from distillery.teacher.source import find_controlnet, find_teacher
 
 
-@stage(reads=["device", "num_threads", "prepare_teacher"])
+# Not `device` and `num_threads`: a training takes them from its recipe, a copy needs neither.
+@stage(reads=["prepare_teacher"])
 def prepare_teacher(params: Params, run: Run, scenes_teacher: In, teacher: Out) -> None:
     """Fetch or train the teacher, check that it can be distilled and record what it is."""
     wanted = params.prepare_teacher
@@ -25,9 +23,12 @@ def prepare_teacher(params: Params, run: Run, scenes_teacher: In, teacher: Out) 
         source = scenes_teacher
     else:
         source = find_teacher(wanted.source, mirrors=wanted.mirrors, revision=wanted.revision)
+    require_teacher(source)
     copy_teacher(source, teacher, wanted.sha256)
     for kind, place in wanted.controlnets.items():
-        replace_controlnet(kind, find_controlnet(kind, place), teacher)
+        found = find_controlnet(kind, place)
+        require_controlnet(kind, found, source)
+        replace_controlnet(kind, found, teacher)
     write_json(teacher / FINGERPRINT, fingerprint(teacher))
 
 
@@ -42,9 +43,9 @@ def _train(params: Params, work: Path) -> Path:
         recipe,
         work / "teacher",
         work / "parts",
-        num_threads=params.num_threads,
+        num_threads=written["num_threads"],
         seed=written["seed"],
-        device=str(claim_device(params.device)),
+        device=str(claim_device(written["device"])),
     )
     return work / "teacher"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from distillery.core.artifacts import hash_file, read_json
-from distillery.core.errors import DamagedError, DistilleryError
+from distillery.core.errors import DamagedError
+from distillery.teacher.supported import prediction_type, require_fit
 
 FINGERPRINT = "fingerprint.json"
-PREDICTION_TYPES = ("epsilon", "v_prediction")
 _SIZES = (
     "_class_name", "architectures", "attention_head_dim", "block_out_channels",
     "conditioning_channels", "cross_attention_dim", "hidden_size", "in_channels",
@@ -32,7 +32,7 @@ def fingerprint(folder: Path) -> dict[str, Any]:
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     weights = sorted(folder.rglob("*.safetensors"))
     described = {
-        "prediction_type": _prediction_type(folder, scheduler),
+        "prediction_type": prediction_type(folder, scheduler),
         "num_train_timesteps": scheduler.get("num_train_timesteps", 1000),
         "zero_terminal_snr": bool(scheduler.get("rescale_betas_zero_snr", False)),
         "weights": {path.relative_to(folder).as_posix(): hash_file(path) for path in weights},
@@ -41,18 +41,8 @@ def fingerprint(folder: Path) -> dict[str, Any]:
             for path in sorted(folder.glob("*/config.json"))
         },
     }
-    _require_fit(folder, described["components"])
+    require_fit(folder)
     return described
-
-
-def _prediction_type(folder: Path, scheduler: dict[str, Any]) -> str:
-    kind = scheduler.get("prediction_type", "epsilon")
-    if kind not in PREDICTION_TYPES:
-        raise DistilleryError(
-            f"{folder / 'scheduler'}: prediction_type {kind!r} is not supported; use a teacher "
-            f"with one of {', '.join(PREDICTION_TYPES)}"
-        )
-    return kind
 
 
 def _describe(component: Path) -> dict[str, Any]:
@@ -71,19 +61,3 @@ def count_parameters(path: Path) -> int:
         return sum(math.prod(t["shape"]) for n, t in header.items() if n != "__metadata__")
     except (struct.error, ValueError, KeyError, MemoryError, OverflowError) as error:
         raise DamagedError(f"{path}: not a safetensors file ({error}); get it again") from None
-
-
-def _require_fit(folder: Path, components: dict[str, dict[str, Any]]) -> None:
-    unet, vae, text = (components[name] for name in ("unet", "vae", "text_encoder"))
-    latent = vae.get("latent_channels", 4)
-    if not unet.get("in_channels", 4) == unet.get("out_channels", 4) == latent:
-        raise DistilleryError(
-            f"{folder}: the U-Net takes {unet.get('in_channels')} channels and gives "
-            f"{unet.get('out_channels')}, the VAE has {latent}; only text-to-image teachers work"
-        )
-    width, wanted = text.get("hidden_size"), unet.get("cross_attention_dim", 1280)
-    if width is not None and width != wanted:
-        raise DistilleryError(
-            f"{folder}: the text encoder gives {width} features, the U-Net takes {wanted}; "
-            "use the text encoder that the U-Net was trained with"
-        )

@@ -19,10 +19,12 @@ from transformers.utils import logging as transformers_logging
 
 from distillery.core.artifacts import read_json
 from distillery.core.errors import DamagedError, DistilleryError
-from distillery.models.load import load_controlnet, load_unet
-from distillery.teacher.fingerprint import PREDICTION_TYPES
+from distillery.core.weights import require_recorded
+from distillery.models.load import load_controlnet, load_network, load_unet
+from distillery.teacher.supported import prediction_type
 
 transformers_logging.disable_progress_bar()  # weights load faster than its bar is read
+_REMEDY = "get it again, or rerun prepare_teacher"
 COMPONENTS = ("tokenizer", "text_encoder", "vae", "unet", "scheduler")
 
 
@@ -45,7 +47,7 @@ class Teacher:
 def load_teacher(folder: Path, device: torch.device | str, dtype: torch.dtype) -> Teacher:
     """Load all five components; raises DistilleryError naming the one that is missing."""
     return Teacher(
-        tokenizer=_load(CLIPTokenizer, folder, "tokenizer"),
+        tokenizer=load_tokenizer(folder),
         text_encoder=load_module(CLIPTextModel, folder, "text_encoder", device, dtype),
         vae=load_module(AutoencoderKL, folder, "vae", device, dtype),
         unet=load_unet(_require(folder, "unet"), device, dtype),
@@ -74,32 +76,32 @@ def load_scheduler(folder: Path) -> DDPMScheduler:
 
     Raises DistilleryError for a teacher that predicts neither eps nor v.
     """
+    require_recorded(folder / "scheduler")
     config = read_json(folder / "scheduler" / "scheduler_config.json")
+    prediction_type(folder, config)
     known = inspect.signature(DDPMScheduler.__init__).parameters
-    scheduler = DDPMScheduler(**{name: config[name] for name in config if name in known})
-    if (kind := scheduler.config.prediction_type) not in PREDICTION_TYPES:
-        raise DistilleryError(
-            f"{folder / 'scheduler'}: prediction_type {kind!r} is not supported; "
-            f"use a teacher with one of {', '.join(PREDICTION_TYPES)}"
-        )
-    return scheduler
+    return DDPMScheduler(**{name: config[name] for name in config if name in known})
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The teacher's tokenizer."""
+    path = _require(folder, "tokenizer")
+    require_recorded(path)
+    try:
+        return CLIPTokenizer.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # whatever a hostile file makes the library raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DamagedError(f"{path}: cannot load: {reason}; {_REMEDY}") from error
 
 
 def load_module(
     kind: type, folder: Path, name: str, device: torch.device | str, dtype: torch.dtype
 ) -> Any:
-    """One frozen component with weights, from safetensors only."""
-    module: nn.Module = _load(kind, folder, name, use_safetensors=True, torch_dtype=dtype)
+    """One frozen component with weights, as strictly as `load_network` does."""
+    module: nn.Module = load_network(
+        kind.from_pretrained, _require(folder, name), remedy=_REMEDY, torch_dtype=dtype
+    )
     return module.to(device).requires_grad_(False).eval()
-
-
-def _load(kind: type, folder: Path, name: str, **options: Any) -> Any:
-    path = _require(folder, name)
-    try:
-        return kind.from_pretrained(path, local_files_only=True, **options)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedError(f"{path}: cannot load: {reason}; rerun prepare_teacher") from error
 
 
 def _require(folder: Path, name: str) -> Path:
@@ -118,13 +120,15 @@ def alphas_cumprod(scheduler: DDPMScheduler) -> Tensor:
 def encode_prompts(teacher: Teacher, captions: Sequence[str]) -> Tensor:
     """Text embeddings [n, length, width] as StableDiffusionPipeline computes them.
 
-    Captions longer than the tokenizer's limit are cut there, as in the pipeline.
+    Captions longer than the tokenizer's and the encoder's limit are cut there, as in the pipeline.
     """
     encoder = teacher.text_encoder
     tokens = teacher.tokenizer(
         list(captions),
         padding="max_length",
-        max_length=teacher.tokenizer.model_max_length,
+        max_length=min(  # some tokenizers name no length
+            teacher.tokenizer.model_max_length, encoder.config.max_position_embeddings
+        ),
         truncation=True,
         return_tensors="pt",
     ).to(encoder.device)

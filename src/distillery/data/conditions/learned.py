@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from distillery.core.errors import DistilleryError
+from distillery.core.weights import require_matched
 
 _HED_WEIGHTS = "hed.safetensors"
 _HED_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -26,20 +27,22 @@ def load_segmenter(folder: Path, device: str) -> Callable[[np.ndarray], np.ndarr
 
     The map colours class ids by the PASCAL VOC colour map, which holds 256 classes.
     """
+    from safetensors import SafetensorError
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
     _require(folder, "*.safetensors", "a transformers segmenter, saved with save_pretrained")
     try:
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForSemanticSegmentation.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True
+        model, info = AutoModelForSemanticSegmentation.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise DistilleryError(
             f"{folder}: not a transformers segmenter ({reason}); set "
             "extract_conditions.segmentation to such a folder or to builtin"
         ) from None
+    require_matched(folder, info, may_hold_more=True)
     model = model.eval().to(device)
     colours = voc_colours(256)
 

@@ -1,0 +1,60 @@
+"""Whether a teacher can be distilled, found out before anything is made of it.
+
+In: a teacher's folder, or a ControlNet's. Out: nothing, or a DistilleryError that names the
+component, what is wrong and what to do. Configs are compared, then each network is loaded once, one
+after the other: every tensor must be there. Nothing that a stage makes depends on this module.
+"""
+
+from pathlib import Path
+
+from distillery.core.errors import DistilleryError
+from distillery.teacher.parts import require_components
+from distillery.teacher.supported import (
+    require_fit,
+    require_fitting_controlnet,
+    require_parts,
+    require_supported,
+)
+
+__computes__ = False  # it lets a teacher pass, or not
+
+
+def require_teacher(folder: Path) -> None:
+    """A teacher with the ControlNets that it brings."""
+    require_supported(folder)
+    require_components(folder)
+    require_parts(folder)
+    require_fit(folder)
+    _require_loadable(folder)
+    for place in sorted(folder.glob("controlnet_*/config.json")):
+        require_controlnet(place.parent.name.removeprefix("controlnet_"), place.parent, folder)
+
+
+def require_controlnet(kind: str, place: Path, teacher: Path) -> None:
+    """A ControlNet for maps of `kind`, made for the teacher's U-Net."""
+    from distillery.models.load import load_controlnet
+
+    require_fitting_controlnet(kind, place, teacher)
+    load_controlnet(place)
+
+
+def _require_loadable(folder: Path) -> None:
+    import torch
+    from diffusers import AutoencoderKL
+    from transformers import CLIPModel, CLIPTextModel
+
+    from distillery.models.load import load_unet
+    from distillery.teacher.load import load_module, load_scheduler, load_tokenizer
+
+    load_scheduler(folder)
+    tokenizer = load_tokenizer(folder)
+    encoder = load_module(CLIPTextModel, folder, "text_encoder", "cpu", torch.float32)
+    if (num_tokens := len(tokenizer)) > (known := encoder.config.vocab_size):
+        raise DistilleryError(
+            f"{folder / 'tokenizer'}: {num_tokens} tokens, the text encoder knows {known}; use the "
+            "tokenizer that it was trained with"
+        )
+    load_module(AutoencoderKL, folder, "vae", "cpu", torch.float32)
+    load_unet(folder / "unet")
+    if (folder / "clip/config.json").is_file():
+        load_module(CLIPModel, folder, "clip", "cpu", torch.float32)
