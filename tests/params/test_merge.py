@@ -7,23 +7,26 @@ import pytest
 from distillery.params import Params
 from distillery.params.merge import lay_over, typed
 
+SECTION = {
+    "a whole number": ("data", {"resolution_px": "64"}, {"resolution_px": 64}),
+    "a number without a dot": ("curate", {"max_aspect": "1e-3"}, {"max_aspect": 0.001}),
+    "a name that looks like a date": ("ingest", {"path": "2024-01-15"}, {"path": "2024-01-15"}),
+    "a name of digits": ("ingest", {"path": "2024"}, {"path": "2024"}),
+    "a commit": ("prepare_teacher", {"revision": "7e10"}, {"revision": "7e10"}),
+    "nothing": ("ingest", {"path": "null"}, {"path": None}),
+    "a word": ("generate", {"dtype": "no"}, {"dtype": "no"}),
+    "a list of numbers": ("data", {"parts": "[0, 1]"}, {"parts": [0, 1]}),
+    "a list of names": ("curate", {"blocklists": ["1", "b"]}, {"blocklists": ["1", "b"]}),
+    "own keys": ("prepare_teacher", "{sha256: {a: 007}}", {"sha256": {"a": "007"}}),
+    "a section": (
+        "ingest", "{path: 1_0, scenes: {seed: 1}}", {"path": "1_0", "scenes": {"seed": 1}}
+    ),
+}  # fmt: skip
 
-@pytest.mark.parametrize(
-    ("base", "given", "expected"),
-    [
-        (1, "2", 2),
-        (1.0, "1e-3", 0.001),
-        ("no", "yes", "yes"),
-        (None, "data/photos", "data/photos"),
-        (None, "null", None),
-        ([0, 1], ["0", "1", "2"], [0, 1, 2]),
-        (["a"], ["b", "1"], ["b", "1"]),
-        ({"a": 1}, "{a: 2}", {"a": 2}),
-        ({"a": 1, "b": 2}, {"b": "3"}, {"b": 3}),
-    ],
-)
-def test_text_of_a_command_line(base: object, given: object, expected: object) -> None:
-    assert typed(base, given) == expected
+
+@pytest.mark.parametrize(("section", "given", "expected"), SECTION.values(), ids=SECTION)
+def test_text_of_a_command_line(section: str, given: object, expected: object) -> None:
+    assert typed({section: given}) == {section: expected}
 
 
 def test_sections_are_merged_key_by_key(default_params: Params) -> None:

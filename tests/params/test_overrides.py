@@ -62,3 +62,13 @@ def test_a_preset_over_another_one_is_refused(
                 effective_params(Path("params.yaml"), [Path("presets/photos.yaml")], {})
         else:
             effective_params(Path("params.yaml"), [Path("presets/photos.yaml")], {})
+
+
+@pytest.mark.parametrize("name", ["2024-01-15", "2024", "1_000", "null2", "no", "0x1f", "1e3"])
+def test_names_that_look_like_values_arrive_as_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"ingest": {"source": "folder", "path": name}, "prepare_teacher": {"revision": name}}
+    params = load_params(effective_params(DEFAULT, [], given))
+    assert (params.ingest.path, params.prepare_teacher.revision) == (name, name)

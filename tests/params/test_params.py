@@ -222,3 +222,42 @@ def test_what_a_family_is_trained_on_must_be_made(
     path.write_text(DEFAULT.read_text().replace(old, new, 1))
     with pytest.raises(DistilleryError, match=re.escape(message)):
         load_params(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (
+            "seed: 0\n# caf\xe9\n".encode("cp1252"),
+            ":2: the text is no UTF-8 (byte 0xe9); save the file as",
+        ),
+        ("seed: 0\n".encode("utf-16"), ":1: the text is UTF-16; save the file as UTF-8"),
+        ("seed: 0\n".encode("utf-16-be"), ":1: not valid YAML: character 0x00 is not allowed"),
+        (b"seed: 0\nx: \x07\n", ":2: not valid YAML: character 0x07 is not allowed; delete it"),
+        (b"seed: " + b"[" * 5000, ": not valid YAML: too deeply nested"),
+        (b"seed: " + b"9" * 5000, ": not valid YAML: Exceeds the limit (4300 digits)"),
+        (b"seed: 0\n\tx: 1\n", ":2: not valid YAML: found character"),
+    ],
+)
+def test_files_of_other_editors_are_one_line(tmp_path: Path, data: bytes, said: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(data)
+    with pytest.raises(DistilleryError) as raised:
+        load_params(path)
+    assert str(raised.value).startswith(f"{path}:")
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_mark_of_utf8_is_no_part_of_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + (ROOT / "params.yaml").read_bytes())
+    assert load_params(path) == load_params(ROOT / "params.yaml")
+
+
+def test_a_name_that_yaml_reads_as_a_value_is_to_be_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    text = (ROOT / "params.yaml").read_text()
+    path.write_text(text.replace("path: null", "path: 2024-01-15"))
+    with pytest.raises(DistilleryError, match=r'path: .*; write it in quotes: "2024-01-15"'):
+        load_params(path)

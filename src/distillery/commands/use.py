@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from distillery.core.artifacts import publish
 from distillery.core.errors import DistilleryError
+from distillery.core.publishing import publish
 from distillery.params.load import check_values, read_values
-from distillery.params.merge import lay_over, section_at, typed
+from distillery.params.merge import annotation_at, lay_over, section_at, typed
 from distillery.params.model import Params
 from distillery.params.overrides import WRITTEN_BY
 from distillery.params.presets import FOLDER, PARAMS_FILE, preset_file, preset_names
@@ -64,15 +64,15 @@ def _laid_over(file: Path, settings: Sequence[str]) -> tuple[dict[str, Any], dic
     return values, places
 
 
-def _set(values: Any, path: Sequence[str], text: str, section: Any) -> Any:
+def _set(values: Any, path: Sequence[str], text: str, annotation: Any) -> Any:
     """`values` with a text at a path; also inside a mapping that presets replace as a whole."""
     name, *rest = path
     old = values if isinstance(values, dict) else {}
-    below = section_at(section, name)
+    field = annotation_at(annotation, name)
     if rest:
-        new = _set(old.get(name), rest, text, below)
+        new = _set(old.get(name), rest, text, field)
     else:
-        new = lay_over(old.get(name), typed(old.get(name), text), below)
+        new = lay_over(old.get(name), typed(text, field), section_at(annotation, name))
     return {**old, name: new}
 
 

@@ -5,6 +5,7 @@ places. An unknown or missing key, a wrong type, a value out of range, a key giv
 of values that contradict each other are errors.
 """
 
+import codecs
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,24 +41,53 @@ def check_values(values: Mapping[str, Any], places: Places, source: str) -> Para
 
 def read_values(path: Path) -> tuple[dict[str, Any], dict[tuple, str]]:
     """The mapping in a YAML file, unchecked, and the place of every key path in it."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DistilleryError(
-            f"{path}: not found; `distillery use scenes` writes a params.yaml"
-        ) from None
+    text = _read_text(path)
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        raise DistilleryError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DistilleryError(
+            f"{path}:{_line(error, text)}: not valid YAML: {_why(error)}"
+        ) from None
     if not isinstance(values, dict):
         raise DistilleryError(f"{path}:1: expected a mapping of sections, as in params.yaml")
     places: dict[tuple, str] = {}
     _collect_places(node, (), places, path)
     return values, places
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DistilleryError(
+            f"{path}: not found; `distillery use scenes` writes a params.yaml"
+        ) from None
+    except OSError as error:
+        raise DistilleryError(f"{path}: {error.strerror}; give a params file") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        line = 1 if is_wide else data[: error.start].count(b"\n") + 1
+        what = "UTF-16" if is_wide else f"no UTF-8 (byte 0x{data[error.start]:02x})"
+        raise DistilleryError(
+            f"{path}:{line}: the text is {what}; save the file as UTF-8"
+        ) from None
+
+
+def _line(error: Exception, text: str) -> int:
+    if mark := getattr(error, "problem_mark", None):
+        return mark.line + 1
+    return text[: getattr(error, "position", 0)].count("\n") + 1  # of a character not allowed
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"character 0x{error.character:02x} is not allowed; delete it"
+    if isinstance(error, RecursionError):
+        return "too deeply nested"
+    return getattr(error, "problem", None) or str(error).splitlines()[0]
 
 
 def _collect_places(node: yaml.Node, key: tuple, places: dict[tuple, str], path: Path) -> None:
@@ -89,6 +119,8 @@ def _describe(problem: Mapping[str, Any], places: Places, source: str) -> str:
         return f"{where}: missing; docs/params.md describes it"
     given = problem.get("input")
     shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | None) else ""
+    if problem["type"] == "string_type" and given is not None:
+        shown += f'; write it in quotes: "{given}"'
     return f"{where}: {message}{shown}"
 
 

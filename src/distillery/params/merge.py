@@ -6,7 +6,8 @@ whole, as is everything else: a preset names all of its variants.
 """
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -23,37 +24,76 @@ def lay_over(base: Any, override: Any, section: type[BaseModel] | None = Params)
     return {**old, **new}
 
 
-def typed(base: Any, given: Any) -> Any:
-    """Values of a command line, whose leaves are text: read as YAML where the base is no text."""
-    if isinstance(given, str) and not isinstance(base, str):
-        given = read_scalar(given)
+def typed(given: Any, annotation: Any = Params) -> Any:
+    """Values of a command line, whose leaves are text, as the field of `annotation` takes them.
+
+    What a field of text gets stays text: a folder may be named 2024, a commit 1234567.
+    """
+    if isinstance(given, str):
+        given = _parsed(given, annotation)
     if isinstance(given, Mapping):
-        old = base if isinstance(base, Mapping) else {}
-        return {key: typed(old.get(key), value) for key, value in given.items()}
+        return {key: typed(value, annotation_at(annotation, key)) for key, value in given.items()}
     if isinstance(given, list):
-        sample = base[0] if isinstance(base, list) and base else None
-        return [typed(sample, item) for item in given]
+        items = [get_args(kind)[0] for kind in _kinds(annotation) if get_origin(kind) is list]
+        return [typed(item, items[0] if items else None) for item in given]
     return given
 
 
-def section_at(section: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
+def _parsed(text: str, annotation: Any) -> Any:
+    """A mapping or list of texts, or a text as the field takes it."""
+    if not any(kind is str or isinstance(kind, str) for kind in _kinds(annotation)):
+        shape = _load(text, yaml.BaseLoader)
+        return shape if isinstance(shape, Mapping | list) else read_scalar(text)
+    if text.lstrip().startswith("{") and any(map(_is_model, _kinds(annotation))):
+        return _load(text, yaml.BaseLoader)
+    may_be_none = type(None) in _kinds(annotation)
+    return None if may_be_none and text.strip() in ("", "null", "~") else text
+
+
+def annotation_at(annotation: Any, key: str) -> Any:
+    """The annotation of a key of a section or mapping; None where nothing is known of it."""
+    for kind in _kinds(annotation):
+        if _is_model(kind) and key in kind.model_fields:
+            return kind.model_fields[key].annotation
+        if get_origin(kind) is dict:
+            return get_args(kind)[1]
+    return None
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """What a value may be: the members of unions, literals and annotated types."""
+    if get_origin(annotation) in (Union, UnionType, Literal):
+        return [kind for part in get_args(annotation) for kind in _kinds(part)]
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    return [annotation]
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def section_at(section: Any, key: str) -> type[BaseModel] | None:
     """The model of a section's key, if that is a section too."""
-    field = section.model_fields.get(key) if section else None
-    kinds = (field.annotation, *get_args(field.annotation)) if field else ()
-    if any(getattr(kind, "__origin__", kind) is dict for kind in kinds):
+    kinds = _kinds(annotation_at(section, key))
+    if any(get_origin(kind) is dict for kind in kinds):
         return None
-    return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+    return next((kind for kind in kinds if _is_model(kind)), None)
 
 
 def read_scalar(text: str) -> Any:
     """A YAML value; unlike in YAML 1.1, `1e-3` is a number."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+    value = _load(text, yaml.SafeLoader)
     if isinstance(value, str):
         try:
             return float(value)
         except ValueError:
             return value
     return value
+
+
+def _load(text: str, loader: type) -> Any:
+    try:
+        return yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, ValueError):
+        return text

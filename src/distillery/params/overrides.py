@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from distillery.core.artifacts import publish
 from distillery.core.errors import DistilleryError
+from distillery.core.publishing import publish
 from distillery.params.load import read_values
 from distillery.params.merge import lay_over, typed
 from distillery.params.presets import FOLDER
@@ -34,7 +34,7 @@ def effective_params(default: Path, files: Sequence[Path], values: Mapping[str, 
     for file in map(Path, files):
         _require_no_other_preset(default, file)
         merged = lay_over(merged, read_values(file)[0])
-    merged = lay_over(merged, typed(merged, values))
+    merged = lay_over(merged, typed(values))
     return default if merged == base else _write(merged)
 
 
