@@ -1,135 +1,25 @@
 """Publishing is all or nothing, and a manifest names every damaged file."""
 
-import errno
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
 
 import pytest
 
-from distillery.core import artifacts
+from distillery.core import artifacts, publishing
 from distillery.core.errors import DamagedError, DistilleryError
 
 
 def _artifact(folder: Path, label: str, text: str, ancestors: dict | None = None) -> Path:
-    with artifacts.publish(folder) as partial:
+    with publishing.publish(folder) as partial:
         partial.mkdir()
         (partial / "data.txt").write_text(text)
         artifacts.write_manifest(partial, label, {"stage": label}, ancestors or {})
     return folder
 
 
-def _fail_half_way(final: Path, error: Exception) -> None:
-    with artifacts.publish(final) as partial:
-        partial.mkdir()
-        (partial / "data.txt").write_text("half")
-        raise error
-
-
 def _content(folder: Path) -> str:
     return artifacts.read_manifest(folder)["content"]
-
-
-def test_failure_leaves_the_old_version(tmp_path: Path) -> None:
-    final = tmp_path / "out"
-    _artifact(final, "a", "old")
-    with pytest.raises(RuntimeError):
-        _fail_half_way(final, RuntimeError())
-    assert (final / "data.txt").read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["out"]
-
-
-def test_success_replaces_the_old_version(tmp_path: Path) -> None:
-    final = _artifact(tmp_path / "out", "a", "old")
-    _artifact(final, "a", "new")
-    assert (final / "data.txt").read_text() == "new"
-    assert [p.name for p in tmp_path.iterdir()] == ["out"]
-
-
-def test_mapped_file_is_replaced_not_rewritten(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-    with path.open() as reader:
-        with artifacts.publish(path) as partial:
-            partial.write_text("new")
-        assert reader.read() == "old"
-    assert path.read_text() == "new"
-
-
-@pytest.mark.parametrize("make", [Path.write_text, None])
-def test_symbolic_link_is_replaced_not_followed(tmp_path: Path, make: object) -> None:
-    shared = tmp_path / "shared"
-    final = tmp_path / "out"
-    if make:
-        shared.write_text("shared")
-    else:
-        _artifact(shared, "a", "shared")
-    final.symlink_to(shared)
-    with artifacts.publish(final) as partial:
-        partial.write_text("mine")
-    assert not final.is_symlink()
-    assert (shared if make else shared / "data.txt").read_text() == "shared"
-
-
-def test_kill_leaves_nothing_at_the_final_name(tmp_path: Path) -> None:
-    script = textwrap.dedent("""
-        import sys, time
-        from pathlib import Path
-        from distillery.core.artifacts import publish
-        with publish(Path(sys.argv[1])) as partial:
-            partial.mkdir()
-            (partial / "data.txt").write_text("half")
-            print("written", flush=True)
-            time.sleep(60)
-    """)
-    final = tmp_path / "out"
-    child = subprocess.Popen(
-        [sys.executable, "-c", script, str(final)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(artifacts.__file__).parents[2])},
-    )
-    assert child.stdout.readline() == b"written\n"
-    child.send_signal(signal.SIGKILL)
-    child.communicate()
-    assert not final.exists()
-    _artifact(final, "a", "whole")
-    assert artifacts.verify(final) == []
-
-
-def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    final = tmp_path / "out"
-    with pytest.raises(DistilleryError, match="No space left on device; free space"):
-        _fail_half_way(final, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_really_full_disk(tmp_path: Path) -> None:
-    """RLIMIT_FSIZE makes write() itself fail, as a full disk or a quota does."""
-    script = textwrap.dedent("""
-        import resource, signal, sys
-        from pathlib import Path
-        from distillery.core.artifacts import publish
-        from distillery.core.errors import DistilleryError
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-        try:
-            with publish(Path(sys.argv[1])) as partial:
-                partial.write_bytes(b"x" * 8192)
-        except DistilleryError as error:
-            print(error)
-    """)
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "out")],
-        capture_output=True, text=True, check=True,
-        env={**os.environ, "PYTHONPATH": str(Path(artifacts.__file__).parents[2])},
-    )  # fmt: skip
-    assert "File too large; free space and run again" in done.stdout
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_verify_names_damage(tmp_path: Path) -> None:

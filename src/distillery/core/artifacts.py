@@ -1,29 +1,24 @@
-"""Artefacts on disk: atomic publishing, manifests and their hashes.
+"""Artefacts on disk: manifests and their hashes.
 
-In: a folder or file that a stage has just written. Out: the same under its final name, with a
-`manifest.json` that says what it is made of. This module knows nothing of stages or params.
+In: a folder or file that a stage has just written. Out: the same with a `manifest.json` that says
+what it is made of. This module knows nothing of stages or params; `publishing` puts them in place.
 
 A manifest holds two hashes. `fingerprint` covers the recipe: contents of the inputs, the params
 that were read, code, schema and library versions. `content` covers the bytes that came out. What
 varies between runs of one recipe (time, host, date, absolute paths) is never in it.
 """
 
-import errno
 import hashlib
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distillery.core.errors import DamagedError, DistilleryError
+from distillery.core.publishing import publish
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 _IGNORED = {MANIFEST, ".snakemake_timestamp", ".gitignore"}
 
 
@@ -73,53 +68,6 @@ def read_json(path: Path, *, remedy: str = "rerun the stage that makes it") -> A
         raise DamagedError(f"{path}: not valid JSON ({error}); {remedy}") from error
 
 
-@contextmanager
-def publish(final: Path) -> Iterator[Path]:
-    """Yield a name beside `final` to write to; on success fsync it and rename it to `final`.
-
-    Works for files and folders (the caller creates a folder with `mkdir`). After an error, and
-    after a kill, nothing half-written is at the final name. A file that others may have mapped is
-    replaced, never rewritten, and a symbolic link is replaced, not followed.
-    """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    partial = final.with_name(f".{final.name}.tmp-{uuid.uuid4().hex[:8]}")
-    try:
-        yield partial
-        _sync(partial)
-        _replace(partial, final)
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise DistilleryError(f"{final}: {error.strerror}; free space and run again") from error
-    finally:
-        _remove(partial)
-
-
-def _sync(path: Path) -> None:
-    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-
-
-def _replace(partial: Path, final: Path) -> None:
-    if final.is_dir() and not final.is_symlink():
-        old = final.with_name(f".{final.name}.tmp-old-{uuid.uuid4().hex[:8]}")
-        final.rename(old)
-        partial.rename(final)
-        shutil.rmtree(old)
-    else:
-        if final.is_symlink():
-            final.unlink()
-        partial.replace(final)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def content_of(path: Path) -> str:
     """The content hash of an artefact, of a folder of artefacts, or of plain files.
 
@@ -151,6 +99,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path / MANIFEST}: schema {manifest.get('schema')}, this version reads "
             f"{SCHEMA_VERSION}; rerun the stage that makes it"
         )
+    if hash_json(manifest.get("files")) != manifest.get("content"):
+        raise DamagedError(f"{path / MANIFEST}: damaged; delete {path} and run again")
     return manifest
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distillery.core.artifacts import canonical_json, publish
+from distillery.core.artifacts import canonical_json
 from distillery.core.errors import DamagedError
+from distillery.core.publishing import publish
 
 HASH_COLUMN = "record_sha256"
 _RECORDS = "records"

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline, ModelMixin, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
+from distillery.core.publishing import room_for
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 
 
@@ -24,7 +25,8 @@ def save_model(model: ModelMixin | DiffusionPipeline, folder: str | Path) -> Pat
     would not give equal bytes.
     """
     folder = Path(folder)
-    model.save_pretrained(folder, safe_serialization=True)
+    with room_for(folder, _num_bytes(model)):
+        model.save_pretrained(folder, safe_serialization=True)
     for path in [*folder.glob("*.json"), *folder.glob("*/*.json")]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and "_name_or_path" in content:
@@ -32,6 +34,13 @@ def save_model(model: ModelMixin | DiffusionPipeline, folder: str | Path) -> Pat
             text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
             path.write_text(text + "\n", encoding="utf-8")
     return folder
+
+
+def _num_bytes(model: ModelMixin | DiffusionPipeline) -> int:
+    is_pipeline = isinstance(model, DiffusionPipeline)
+    modules = model.components.values() if is_pipeline else [model]
+    tensors = (p for m in modules if isinstance(m, nn.Module) for p in m.parameters())
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def export_dense(

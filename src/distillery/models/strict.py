@@ -14,25 +14,25 @@ from typing import Any
 from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
+from distillery.core.weights import require_matched, require_recorded
 
 # What diffusers calls a variant: `diffusion_pytorch_model.distillery.safetensors`.
 WEIGHTS_VARIANT = "distillery"
 
 
-def load_strictly(load: Callable[..., Any], place: str | Path, **options: Any) -> Any:
-    """`load(place)`, a diffusers `from_pretrained`, from safetensors, with every tensor matched.
+def load_strictly(
+    load: Callable[..., Any], place: str | Path, *, may_hold_more: bool = False, **options: Any
+) -> Any:
+    """`load(place)`, a `from_pretrained`, from safetensors, with every tensor matched.
 
-    Raises DistilleryError naming the first tensors that are missing or left over.
+    Raises DamagedError where a local folder is not as its manifest has it, and DistilleryError
+    naming the first tensors that are missing or, unless it `may_hold_more`, left over.
     """
+    if (folder := Path(place) / (options.get("subfolder") or "")).is_dir():
+        require_recorded(folder)
     options.update(use_safetensors=True, output_loading_info=True)
     model, info = load(place, **options)
-    for what in ("missing", "unexpected"):
-        if names := sorted(info[f"{what}_keys"]):
-            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            raise DistilleryError(
-                f"{place}: {len(names)} tensors are {what}: {shown}; weights and config.json do "
-                "not belong together, save the model again"
-            )
+    require_matched(place, info, may_hold_more=may_hold_more)
     return model
 
 

@@ -17,11 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from distillery.core.artifacts import publish, read_json, write_json
+from distillery.core.artifacts import hash_files, read_json, write_json
 from distillery.core.errors import DamagedError
+from distillery.core.publishing import publish, room_for
 from distillery.train.logs import History
 
 _PREFIX = "step-"
+_HASHES = "sha256.json"
 
 
 class Average:
@@ -78,6 +80,7 @@ class TrainState:
             scaler = self.scaler.state_dict() if self.scaler is not None else {}
             rest = {"step": self.step, "history": self.history, "scaler": scaler}
             write_json(partial / "state.json", rest)
+            write_json(partial / _HASHES, hash_files(partial))
         for old in _checkpoints(folder):
             if old.name != name:
                 shutil.rmtree(old)
@@ -90,6 +93,7 @@ class TrainState:
         if not (checkpoints := _checkpoints(folder)):
             return False
         newest = checkpoints[-1]
+        _require_undamaged(newest)
         try:
             rest = read_json(newest / "state.json")
             with torch.no_grad():
@@ -106,12 +110,25 @@ class TrainState:
         return True
 
 
+def _require_undamaged(checkpoint: Path) -> None:
+    """Compare every file with the sha256 that was recorded when it was written."""
+    found = hash_files(checkpoint)
+    found.pop(_HASHES, None)
+    recorded = read_json(checkpoint / _HASHES, remedy="remove the folder to start anew")
+    if damaged := sorted(n for n in found | recorded if found.get(n) != recorded.get(n)):
+        raise DamagedError(
+            f"{checkpoint / damaged[0]}: damaged, its bytes are not those that were recorded; "
+            f"remove {checkpoint} to start anew"
+        )
+
+
 def _checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
-    save_file({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}, path)
+    with room_for(path, sum(t.nbytes for t in tensors.values())):
+        save_file({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}, path)
 
 
 def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:

@@ -18,7 +18,10 @@ from torch import Tensor
 
 from distillery.core.artifacts import write_json
 from distillery.core.errors import DistilleryError
+from distillery.core.publishing import room_for
+from distillery.core.weights import require_recorded
 from distillery.models.export import save_model
+from distillery.models.load import load_unet
 from distillery.models.lora.guidance_embedding import tell_scale
 from distillery.models.lora.layers import ADAPTER, fuse_lora, lora_layers
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
@@ -46,7 +49,8 @@ def save_lora(unet: UNet2DConditionModel, folder: str | Path) -> Path:
     state = {f"{_PREFIX}{name}": tensor for name, tensor in lora_state(unet).items()}
     described = {f"{_PREFIX}{key}": value for key, value in _config(unet).items()}
     header = {LORA_ADAPTER_METADATA_KEY: json.dumps(described, sort_keys=True)}
-    save_file(state, path, metadata=header)
+    with room_for(path, sum(tensor.nbytes for tensor in state.values())):
+        save_file(state, path, metadata=header)
     return path
 
 
@@ -58,6 +62,7 @@ def load_lora(unet: UNet2DConditionModel, folder: str | Path) -> UNet2DCondition
     path = Path(folder) / LORA_FILE
     if not path.is_file():
         raise DistilleryError(f"{path}: not found; run distill_guidance, or save_lora")
+    require_recorded(path)
     _require_fit(unet, path)
     unet.load_lora_adapter(
         str(folder),
@@ -100,8 +105,7 @@ def load_guidance_unet(
         unet = load_lora(backbone, folder)
         unet = fuse_lora(unet) if fuse else unet
     elif (folder / "config.json").is_file():
-        kind = type(backbone)
-        unet = kind.from_pretrained(folder, use_safetensors=True, torch_dtype=backbone.dtype)
+        unet = load_unet(folder, dtype=backbone.dtype)
     else:
         raise DistilleryError(f"{folder}: neither {LORA_FILE} nor config.json; run its stage again")
     if unet.config.time_cond_proj_dim is not None:
