@@ -12,7 +12,7 @@ from PIL import Image
 import distillery
 from distillery import cli
 from distillery.commands import handover, plan
-from distillery.core import artifacts
+from distillery.core import artifacts, publishing
 from distillery.core.errors import DistilleryError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +32,7 @@ def _run(*arguments: str) -> int:
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
     folder = tmp_path / "made"
-    with artifacts.publish(folder) as partial:
+    with publishing.publish(folder) as partial:
         partial.mkdir()
         (partial / "data.txt").write_text("text")
         artifacts.write_manifest(partial, "made", {}, {})

@@ -18,6 +18,9 @@ from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
 
 
+MAX_CHECKSUM_BYTES = 10**10  # as in profiles/, which this interface does not read
+
+
 def resolve(targets: list[str], config_files: list[Path]) -> list[dict[str, Any]]:
     """All jobs needed for `targets`, in the order in which they would run."""
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
@@ -26,7 +29,9 @@ def resolve(targets: list[str], config_files: list[Path]) -> list[dict[str, Any]
             resource_settings=ResourceSettings(cores=1),
             config_settings=ConfigSettings(configfiles=config_files),
         )
-        workflow.dag(DAGSettings(targets=set(targets))).execute_workflow(executor="dryrun")
+        workflow.dag(
+            DAGSettings(targets=set(targets), max_checksum_file_size=MAX_CHECKSUM_BYTES)
+        ).execute_workflow(executor="dryrun")
         dag = workflow._workflow.dag  # the public interface only prints the graph
         return [_describe(job, dag) for job in dag.toposorted() for job in job if job.shellcmd]
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from distillery.core import artifacts
+from distillery.core import artifacts, publishing, weights
 from distillery.core.code.libraries import library_versions
 from distillery.core.code.lock import current_code
 from distillery.core.errors import DistilleryError
@@ -81,7 +81,8 @@ class Stage:
         try:
             params = load_params(params_file)
             label = self.label(**{name: values[name] for name in self.selectors()})
-            with log_to(log_path(Path(params.paths.work), label)):
+            work = Path(params.paths.work)
+            with publishing.room_for(work), log_to(log_path(work, label)):
                 self(params, **values)
         except DistilleryError as error:
             sys.exit(_fail(self.name, error))
@@ -112,6 +113,7 @@ class Stage:
         ancestors = artifacts.merge_ancestors(inputs)
         recipe = self._recipe(params, selected, inputs)
         work_root = Path(params.paths.work)
+        weights.remember_in(work_root / "checked")
         work = find_work(work_root, label, *_task_and_code(recipe))
         if work.begun_with:
             recipe["begun_with"] = work.begun_with
@@ -147,7 +149,7 @@ class Stage:
         finals = {name: Path(arguments[name]) for name in self.outputs()}
         declared = [*self.reads, *self.unrecorded]
         view = restrict(params, [key.format(**selected) for key in declared])
-        publish = artifacts.publish if _is_main_process() else _discard
+        publish = publishing.publish if _is_main_process() else _discard
         with contextlib.ExitStack() as stack:
             partials = {n: stack.enter_context(publish(f)) for n, f in finals.items()}
             self.function(params=view, run=run, **selected, **inputs, **partials)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from distillery.commands.find_model import choose
-from distillery.core.artifacts import content_of, publish, read_json, write_json
+from distillery.core.artifacts import content_of, read_json, write_json
 from distillery.core.device import claim_device
 from distillery.core.errors import DistilleryError
 from distillery.core.precision import torch_dtype
 from distillery.core.progress import bar
+from distillery.core.publishing import publish
 from distillery.data.conditions.reader import MapFiles
 from distillery.data.image_folders import list_images, load_prompts
 from distillery.families.load import Folders, Student, attach, load_student

@@ -4,6 +4,7 @@ In: the repository in the working directory. Out: one row per stage to run. It a
 reads `work/runs/`; it runs nothing.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -54,6 +55,27 @@ def script(targets: Sequence[str] = ("all",)) -> str:
     """The same stages as a shell script that needs neither Snakemake nor DVC."""
     commands = [job["command"] for job in resolve_jobs(targets) if job["needed"]]
     return "\n".join(["set -e", *commands])
+
+
+def lock_left(root: Path = Path()) -> str:
+    """What to do about the lock of a Snakemake that was killed in `root`; empty without one."""
+    locks = root / ".snakemake" / "locks"
+    if not (locks.is_dir() and any(locks.iterdir())) or _is_running(root):
+        return ""
+    return (
+        "A Snakemake that ran here was killed and left its lock: run `snakemake --unlock` first; "
+        "what was finished is kept"
+    )
+
+
+def _is_running(root: Path) -> bool:
+    """Whether a Snakemake works in the folder; only processes of this machine are seen."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (process / "cmdline").read_bytes()
+            if b"snakemake" in command and (process / "cwd").resolve() == root.resolve():
+                return True
+    return False
 
 
 def _row(label: str, reason: str, last: dict[str, Any] | None) -> Row:

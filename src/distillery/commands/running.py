@@ -39,6 +39,8 @@ def plan(
     work = Path(load_params(Path("params.yaml")).paths.work)
     rows = command.plan(work, targets or ["all"])
     typer.echo(json.dumps(command.as_json(rows), indent=1) if as_json else command.as_text(rows))
+    if rows and (left := command.lock_left()):
+        typer.echo(left, err=True)
 
 
 def use(

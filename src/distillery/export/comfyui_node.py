@@ -8,8 +8,8 @@ are read as they are.
 import textwrap
 from pathlib import Path
 
-from distillery.core.artifacts import publish
 from distillery.core.errors import DistilleryError
+from distillery.core.publishing import publish
 
 _REMOTE = Path(__file__).parent / "remote"
 _IMPORT = "    from distillery.export.remote.student_controlnet import StudentControlNet\n"

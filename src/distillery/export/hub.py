@@ -12,8 +12,9 @@ from pathlib import Path
 
 from diffusers import ControlNetModel, ModelMixin, UNet2DConditionModel
 
-from distillery.core.artifacts import publish, read_json, write_json
+from distillery.core.artifacts import read_json, write_json
 from distillery.core.errors import DistilleryError
+from distillery.core.publishing import publish
 from distillery.export import remote
 from distillery.export.controlnet_names import plain_controlnet, why_not_plain
 from distillery.export.gate import same_controlnet, same_unet

@@ -15,8 +15,8 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor
 
-from distillery.core.artifacts import publish
 from distillery.core.errors import DistilleryError
+from distillery.core.publishing import publish
 from distillery.export.gate import same_unet
 from distillery.models.lora.files import lora_state
 from distillery.models.lora.layers import ADAPTER, lora_layers

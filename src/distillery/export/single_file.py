@@ -17,8 +17,8 @@ from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionM
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from distillery.core.artifacts import publish
 from distillery.core.errors import DistilleryError
+from distillery.core.publishing import publish
 from distillery.export import gate
 from distillery.export.controlnet_names import original_controlnet, plain_controlnet
 from distillery.export.encoder_names import unet_names

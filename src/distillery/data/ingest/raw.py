@@ -19,8 +19,9 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distillery.core.artifacts import publish, write_json
+from distillery.core.artifacts import write_json
 from distillery.core.errors import DistilleryError
+from distillery.core.publishing import publish
 from distillery.core.shards import shard_name
 from distillery.data.ingest.resume import shard_files
 from distillery.data.ingest.sample import (
