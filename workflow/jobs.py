@@ -17,7 +17,6 @@ from snakemake.exceptions import RuleException, WorkflowError
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
 
-
 MAX_CHECKSUM_BYTES = 10**10  # as in profiles/, which this interface does not read
 
 
