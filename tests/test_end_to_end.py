@@ -66,8 +66,10 @@ def test_dvc_reads_the_reports_numbers(finished: tuple[Project, Project]) -> Non
     project = finished[0]
     shown = json.loads(project.run("dvc", "metrics", "show", "--json"))[""]["data"]
     own = json.loads((project.root / "metrics/unet/elr.json").read_text())["metrics"]
-    found = shown["reports/metrics.json"]["data"]["unet/elr"]
-    assert found == {name: metric["value"] for name, metric in own.items()}
+    assert list(shown) == ["reports/metrics.json"]
+    found = shown["reports/metrics.json"]["data"]
+    assert found["unet/elr"]["reader_shape"] == own["reader_shape"]["value"]
+    assert sum(map(len, found.values())) <= 10
     page = project.run("dvc", "plots", "show", "--out", "work/plots").splitlines()[-1]
     drawn = Path(page.removeprefix("file://")).read_text()
     assert "validation loss" in drawn

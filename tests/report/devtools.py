@@ -26,7 +26,8 @@ _KEYS = {
     "ArrowUp": ("ArrowUp", 38, ""),
     "ArrowRight": ("ArrowRight", 39, ""),
     "ArrowDown": ("ArrowDown", 40, ""),
-    "d": ("KeyD", 68, "d"),
+    "/": ("Slash", 191, "/"),
+    **{letter: (f"Key{letter.upper()}", ord(letter.upper()), letter) for letter in "adhlo"},
 }
 
 
@@ -85,6 +86,10 @@ class Page:
         size = {"width": width_px, "height": 2000, "deviceScaleFactor": 1, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         self.call("Page.navigate", url=url)
+        self.loaded()
+
+    def loaded(self) -> None:
+        """Wait for the page that was asked for."""
         while "Page.loadEventFired" not in self._events:
             self._receive()
 
@@ -97,6 +102,7 @@ class Page:
 
     def press(self, key: str, *held: str) -> None:
         """Press and release a key as on a keyboard, wherever the focus is."""
+        self._events.clear()
         code, number, text = _KEYS[key]
         common = {"key": key, "code": code, "windowsVirtualKeyCode": number,
                   "modifiers": sum(_MODIFIERS[name] for name in held)}  # fmt: skip

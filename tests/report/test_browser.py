@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from devtools import Page, opened
@@ -12,6 +13,16 @@ from distillery.report.build import Setup, build_report
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WIDE = {"width_px": 1440, "scheme": "light"}
 MAX_STOPS = 600
+MAX_HEIGHT_PX = 8 * 900  # eight screens
+HEIGHT = "document.documentElement.scrollHeight"
+OVERFLOW = "document.documentElement.scrollWidth - innerWidth"
+# What is wider than the window, though nothing scrolls it, or hides a part of itself.
+CUT = """[...document.querySelectorAll('main *')]
+ .filter((e) => e.checkVisibility() && !e.closest('svg'))
+ .filter((e) => e.getBoundingClientRect().right > innerWidth + 1
+  || (e.matches('.scroll') && e.scrollWidth > e.clientWidth + 1))
+ .map((e) => e.outerHTML.slice(0, 150))"""
+FOUND = "[...document.querySelectorAll('#found a')].map((a) => a.textContent)"
 LAYOUT = """({
  overflow: document.documentElement.scrollWidth - innerWidth,
  rows: document.querySelectorAll('#gallery-rows .row').length,
@@ -58,6 +69,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (root / "reports" / "index.html").as_uri()
 
 
+def _all_pages(url: str) -> list[str]:
+    index = Path(url.removeprefix("file://"))
+    return [url, *(page.as_uri() for page in sorted((index.parent / "pages").glob("*.html")))]
+
+
 @pytest.fixture(scope="module")
 def tab(browser: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     with opened(browser, tmp_path_factory.mktemp("chromium") / "profile") as page:
@@ -92,8 +108,46 @@ def test_the_page_works_in_a_browser(tab: Page, url: str, width_px: int, scheme:
     tab.show(url, width_px, scheme)
     assert tab.ask(f"matchMedia('(prefers-color-scheme: {scheme})').matches")
     assert tab.ask("innerWidth") == width_px
-    assert tab.ask(LAYOUT) == {"overflow": 0, "rows": 6, "plots": 1, "broken": 0}
+    assert tab.ask(LAYOUT) == {"overflow": 0, "rows": 4, "plots": 1, "broken": 0}
     assert tab.complaints == []
+
+
+def test_the_first_page_is_at_most_eight_screens(tab: Page, url: str):
+    tab.show(url, **WIDE)
+    assert tab.ask(HEIGHT) <= MAX_HEIGHT_PX
+
+
+def test_no_page_is_cut_on_a_phone(tab: Page, url: str):
+    for page in _all_pages(url):
+        tab.show(page, 390, "light")
+        tab.ask("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        assert tab.ask(OVERFLOW) == 0, page
+        cut = [html for html in tab.ask(CUT) if "layer" not in html and "plot wide" not in html]
+        assert cut == [], page
+        assert tab.complaints == []
+
+
+def test_a_model_is_found_and_reached_by_keyboard(tab: Page, url: str):
+    tab.show(url, **WIDE)
+    for key in "/", "l", "o", "h", "a":
+        tab.press(key)
+    assert any("controlnet/loha" in text for text in tab.ask(FOUND))
+    tab.press("Enter")
+    tab.loaded()
+    assert tab.ask("location.href").endswith("pages/controlnet.html#controlnet-loha")
+    assert tab.ask("document.querySelector(':target th').textContent") == "LoHa"
+    assert tab.complaints == []
+
+
+def test_a_link_to_a_claim_opens_its_group(tab: Page, url: str):
+    page = url.replace("index.html", "pages/claims.html")
+    tab.show(page, **WIDE)
+    last = tab.ask("[...document.querySelectorAll('.claim')].at(-1).id")
+    assert not tab.ask(f"document.getElementById({last!r}).checkVisibility()")
+    tab.show(f"{page}?#{last}", **WIDE)
+    assert tab.ask(f"document.getElementById({last!r}).checkVisibility()")
+    tab.show(f"{page}?2#fails", **WIDE)
+    assert set(tab.ask(VERDICTS)) == {"fails"}
 
 
 def test_tab_reaches_everything_that_can_be_operated(tab: Page, url: str):
@@ -146,6 +200,8 @@ def test_choices_work_by_keyboard(tab: Page, url: str):
     _choose(tab, "#gallery-condition", "", "Shift")
     _choose(tab, "#gallery-prompt", "2", "Shift")
     assert tab.ask(ROWS) == 1
+    assert tab.complaints == []
+    tab.show(url.replace("index.html", "pages/claims.html"), **WIDE)
     _walk_to(tab, "button[data-verdict=fails]")
     tab.press("Enter")
     assert set(tab.ask(VERDICTS)) == {"fails"}

@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 import shutil
@@ -15,15 +16,20 @@ from distillery.report.evidence import read_run
 from distillery.report.figures import spread
 from distillery.report.figures_training import layer_terms
 from distillery.report.gallery import family_strip, read_gallery
+from distillery.report.ledger import changed
 from distillery.report.pictures import data_uri, read_rejected
 
 TABLES = (
     "elr_table1", "elr_table2", "elr_table3", "controlnet", "guidance_memory", "parameters",
-    "speed",
+    "speed", "measured", "funnel",
+)  # fmt: skip
+PAGES = (
+    "whole", "unet", "control", "controlnet", "guidance", "claims", "cost", "data", "provenance",
 )  # fmt: skip
 
 
 def _build(folders: Folders, reports: Path) -> str:
+    """The report's first page, as text."""
     setup = Setup(
         title="Test", source="scenes", seeds=[0], num_gallery_samples=9,
         facts=[("data", "scenes"), ("teacher", "scenes")], times={"ingest": "1.0 s"},
@@ -59,29 +65,69 @@ class _Links(HTMLParser):
         self.images_without_alt += tag == "img" and not values.get("alt")
 
 
-def test_the_page_needs_nothing_from_outside(reports: Path):
-    page = (reports / "index.html").read_text()
+def _links(page: Path) -> _Links:
     links = _Links()
-    links.feed(page)
-    assert links.targets
-    assert all(target.startswith(("data:", "#")) for target in links.targets)
-    assert {t[1:] for t in links.targets if t.startswith("#")} <= links.ids
-    assert links.images_without_alt == 0
-    assert "@import" not in page
-    assert "url(http" not in page
-    assert "default-src 'none'" in page
+    links.feed(page.read_text())
+    return links
+
+
+def _pages(reports: Path) -> list[Path]:
+    return [reports / "index.html", *sorted((reports / "pages").glob("*.html"))]
+
+
+def test_every_link_leads_to_a_place_in_the_folder(reports: Path):
+    ids = {path: _links(path).ids for path in _pages(reports)}
+    for path in _pages(reports):
+        data = re.search(r'id="search-data">(.*?)</script>', path.read_text(), re.DOTALL)[1]
+        found = [entry["href"] for entry in json.loads(data)]
+        assert len(found) > 100
+        for target in (*_links(path).targets, *found):
+            if target.startswith("data:"):
+                continue
+            file, _, anchor = target.partition("#")
+            lies = (path.parent / file.partition("?")[0]).resolve() if file else path
+            assert lies.is_relative_to(reports.resolve()), target
+            assert lies.is_file(), target
+            assert not anchor or anchor in ids[lies] | {"top"}, target
+
+
+def test_every_page_is_reached_from_the_first(reports: Path):
+    first = {target.partition("#")[0] for target in _links(reports / "index.html").targets}
+    assert {p.relative_to(reports).as_posix() for p in _pages(reports)[1:]} <= first
+    for page in _pages(reports)[1:]:
+        assert "../index.html" in _links(page).targets
+
+
+def test_the_pages_need_nothing_from_outside(reports: Path):
+    for path in _pages(reports):
+        page = path.read_text()
+        assert not [t for t in _links(path).targets if t.startswith(("http", "//"))], path
+        assert _links(path).images_without_alt == 0
+        assert "@import" not in page
+        assert "url(http" not in page
+        assert "default-src 'none'" in page
+
+
+def test_every_section_has_a_permalink(reports: Path):
+    for path in _pages(reports):
+        page = path.read_text()
+        for section in re.findall(r'<section id="([\w-]+)"', page):
+            assert f'<a class="anchor" href="#{section}"' in page or section == "more", section
 
 
 def test_the_report_is_complete_and_small(folders: Folders, reports: Path):
     made = {p.relative_to(reports).as_posix() for p in reports.rglob("*") if p.is_file()}
-    tables = {f"tables/{name}.csv" for name in TABLES}
+    tables = {f"tables/{name}.{ending}" for name in TABLES for ending in ("csv", "json")}
+    tables |= {"tables/claims.csv"}
+    pages = {f"pages/{name}.html" for name in PAGES}
     students = {n for n in (*MODELS, *CONTROLLED, *GUIDED) if not n.startswith("teacher/")}
     cards = {f"cards/{name}.md" for name in students}
     trained = (path.parent for path in folders.models.glob("*/*/training.json"))
     curves = {f"plots/training/{folder.parent.name}_{folder.name}.csv" for folder in trained}
     plots = {"plots/quality.csv", *curves}
-    assert made == {"index.html", "claims.json", "metrics.json", *plots, *tables, *cards}
-    assert (reports / "index.html").stat().st_size < 4_000_000
+    files = {"index.html", "claims.json", "metrics.json", "params.json"}
+    assert made == {*files, *pages, *plots, *tables, *cards}
+    assert all(path.stat().st_size < 4_000_000 for path in _pages(reports))
     assert len(json.loads((reports / "claims.json").read_text())) >= 14
 
 
@@ -110,20 +156,57 @@ def test_a_run_with_next_to_nothing_still_has_a_page(tmp_path: Path):
 
 
 def test_only_families_of_the_run_are_shown(folders: Folders, reports: Path, tmp_path: Path):
-    def sections(page: str) -> list[str]:
-        return re.findall(r'<section id="(\w+)"', page)
+    def families(reports: Path) -> set[str]:
+        return {path.stem for path in (reports / "pages").glob("*.html")} & set(PAGES[:5])
 
-    assert sections((reports / "index.html").read_text()) == [
-        "gallery", "whole", "unet", "control", "controlnet", "guidance", "claims", "layers", "data",
-        "cost", "provenance",
-    ]  # fmt: skip
+    assert families(reports) == set(PAGES[:5])
     some = tmp_path / "metrics"
     shutil.copytree(folders.metrics, some)
     for family in ("whole", "control", "guidance"):
         shutil.rmtree(some / family)
     page = _build(replace(folders, metrics=some), tmp_path / "reports")
-    assert sections(page)[1:4] == ["unet", "controlnet", "claims"]
+    assert families(tmp_path / "reports") == {"unet", "controlnet"}
     assert "The student U-Net has 56% fewer parameters" in page
+
+
+def test_tables_are_the_same_as_csv_and_as_json(reports: Path):
+    for name in TABLES:
+        with (reports / f"tables/{name}.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        listed = json.loads((reports / f"tables/{name}.json").read_text())
+        texts = [{k: "" if v is None else str(v) for k, v in row.items()} for row in listed]
+        assert [sorted(row.items()) for row in rows] == [sorted(t.items()) for t in texts]
+    rows = json.loads((reports / "tables/measured.json").read_text())
+    assert {"unet/elr", "teacher/guided"} <= {row["model"] for row in rows}
+
+
+def test_the_users_own_run_comes_first(folders: Folders, reports: Path, tmp_path: Path):
+    own = tmp_path / "metrics"
+    shutil.copytree(folders.metrics, own)
+    shutil.copy(own / "controlnet/loha.json", own / "controlnet/mine.json")
+    _build(replace(folders, metrics=own), tmp_path / "reports")
+    page = (tmp_path / "reports/pages/controlnet.html").read_text()
+    headings = re.findall(r"<h2>(.*?) <a", page)
+    others = [heading for heading in headings if heading.startswith(("Beside", "The committed"))]
+    assert len(others) == 2
+    assert headings.index("This run") < min(map(headings.index, others))
+    printed = page.split('id="controlnet"')[1].split("</section>")[0]
+    row = printed.split('<th scope="row">mine</th>')[1].split("</tr>")[0]
+    values = re.findall(r"<td data-name=[^>]*>(.*?)</td>", row, re.DOTALL)
+    assert sum('title="not measured' in value for value in values) <= 1  # the parameters
+    first = (tmp_path / "reports/index.html").read_text().split('id="gained"')[1]
+    assert "controlnet.html#controlnet-mine" in first.split("</section>")[0]
+
+
+def test_verdicts_that_are_other_in_this_run_are_named(folders: Folders, tmp_path: Path):
+    own = tmp_path / "metrics"
+    shutil.copytree(folders.metrics, own)
+    shutil.copy(own / "unet/svd_only.json", own / "unet/elr.json")
+    page = _build(replace(folders, metrics=own), tmp_path / "reports")
+    claims = json.loads((tmp_path / "reports/claims.json").read_text())
+    names = [claim["id"] for claim in changed(claims)]
+    assert "elr-beats-standard-clip" in names
+    assert f"pages/claims.html#{names[0]}" in page.split('id="claims"')[1]
 
 
 def test_the_gallery_matches_prompts_conditions_and_references(folders: Folders):
@@ -153,7 +236,7 @@ def test_the_gallery_fits_into_the_page(folders: Folders, monkeypatch: pytest.Mo
 
 
 def test_layer_terms_are_drawn_per_output(folders: Folders, reports: Path):
-    page = (reports / "index.html").read_text()
+    page = (reports / "pages/controlnet.html").read_text()
     assert "layerwise distillation loss per ControlNet output" in page
     training = json.loads((folders.models / "controlnet/loha/training.json").read_text())
     assert layer_terms({"controlnet/loha": training}, None).count("<svg") == 1
@@ -165,21 +248,20 @@ def test_layer_terms_are_drawn_per_output(folders: Folders, reports: Path):
 
 
 def test_the_page_says_how_far_the_clip_scores_can_be_trusted(reports: Path):
-    page = (reports / "index.html").read_text()
+    page = (reports / "pages/unet.html").read_text()
     assert "Scores of teacher_clip: linear probe for shapes 0.930, 0.9 needed to decide." in page
     card = (reports / "cards" / "unet" / "elr.md").read_text()
     assert "linear probe for shapes 0.930" in card
 
 
 def test_control_stands_beside_the_uncontrolled_teacher(reports: Path):
-    page = (reports / "index.html").read_text()
     for name in ("control", "controlnet", "whole"):
-        section = page.split(f'<section id="{name}"')[1].split("</section>")[0]
-        assert '<th scope="row">Teacher, uncontrolled</th>' in section, name
-    unet = page.split('<section id="unet"')[1].split("</section>")[0]
+        page = (reports / f"pages/{name}.html").read_text()
+        assert '<th scope="row">Teacher, uncontrolled</th>' in page, name
+    unet = (reports / "pages/unet.html").read_text().split("<main")[1].split("search-data")[0]
     assert "uncontrolled" not in unet
     assert "Edge F1" not in unet
-    assert "teacher, uncontrolled: 0.12" in page
+    assert "teacher, uncontrolled: 0.12" in (reports / "pages/claims.html").read_text()
 
 
 def test_model_cards_carry_data_training_and_metrics(reports: Path, tmp_path: Path):

@@ -1,10 +1,12 @@
 import csv
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 from fake_run import make_run
 
-from distillery.report import story, tables
+from distillery.report import headline, story, tables
 from distillery.report.evidence import judged_on, read_committed, read_run
 from distillery.report.full_size import own_size, read_full_size
 from distillery.report.markdown import markdown
@@ -108,21 +110,61 @@ def test_what_was_not_measured_is_an_empty_cell(tmp_path: Path):
     rows = tables.elr_table1([empty])
     assert rows
     assert {row["ours"] for row in rows} == {""}
-    assert story.headline(empty) == "No student has been evaluated yet."
+    assert headline.headline(empty) == "No student has been evaluated yet."
 
 
 def test_the_headline_is_made_from_the_numbers(results, tmp_path: Path):
     make_run(tmp_path, families=False)
     run = read_run(tmp_path / "metrics", "scenes", (0,))
-    assert story.headline(run) == (
+    assert headline.headline(run) == (
         "The student U-Net has 56% fewer parameters than its teacher and draws 61% of the shapes "
         "asked for; its teacher draws 74%."
     )
-    assert story.certainty(run).startswith("The intervals do not overlap: 0.57 to 0.65")
-    assert story.headline(results[0]) == (
+    assert headline.certainty(run).startswith("The intervals do not overlap: 0.57 to 0.65")
+    assert headline.headline(results[0]) == (
         "The whole student has 61% fewer parameters than its teacher and draws 53% of the shapes "
         "asked for; its teacher draws 69%."
     )
+
+
+def _scaled(folder: Path, name: str, factor: float) -> None:
+    """Multiply a metric of all models below `folder`."""
+    for path in folder.glob("*/*.json"):
+        values = json.loads(path.read_text())
+        if (metric := values["metrics"].get(name)) is not None:
+            values["metrics"][name] |= {
+                k: factor * metric[k] for k in ("value", "ci_low", "ci_high")
+            }
+            path.write_text(json.dumps(values))
+
+
+def test_the_headline_passes_over_what_the_teacher_can_not_do(tmp_path: Path):
+    """As on photos, whose teacher follows no map and draws no shape that a reader knows."""
+    make_run(tmp_path)
+    for name in ("reader_shape", "edge_f1"):
+        _scaled(tmp_path / "metrics", name, 0)
+    shutil.rmtree(tmp_path / "metrics/whole")
+    run = read_run(tmp_path / "metrics", "folder", (0,))
+    assert headline.headline(run) == (
+        "The student U-Net has 56% fewer parameters than its teacher, and its predictions differ "
+        "from its teacher's by 11% of their energy."
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "start"),
+    [
+        ("controlnet", "“LoHa” has 84% fewer ControlNet parameters than its teacher and follows"),
+        ("guidance", "“LoRA distillation” takes 68% less training memory than Full fine-tuning"),
+        ("control", "“ELR adapter” has 86% fewer trained parameters than Uni-ControlNet"),
+    ],
+)
+def test_every_family_alone_has_a_headline(tmp_path: Path, family: str, start: str):
+    make_run(tmp_path)
+    for other in {path.parent.name for path in (tmp_path / "metrics").glob("*/*.json")}:
+        if other not in ("teacher", family):
+            shutil.rmtree(tmp_path / "metrics" / other)
+    assert headline.headline(read_run(tmp_path / "metrics", "folder", (0,))).startswith(start)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ SPEED_COLUMNS = {
     "memory_batch8_bytes": "at batch 8",
     "train_memory_bytes": "memory, training",
 }
+FULL_SIZE = "At full size"
 
 
 def cost_tables(run: Results, full_size: Sequence[Results]) -> list[dict[str, Any]]:
@@ -55,7 +56,7 @@ def cost_tables(run: Results, full_size: Sequence[Results]) -> list[dict[str, An
         where = f"Measured on {results.machine}, {results.date}." if results.machine else ""
         where += " Evaluations on a CPU in processor time." * ("-cpu" in results.setting)
         note = where if not results.setting.endswith("analytic") else "Without weights."
-        title = f"At full size, {results.setting}"
+        title = f"{FULL_SIZE}, {results.setting}"
         tables += [_table(results, f"{title}: parameters", PARAMETER_COLUMNS, note),
                    _table(results, f"{title}: speed and memory", SPEED_COLUMNS, note)]  # fmt: skip
     return [table for table in tables if table["rows"]]
@@ -77,7 +78,13 @@ def _table(results: Results, title: str, columns: Mapping[str, str], note: str) 
         for model in results.profiled()
         if any(results.metric(model, quantity) for quantity in shown)
     ]
-    return {"title": title, "columns": list(shown.values()), "rows": rows, "note": note}
+    return {
+        "title": title,
+        "columns": list(shown.values()),
+        "rows": rows,
+        "note": note,
+        "is_own": not title.startswith(FULL_SIZE),
+    }
 
 
 def _long(model: str) -> str:

@@ -23,9 +23,10 @@ from distillery.report.evidence import Results
 INK, MUTED, LINE, ACCENT, SECOND, PAPER = (
     "#010101", "#020202", "#030303", "#040404", "#050505", "#060606",
 )  # fmt: skip
+SERIES = ("#050505", "#0a0a0a", "#0b0b0b", "#0c0c0c", "#0d0d0d")  # lines of one chart
 _VARIABLES = {
     INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent", SECOND: "--second",
-    PAPER: "--card",
+    PAPER: "--card", **{colour: f"--line-{i}" for i, colour in enumerate(SERIES[1:], 1)},
 }  # fmt: skip
 STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "distillery", "font.family": "sans-serif",
@@ -163,10 +164,13 @@ def _label_width_pt(text: str) -> float:
     return LABEL_WIDTH_EM * LABEL_PT * len(text)
 
 
-def direct_labels(axis: Axes, points: Sequence[Labelled]) -> None:
+def direct_labels(
+    axis: Axes, points: Sequence[Labelled], colours: Sequence[str] | None = None
+) -> None:
     """Labels right of the points, spread where they would collide; the main ones in bold.
 
-    A thin line leads to a label that had to move from its point.
+    A thin line leads to a label that had to move from its point. `colours`: those of the lines that
+    end there. The page gives texts an outline of its own colour, so that no bar crosses them.
     """
     pixels = axis.transData.transform([point[:2] for point in points])
     x_pt, y_pt = (pixels[:, side] * 72 / axis.figure.dpi for side in (0, 1))
@@ -175,9 +179,10 @@ def direct_labels(axis: Axes, points: Sequence[Labelled]) -> None:
         for index, height in zip(column, heights, strict=True):
             x, y, text, is_main = points[index]
             shift = height - y_pt[index]
+            colour = colours[index] if colours else ACCENT if is_main else INK
             axis.annotate(
                 text, (x, y), xytext=(LABEL_SHIFT_PT, shift), textcoords="offset points",
-                va="center", fontsize=LABEL_PT, color=ACCENT if is_main else INK,
+                va="center", fontsize=LABEL_PT, color=colour, zorder=6,
                 weight="bold" if is_main else "normal",
                 arrowprops=LEADER if abs(shift) > LABEL_GAP_PT / 2 else None,
             )  # fmt: skip

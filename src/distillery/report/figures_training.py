@@ -5,13 +5,23 @@ look of charts (`figures`).
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 
 from distillery.families.names import label
-from distillery.report.figures import ACCENT, LINE, SECOND, STYLE, direct_labels, new_figure, to_svg
+from distillery.report.figures import (
+    ACCENT,
+    LINE,
+    SECOND,
+    SERIES,
+    STYLE,
+    direct_labels,
+    new_figure,
+    to_svg,
+)
 
 MIN_TICK_SHARE = 0.03
 KD = "kd_"
@@ -32,7 +42,11 @@ def training_curves(histories: Mapping[str, Mapping[str, Any]], main: str | None
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(width=6.4, height=2.7 * len(groups), nrows=len(groups))
         for axis, (objective, variants) in zip(axes[:, 0], sorted(groups.items()), strict=True):
-            ends = [(*_draw_curves(axis, v, histories[v], main), v == main) for v in variants]
+            colours = _colours(variants, main)
+            ends = [
+                (*_draw_curves(axis, v, histories[v], colour), v == main)
+                for v, colour in zip(variants, colours, strict=True)
+            ]
             axis.set(title=OBJECTIVES.get(objective, objective), yscale="log")
             axis.grid(axis="y")
             axis.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
@@ -43,9 +57,15 @@ def training_curves(histories: Mapping[str, Mapping[str, Any]], main: str | None
             axis.set_xlim(0, 1.55 * max(last_step, 1))
             axis.xaxis.set_major_locator(mpl.ticker.FixedLocator(_steps(last_step)))
             figure.draw_without_rendering()
-            direct_labels(axis, ends)
+            direct_labels(axis, ends, colours)
         axes[-1, 0].set_xlabel("steps")
         return to_svg(figure, "training and validation loss over steps")
+
+
+def _colours(variants: Sequence[str], main: str | None) -> list[str]:
+    """The main model in the page's own colour, the others each in one of theirs."""
+    others = cycle(SERIES)
+    return [ACCENT if variant == main else next(others) for variant in variants]
 
 
 def _objective(training: Mapping[str, Any]) -> str:
@@ -69,9 +89,8 @@ def _seeds(training: Mapping[str, Any]) -> list[dict[str, list]]:
 
 
 def _draw_curves(
-    axis: Axes, variant: str, training: Mapping[str, Any], main: str | None
+    axis: Axes, variant: str, training: Mapping[str, Any], colour: str
 ) -> tuple[float, float, str]:
-    colour = ACCENT if variant == main else SECOND
     end = (0.0, 1.0)
     for seed in _seeds(training):
         for phase, style in (("train", {"lw": 0.7, "alpha": 0.45}), ("val", {"lw": 2.0})):
@@ -90,8 +109,8 @@ def layer_terms(histories: Mapping[str, Mapping[str, Any]], main: str | None) ->
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(width=6.4, height=3.2)
         axis, ends = axes[0, 0], []
-        for variant, (first, last) in by_variant.items():
-            colour = ACCENT if variant == main else SECOND
+        colours = _colours(list(by_variant), main)
+        for (variant, (first, last)), colour in zip(by_variant.items(), colours, strict=True):
             axis.plot(range(len(first)), list(first.values()), color=colour, lw=0.8, alpha=0.6)
             axis.plot(range(len(last)), list(last.values()), color=colour, lw=2, marker="o", ms=3)
             ends.append((len(last) - 1, list(last.values())[-1], label(variant), variant == main))
@@ -103,7 +122,7 @@ def layer_terms(histories: Mapping[str, Mapping[str, Any]], main: str | None) ->
         axis.set_xlim(-0.3, 1.5 * max(len(names) - 1, 1))
         axis.grid(axis="y")
         figure.draw_without_rendering()
-        direct_labels(axis, ends)
+        direct_labels(axis, ends, colours)
         return to_svg(figure, "layerwise distillation loss per ControlNet output")
 
 

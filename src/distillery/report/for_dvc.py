@@ -1,8 +1,9 @@
 """The report's numbers in the plain forms that `dvc metrics` and `dvc plots` read.
 
-In: a run, training histories. Out: `metrics.json`, one number per model and metric, which DVC
-compares between revisions; `plots/quality.csv`, a row per model; `plots/training/`, a file per
-model with its validation loss. Intervals and settings are in the metrics files, not here.
+In: a run, training histories. Out: `metrics.json`, the few numbers that decide, which DVC compares
+between revisions: two per family, of its main student; `plots/quality.csv`, a row per model;
+`plots/training/`, a file per model with its validation loss. Intervals and settings are in the
+metrics files, not here.
 """
 
 from collections.abc import Mapping
@@ -11,12 +12,15 @@ from statistics import fmean
 from typing import Any
 
 from distillery.core.artifacts import write_json
+from distillery.families import STUDENTS
 from distillery.report.evidence import Results
 from distillery.report.tables import write_csv
 
 METRICS = "metrics.json"
 QUALITY = "plots/quality.csv"
 TRAINING = "plots/training"
+NUMBERS_PER_FAMILY = 2
+CLOSENESS = "prediction_distance"
 QUANTITIES = (
     "parameters_total", "macs", "latency_s", "clip_score", "kid", "reader_shape", "edge_f1",
 )  # fmt: skip
@@ -24,23 +28,35 @@ QUANTITIES = (
 
 def write_for_dvc(reports: Path, run: Results, histories: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the files into the folder of the report."""
-    write_json(
-        reports / METRICS,
-        {
-            variant: {
-                name: metric["value"] for name, metric in run.metrics[variant]["metrics"].items()
-            }
-            for variant in run.variants()
-        },
-    )
+    write_json(reports / METRICS, deciding(run))
     rows = [
         {"model": variant, **{name: _value(run, variant, name) for name in QUANTITIES}}
         for variant in run.variants()
     ]
     write_csv(reports / QUALITY, rows, ("model", *QUANTITIES))
     for variant, training in histories.items():
-        path = reports / TRAINING / f"{variant.replace('/', '_')}.csv"
-        write_csv(path, _curve(training), ("step", "val_loss"))
+        write_csv(reports / losses_path(variant), _curve(training), ("step", "val_loss"))
+
+
+def deciding(run: Results) -> dict[str, dict[str, float]]:
+    """{main student of a family: its numbers that decide}, at most `NUMBERS_PER_FAMILY` each.
+
+    The family's first quality, then how far its prediction is from the teacher's, which moves
+    before images do.
+    """
+    numbers = {}
+    for family in STUDENTS.values():
+        if student := family.main_student(run.variants()):
+            first, *others = family.shown.qualities
+            own = run.metrics[student]["metrics"]
+            names = [name for name in dict.fromkeys((first, CLOSENESS, *others)) if name in own]
+            numbers[student] = {name: own[name]["value"] for name in names[:NUMBERS_PER_FAMILY]}
+    return numbers
+
+
+def losses_path(variant: str) -> str:
+    """Where a model's validation losses are, in the folder of the report."""
+    return f"{TRAINING}/{variant.replace('/', '_')}.csv"
 
 
 def _value(run: Results, variant: str, name: str) -> float | str:

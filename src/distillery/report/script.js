@@ -1,6 +1,5 @@
 "use strict";
 (() => {
-  const FIRST_ROWS = 6;
   const find = (id) => document.getElementById(id);
   const element = (name, attributes = {}, ...children) => {
     const made = Object.assign(document.createElement(name), attributes);
@@ -60,126 +59,44 @@
     });
   }
 
-  // Gallery: the same prompts and noise for every model that is switched on.
-  const gallery = JSON.parse(find("gallery-data").textContent);
-  const rows = find("gallery-rows");
-  const switches = find("gallery-models");
-  if (!rows || !gallery.models.length) return;
-  const preferred = JSON.parse(switches.dataset.first);
-  const shown = new Set(gallery.models.map((m) => m.id).filter((id) => preferred.includes(id)));
-  const picks = { prompt: find("gallery-prompt"), condition: find("gallery-condition"), difference: find("gallery-difference") };
-  const more = find("gallery-more");
-  let all = false;
-
-  const byId = new Map(gallery.models.map((model) => [model.id, model]));
-  const isReference = (model) => model.family === "reference";
-  const fits = (model, prompt) => {
-    if (!model.images[prompt]) return false;
-    const kind = picks.condition.value;
-    if (!kind || model.id === "reference/real") return true;
-    return model.conditions[prompt] === (kind === "none" ? "" : kind) && !(kind === "none" && isReference(model));
+  // What an address points to is shown: groups around it open, a verdict's button is pressed.
+  const reveal = () => {
+    const target = location.hash.length > 1 && find(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    for (let box = target.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
+    if (target.matches("button[data-verdict]")) target.click();
+    target.scrollIntoView();
   };
-  const image = (model, prompt) => element("img", {
-    src: model.images[prompt], loading: "lazy", decoding: "async",
-    alt: `${model.label}: ${gallery.prompts[prompt]}`,
+  addEventListener("hashchange", reveal);
+  reveal();
+
+  // Search: every word must be in an entry; "/" goes to the box, Enter to the first that is found.
+  const MOST_FOUND = 12;
+  const entries = JSON.parse(find("search-data").textContent);
+  const box = find("search");
+  const found = find("found");
+  const look = () => {
+    const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const fits = (entry) => words.every((word) => `${entry.text} ${entry.kind}`.toLowerCase().includes(word));
+    const hits = words.length ? entries.filter(fits) : [];
+    found.replaceChildren(...hits.slice(0, MOST_FOUND).map((entry) =>
+      element("li", {}, element("a", { href: entry.href }, entry.text, element("small", { textContent: entry.kind })))));
+    if (words.length && !hits.length) found.append(element("li", { className: "note", textContent: "Nothing has this name." }));
+    if (hits.length > MOST_FOUND) found.append(element("li", { className: "note", textContent: `and ${hits.length - MOST_FOUND} more` }));
+    found.classList.toggle("hidden", !words.length);
+  };
+  const close = () => { box.value = ""; look(); };
+  box.addEventListener("input", look);
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.matches("input, select, textarea") || document.querySelector("dialog[open]");
+    if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) { event.preventDefault(); box.focus(); }
+    if (!event.target.closest || !event.target.closest(".search")) return;
+    const links = [...found.querySelectorAll("a")];
+    const at = links.indexOf(document.activeElement);
+    if (event.key === "Escape") { close(); box.focus(); }
+    else if (event.key === "Enter" && at < 0 && links.length) links[0].click();
+    else if (event.key === "ArrowDown" && links.length) { event.preventDefault(); links[Math.min(at + 1, links.length - 1)].focus(); }
+    else if (event.key === "ArrowUp" && at >= 0) { event.preventDefault(); (links[at - 1] || box).focus(); }
   });
-  // The difference is made by blending: black where both agree, three times as bright.
-  const picture = (model, prompt, other) => {
-    const frame = element("span", { className: "frame" }, image(model, prompt));
-    if (other && other !== model && other.images[prompt]) {
-      frame.classList.add("difference");
-      frame.append(image(other, prompt));
-    }
-    return frame;
-  };
-
-  const draw = () => {
-    const models = gallery.models.filter((m) => shown.has(m.id));
-    const other = byId.get(picks.difference.value);
-    const one = picks.prompt.value;
-    const prompts = gallery.prompts.map((_, i) => i)
-      .filter((i) => (one === "" || i === Number(one)) && models.some((m) => fits(m, i) && !isReference(m)));
-    const count = all || one !== "" ? prompts.length : Math.min(FIRST_ROWS, prompts.length);
-    rows.replaceChildren(...prompts.slice(0, count).map((prompt) => {
-      const cells = models.filter((m) => fits(m, prompt)).map((model) => {
-        const kind = model.conditions[prompt];
-        const text = kind && !isReference(model) && model.family === "control" ? `${model.label} (${kind})` : model.label;
-        const button = element("button", { type: "button" }, picture(model, prompt, other), text);
-        button.addEventListener("click", () => open(model, prompt));
-        return button;
-      });
-      return element("div", { className: "row" },
-        element("p", { textContent: gallery.prompts[prompt] }), element("div", { className: "cells" }, ...cells));
-    }));
-    if (!prompts.length) rows.append(element("p", { className: "note", textContent: "None of the chosen models has images for this." }));
-    rows.classList.toggle("single", one !== "");
-    more.classList.toggle("hidden", count >= prompts.length);
-  };
-
-  const NAMES = { reference: "Beside", teacher: "Teacher", whole: "Whole", unet: "U-Net", control: "Adapter", controlnet: "ControlNet", guidance: "Guidance" };
-  const families = [...new Set(gallery.models.map((m) => m.family))];
-  for (const family of families) {
-    const group = element("div", { className: "switch", role: "group" }, element("span", { textContent: NAMES[family] || family }));
-    group.setAttribute("aria-label", NAMES[family] || family);
-    for (const model of gallery.models.filter((m) => m.family === family)) {
-      const button = element("button", { type: "button", textContent: model.label });
-      press(button, shown.has(model.id));
-      button.addEventListener("click", () => {
-        if (!shown.delete(model.id)) shown.add(model.id);
-        press(button, shown.has(model.id));
-        draw();
-      });
-      group.append(button);
-    }
-    switches.append(group);
-  }
-  if (matchMedia("(max-width: 640px)").matches) switches.closest("details").open = false;
-  const kinds = [...new Set(gallery.models.filter((m) => !isReference(m)).flatMap((m) => m.conditions))];
-  for (const kind of kinds.length > 1 ? kinds : []) {
-    picks.condition.append(element("option", { value: kind || "none", textContent: kind || "text only" }));
-  }
-  picks.condition.closest("label").classList.toggle("hidden", kinds.length < 2);
-  for (const model of gallery.models.filter((m) => !m.id.startsWith("condition/") && m.id !== "reference/condition")) {
-    picks.difference.append(element("option", { value: model.id, textContent: model.label }));
-  }
-  for (const pick of Object.values(picks)) pick.addEventListener("change", draw);
-  more.addEventListener("click", () => { all = true; draw(); });
-
-  // One image large; left and right change the model, up and down the prompt, D the difference.
-  const dialog = find("viewer");
-  const toggle = find("viewer-difference");
-  const at = { model: gallery.models[0], prompt: 0, difference: false };
-  const wrap = (value, length) => (value + length) % length;
-  const baseline = () => byId.get(picks.difference.value)
-    || byId.get(at.model.conditions[at.prompt] ? "teacher/control_canny" : "teacher/guided") || byId.get("teacher/guided");
-  const show = () => {
-    const other = at.difference ? baseline() : null;
-    dialog.querySelector("figure").replaceChildren(picture(at.model, at.prompt, other));
-    const beside = other && other !== at.model ? ` minus ${other.label}` : "";
-    dialog.querySelector("strong").textContent = at.model.label + beside;
-    dialog.querySelector("p span").textContent = gallery.prompts[at.prompt];
-    press(toggle, at.difference);
-  };
-  const step = (list, value, by) => list[wrap(list.indexOf(value) + by, list.length)];
-  const move = (model, prompt) => {
-    if (model) at.model = step(gallery.models.filter((m) => m.images[at.prompt]), at.model, model);
-    if (prompt) at.prompt = step(gallery.prompts.map((_, i) => i).filter((i) => at.model.images[i]), at.prompt, prompt);
-    show();
-  };
-  const open = (model, prompt) => { Object.assign(at, { model, prompt }); show(); dialog.showModal(); };
-  const flip = () => { at.difference = !at.difference; show(); };
-  const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-  dialog.addEventListener("keydown", (event) => {
-    if (event.key in arrows) {
-      event.preventDefault();
-      move(...arrows[event.key]);
-    } else if (event.key === "d" || event.key === "D") flip();
-  });
-  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
-  for (const button of dialog.querySelectorAll("[data-move]")) {
-    button.addEventListener("click", () => move(...button.dataset.move.split(",").map(Number)));
-  }
-  toggle.addEventListener("click", flip);
-  find("viewer-close").addEventListener("click", () => dialog.close());
-  draw();
+  found.addEventListener("click", (event) => { if (event.target.closest("a")) close(); });
 })();

@@ -1,10 +1,11 @@
-"""The sections of the page that are about one family of models each.
+"""What the page of one family of models is made of.
 
 In: results, table rows, gallery, training histories. Out: dicts for the templates. Not here: the
-CSV files, the layout, costs (`costs`).
+files of the tables, the layout, costs (`costs`).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from distillery.families import STUDENTS, Family
@@ -13,81 +14,91 @@ from distillery.metrics import shape_probe
 from distillery.metrics.catalog import CATALOG
 from distillery.report import figures_training, story, tables
 from distillery.report.evidence import Results
+from distillery.report.for_dvc import losses_path
 from distillery.report.gallery import family_strip
 
-COMPACT_FROM = 5
 STRIP_PROMPTS = 6
 
 
-def family_sections(
-    run: Results,
-    committed: Results | None,
-    full_size: Sequence[Results],
-    rows: Mapping[str, Sequence[tables.Row]],
-    gallery: Mapping[str, Any],
-    histories: Mapping[str, Mapping[str, Any]],
-) -> list[dict[str, Any]]:
-    """A section for each family that this run has, in the page's order."""
-    return [
-        _section(family, run, committed, full_size, rows, gallery, histories)
-        for family in STUDENTS.values()
-        if run.variants(family.name)
-    ]
+@dataclass(frozen=True)
+class Known:
+    """All that the pages draw on: `rows` of the printed tables, `histories` of the trainings."""
+
+    run: Results
+    committed: Results | None
+    full_size: Sequence[Results]
+    rows: Mapping[str, Sequence[tables.Row]]
+    gallery: Mapping[str, Any]
+    histories: Mapping[str, Mapping[str, Any]]
+    plots: Mapping[str, str]
+
+    def in_tables(self, family: str) -> list[Results]:
+        """This run, then the committed results where they have the family."""
+        has = self.committed is not None and self.committed.variants(family)
+        return [self.run, *([self.committed] if has else [])]
 
 
-def _section(
-    family: Family,
-    run: Results,
-    committed: Results | None,
-    full_size: Sequence[Results],
-    rows: Mapping[str, Sequence[tables.Row]],
-    gallery: Mapping[str, Any],
-    histories: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Any]:
-    all_results = [run, *([committed] if committed and committed.variants(family.name) else [])]
-    own = {n: h for n, h in histories.items() if n.startswith(f"{family.name}/")}
+def family_sections(known: Known) -> list[dict[str, Any]]:
+    """A page for each family that this run has, in the menu's order."""
+    return [_section(f, known) for f in STUDENTS.values() if known.run.variants(f.name)]
+
+
+def _section(family: Family, known: Known) -> dict[str, Any]:
+    run = known.run
+    own = {n: h for n, h in known.histories.items() if n.startswith(f"{family.name}/")}
     main = family.main_student(run.variants())
+    committed = known.in_tables(family.name)[1:]
     return {
         "id": family.name,
         "title": family.texts.title,
+        "menu": family.texts.menu,
         "lede": family.texts.lede,
         "takes_maps": family.takes_maps,
         "student": main,
-        "tables": [
-            _printed(name, all_results, full_size, rows[name]) for name in family.shown.tables
-        ],
-        "measured": [_measured(family, results) for results in reversed(all_results)],
+        "measured": _measured(family, run),
+        "committed": _measured(family, committed[0]) if committed else None,
+        "tables": [_printed(name, known) for name in family.shown.tables],
+        "plots": _plots(family, known.plots),
         "reference": family.texts.compared,
-        "strip": family_strip(gallery, family, STRIP_PROMPTS),
+        "strip": family_strip(known.gallery, family, STRIP_PROMPTS),
         "curves": figures_training.training_curves(own, main),
+        "losses": {label(variant): losses_path(variant) for variant in own},
         "layer_terms": figures_training.layer_terms(own, main),
-        **_extractor(all_results[0]),
+        "cards": {label(v): f"cards/{v}.md" for v in run.variants(family.name)},
+        **_extractor(run),
     }
 
 
-def _printed(
-    name: str,
-    all_results: Sequence[Results],
-    full_size: Sequence[Results],
-    rows: Sequence[tables.Row],
-) -> dict[str, Any]:
-    """A paper's table with a column per setting; where it is wide, the best setting only."""
+def _plots(family: Family, plots: Mapping[str, str]) -> list[str]:
+    """The family's charts: every quality against what says most of the cost."""
+    own = {key.split()[2]: [] for key in plots if key.split()[0] == family.name}
+    for key, drawing in plots.items():
+        if key.split()[0] == family.name:
+            own[key.split()[2]].append(drawing)
+    return next(iter(own.values()), [])
+
+
+def _printed(name: str, known: Known) -> dict[str, Any]:
+    """A paper's table: per cell this run's value, and what stands beside it."""
     printed = tables.read_papers()[name]
-    is_compact = len(printed["metrics"]) >= COMPACT_FROM
-    own = [results.setting for results in (all_results[-1:] if is_compact else all_results)]
-    sizes = [r.setting for r in full_size if any(row["setting"] == r.setting for row in rows)]
-    pivots = {setting: tables.pivot(rows, setting) for setting in (*own, *sizes)}
-    variants = [*printed["rows"], *_further(printed, all_results)]
-    columns = {
-        metric: [s for s in (*own, *(sizes if "of" in about else ())) if _has(pivots[s], metric)]
-        for metric, about in printed["metrics"].items()
-    }
+    run, *others = known.in_tables(printed["family"])
+    rows = known.rows[name]
+    sizes = [r.setting for r in known.full_size if any(r.setting == row["setting"] for row in rows)]
+    beside = [*(results.setting for results in others), *sizes]
+    pivots = {setting: tables.pivot(rows, setting) for setting in (run.setting, *beside)}
+    variants = [
+        _variant(v, name, printed, pivots, run.setting)
+        for v in (*printed["rows"], *_further(printed, [run, *others]))
+    ]
     return {
         **printed,
         "name": name,
-        "columns": columns,
-        "variants": [_variant(v, name, printed, pivots) for v in variants],
-        "about": [_about(results) for results in all_results if results.setting in own],
+        "beside": {
+            metric: [s for s in beside if s not in sizes or "of" in about]
+            for metric, about in printed["metrics"].items()
+        },
+        "variants": sorted(variants, key=lambda variant: not variant["is_own"]),
+        "about": [_about(results) for results in others],
     }
 
 
@@ -101,20 +112,19 @@ def _further(printed: Mapping[str, Any], all_results: Sequence[Results]) -> list
     return [*further, *([UNCONTROLLED] if takes_maps(family) and has_baseline else [])]
 
 
-def _has(pivot: Mapping[str, Mapping[str, tables.Row]], metric: str) -> bool:
-    return any(cells.get(metric, {}).get("ours", "") != "" for cells in pivot.values())
-
-
 def _variant(
-    variant: str, table: str, printed: Mapping[str, Any], pivots: Mapping[str, Any]
+    variant: str, table: str, printed: Mapping[str, Any], pivots: Mapping[str, Any], own: str
 ) -> dict[str, Any]:
     paper, row = printed["rows"].get(variant, {}), tables.row_name(variant, printed["family"])
+    cells = {setting: pivot.get(row, {}) for setting, pivot in pivots.items()}
     return {
         "id": variant,
         "label": tables.row_label(variant, table),
         "paper": {m: paper.get(m) for m in printed["metrics"]},
         "paper_pm": {m: paper.get(f"{m}_pm") for m in printed["metrics"]},
-        "cells": {setting: pivot.get(row, {}) for setting, pivot in pivots.items()},
+        "cells": cells,
+        "own": cells[own],
+        "is_own": any(cell["ours"] != "" for cell in cells[own].values()),
     }
 
 
@@ -131,12 +141,14 @@ def _measured(family: Family, results: Results) -> dict[str, Any]:
     variants = [v for v in tables.table_variants(printed, results) if v in results.metrics]
     wanted = [m.name for m in CATALOG.values() if m.on_page and tables.shows(family.name, m.name)]
     names = [n for n in wanted if any(results.metric(v, n) for v in variants)]
+    names.sort(key=lambda n: (*family.shown.qualities, n).index(n))
     ceiling = {n: results.metric("teacher/guided", f"{n}_ceiling") for n in names}
     return {
         "about": _about(results),
         "probe": story.probe_line(results),
         "columns": [
-            {"label": CATALOG[n].label, "direction": CATALOG[n].direction} for n in names
+            {"name": n, "label": CATALOG[n].label, "direction": CATALOG[n].direction}
+            for n in names
         ],
         "rows": [
             {"id": v, "label": label(v, family.name),
@@ -158,52 +170,3 @@ def _extractor(results: Results) -> dict[str, str]:
             notes = "; ".join(settings["notes"])
             return {"extractor": about, "fid_notes": f"{notes[:1].upper()}{notes[1:]}."}
     return {"extractor": "not measured", "fid_notes": ""}
-
-
-def family_cards(run: Results) -> list[dict[str, str]]:
-    """What each family's main student gained and lost, in a line: for the first screen."""
-    return [card for family in STUDENTS.values() if (card := _card(family, run))]
-
-
-def _card(family: Family, run: Results) -> dict[str, str] | None:
-    student = family.main_student(run.variants())
-    if student is None:
-        return None
-    return {
-        "id": family.name,
-        "title": family.texts.title,
-        "student": label(student),
-        "cost": _cost_line(run, student, family),
-        "quality": _quality_line(run, student, family.shown.teacher, family.shown.qualities),
-    }
-
-
-def _cost_line(run: Results, student: str, family: Family) -> str:
-    for baseline in filter(None, (family.shown.cost_baseline, family.shown.teacher)):
-        for name in family.shown.costs:
-            mine, theirs = run.metric(student, name), run.metric(baseline, name)
-            if mine and theirs and theirs["value"]:
-                return f"{story.change(mine['value'] / theirs['value'] - 1)} {SHORT[name]}"
-    return ""
-
-
-def _quality_line(run: Results, student: str, teacher: str, names: Sequence[str]) -> str:
-    for name in names:
-        mine, theirs = run.metric(student, name), run.metric(teacher, name)
-        if mine and theirs:
-            return (
-                f"{CATALOG[name].label} {story.estimate(mine)} ({label(teacher)} "
-                f"{story.estimate(theirs)})"
-            )
-    return ""
-
-
-SHORT = {
-    "parameters_total": "parameters",
-    "parameters_unet": "U-Net parameters",
-    "parameters_adapter": "ControlNet parameters",
-    "parameters_in_optimiser": "trained parameters",
-    "latency_s": "time per evaluation",
-    "train_step_s": "time per training step",
-    "train_memory_bytes": "training memory",
-}

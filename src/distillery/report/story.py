@@ -1,106 +1,16 @@
-"""The first screen in words: what was made smaller, by how much, at what cost in quality.
+"""Numbers in words: how many digits an estimate deserves, its interval, costs with their units.
 
-In: results. Out: a headline, a sentence about certainty, and key numbers; all from the metrics, so
-that a model that got worse is said to be worse. Not here: layout.
+In: metrics. Out: text. Not here: which metrics (`headline`, `sections`), layout.
 """
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from distillery.families import STUDENTS, family_of
-from distillery.metrics.shape_probe import describe, why_shut
-from distillery.report.evidence import Metric, Results
+from distillery.metrics.shape_probe import describe
+from distillery.report.evidence import Results
 
 TINY = 5e-5
-TEACHER = "teacher/guided"
-# Metric, what it counts, whether a share in percent reads well.
-QUALITIES = (
-    ("reader_shape", "draws {} of the shapes asked for", "its teacher draws {}", True),
-    ("edge_f1", "follows the edges with an F1 of {}", "its teacher with {}", False),
-    ("clip_score", "has a CLIP score of {}", "its teacher has {}", False),
-    ("kid", "has a KID of {} to real images", "its teacher has {}", False),
-)
-TILES = (
-    ("parameters_unet", "U-Net parameters"),
-    ("parameters_adapter", "ControlNet parameters"),
-    ("parameters_total", "parameters of the pipeline"),
-    ("macs", "operations per evaluation"),
-    ("latency_s", "time per evaluation"),
-)
-
-
-def main_student(results: Results) -> str | None:
-    """The student the page is about: the whole one, ELR's, or the first there is."""
-    variants = results.variants()
-    mains = [s for f in STUDENTS.values() if (s := f.main_student(variants))]
-    others = [variant for variant in variants if not variant.startswith("teacher/")]
-    return next(iter([*mains, *others]), None)
-
-
-def teacher_of(student: str | None) -> str:
-    """What a student is compared with."""
-    family = family_of(student or "")
-    return family.shown.teacher if family and family.shown else TEACHER
-
-
-def cost_of_teacher(results: Results, student: str, quantity: str) -> Metric | None:
-    """A cost of what the student replaces: of its family's baseline, or of its teacher."""
-    family = family_of(student)
-    if family and family.shown and not family.stage:
-        cost = results.metric(family.shown.cost_baseline, quantity)
-        return cost or results.metric(family.shown.teacher, quantity)
-    return results.metric(teacher_of(student), quantity)
-
-
-def main_quality(results: Results, student: str) -> tuple | None:
-    """The first of `QUALITIES` that both models have, and that may decide."""
-    for quality in QUALITIES:
-        pair = [results.metric(v, quality[0]) for v in (student, teacher_of(student))]
-        if all(metric and not why_shut(metric["settings"]) for metric in pair):
-            return quality
-    return None
-
-
-def headline(results: Results) -> str:
-    """One sentence from the counts and the main quality."""
-    student = main_student(results)
-    if student is None:
-        return "No student has been evaluated yet."
-    is_whole = student.startswith("whole/")
-    parts = []
-    size = "parameters_total" if is_whole else "parameters_unet"
-    if (fewer := reduction(results, student, size)) is not None:
-        word = "fewer" if fewer >= 0 else "more"
-        parts.append(f"has {abs(fewer):.0%} {word} parameters than its teacher")
-    if quality := main_quality(results, student):
-        name, mine, theirs, is_share = quality
-        pair = (student, teacher_of(student))
-        values = [_shown(results.metric(v, name)["value"], is_share) for v in pair]
-        parts.append(f"{mine.format(values[0])}; {theirs.format(values[1])}")
-    who = "The whole student" if is_whole else "The student U-Net"
-    return f"{who} {' and '.join(parts)}." if parts else "Nothing was measured yet."
-
-
-def _shown(value: float, is_share: bool) -> str:
-    return f"{value:.0%}" if is_share else number(value)
-
-
-def certainty(results: Results) -> str:
-    """How far the headline's difference can be trusted."""
-    student = main_student(results)
-    if student is None or (quality := main_quality(results, student)) is None:
-        return ""
-    mine, theirs = (results.metric(v, quality[0]) for v in (student, teacher_of(student)))
-    low = mine["ci_low"] - theirs["ci_high"]
-    high = mine["ci_high"] - theirs["ci_low"]
-    apart = "The intervals do not overlap" if low > 0 or high < 0 else "The intervals overlap"
-    num_seeds = len(mine["seeds"])
-    seeds = f"{num_seeds} training seeds" if num_seeds > 1 else "one training seed"
-    return (
-        f"{apart}: {interval(mine)} for the student, {interval(theirs)} for the teacher "
-        f"(95%, n = {mine['n']} images, {seeds})."
-    )
 
 
 def probe_line(results: Results) -> str:
@@ -109,28 +19,6 @@ def probe_line(results: Results) -> str:
     settings = next((metric["settings"] for metric in scores if metric), {})
     probe = describe(settings)
     return f"Scores of {settings['extractor']}: {probe}." if probe else ""
-
-
-def reduction(results: Results, student: str, quantity: str) -> float | None:
-    """1 - student / teacher of a cost, or None."""
-    mine, theirs = results.metric(student, quantity), cost_of_teacher(results, student, quantity)
-    return None if not mine or not theirs else 1 - mine["value"] / theirs["value"]
-
-
-def key_numbers(results: Results) -> list[dict[str, str]]:
-    """Tiles of the main student: {"value", "what", "detail"}."""
-    if (student := main_student(results)) is None:
-        return []
-    tiles = []
-    for quantity, what in TILES:
-        mine = results.metric(student, quantity)
-        theirs = cost_of_teacher(results, student, quantity)
-        if mine and theirs and theirs["value"] and mine["value"]:
-            tiles.append(
-                {"value": change(mine["value"] / theirs["value"] - 1), "what": what,
-                 "detail": f"{pretty(quantity, theirs)} → {pretty(quantity, mine)}"}
-            )  # fmt: skip
-    return tiles
 
 
 def change(share: float) -> str:
