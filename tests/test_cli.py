@@ -11,16 +11,20 @@ from PIL import Image
 
 import distillery
 from distillery import cli
-from distillery.commands import handover, plan
+from distillery.commands import handover, plan, schedule
 from distillery.core import artifacts, publishing
 from distillery.core.errors import DistilleryError
 
 ROOT = Path(__file__).resolve().parent.parent
+_JOB = {"heavy": 0, "input": [], "output": [], "values": {}}
 JOBS = [
-    {"label": "curate/0", "needed": True, "reason": "params changed", "command": "one"},
-    {"label": "deduplicate", "needed": True, "reason": "after what comes before", "command": "two"},
-    {"label": "ingest", "needed": False, "reason": "", "command": "none"},
-]
+    {**_JOB, "label": "curate/0", "needed": True, "reason": "params changed", "command": "one",
+     "output": ["data/curated/0"], "values": {"curate": {"min_side_px": 64, "max_aspect": 3}}},
+    {**_JOB, "label": "deduplicate", "needed": True, "reason": "after what comes before",
+     "command": "two", "input": ["data/curated/0"], "output": ["data/selection"]},
+    {**_JOB, "label": "ingest", "needed": False, "reason": "", "command": "none"},
+]  # fmt: skip
+BEFORE = {"curate": {"min_side_px": 48, "max_aspect": 3}}
 
 
 def _run(*arguments: str) -> int:
@@ -43,7 +47,7 @@ def artifact(tmp_path: Path) -> Path:
 def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """A workflow with two stages to run, of which one ran before."""
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    record = {"seconds": 75.0, "bytes": 3 * 1024**2}
+    record = {"seconds": 75.0, "bytes": 3 * 1024**2, "params": BEFORE}
     artifacts.write_json(tmp_path / "work/runs/curate/0.json", record)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plan, "resolve_jobs", lambda targets=("all",): JOBS)
@@ -114,21 +118,53 @@ def test_plan_outside_a_repository(
     assert "run this in the repository's root" in capsys.readouterr().err
 
 
-def test_plan_shows_time_size_and_reason(jobs: list, capsys: pytest.CaptureFixture) -> None:
+def test_plan_shows_time_size_and_what_changed(jobs: list, capsys: pytest.CaptureFixture) -> None:
     assert _run("plan") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["curate/0", "75.0", "s", "3.0", "MiB", "params", "changed"]
+    assert lines[1].split()[:5] == ["curate/0", "75.0", "s", "3.0", "MiB"]
+    assert lines[1].endswith("  curate.min_side_px: 48 -> 64")
     assert lines[2].split()[:3] == ["deduplicate", "-", "-"]
-    assert lines[3].startswith(
-        "2 stages, 75.0 s of work in the last run, 3.0 MiB to write; 1 never"
-    )
+    assert lines[3].startswith("2 stages, about 75.0 s on ")
+    assert lines[3].endswith("3.0 MiB to write; 1 never ran here, how long they take is not known")
+
+
+def test_plan_reads_the_params_that_an_artefact_was_made_with(
+    jobs: list, capsys: pytest.CaptureFixture
+) -> None:
+    with artifacts.publish(Path("data/curated/0")) as partial:
+        partial.mkdir()
+        recipe = {"params": {"curate": {"min_side_px": 16}}}
+        artifacts.write_manifest(partial, "curate/0", recipe, {})
+    assert _run("plan", "--json") == 0
+    row = json.loads(capsys.readouterr().out)["stages"][0]
+    assert row["changes"] == {
+        "curate.max_aspect": ["(missing)", 3],
+        "curate.min_side_px": [16, 64],
+    }
 
 
 def test_plan_as_json(jobs: list, capsys: pytest.CaptureFixture) -> None:
     assert _run("plan", "--json") == 0
     shown = json.loads(capsys.readouterr().out)
     assert [row["stage"] for row in shown["stages"]] == ["curate/0", "deduplicate"]
-    assert (shown["total_s"], shown["num_unknown"]) == (75.0, 1)
+    assert (shown["total_s"], shown["wall_s"], shown["num_unknown"]) == (75.0, 75.0, 1)
+
+
+def test_one_stage_is_one_stage(jobs: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "resolve_jobs", lambda targets=("all",): JOBS[:1])
+    assert "\n1 stage, about 75.0 s on " in plan.as_text(plan.plan(Path("work")))
+
+
+@pytest.mark.parametrize(
+    ("cores", "heavy", "wall_s"), [(1, 1, 11.0), (2, 2, 7.0), (8, 2, 7.0), (8, 8, 5.0)]
+)
+def test_the_time_that_a_plan_takes(cores: int, heavy: int, wall_s: float) -> None:
+    """One job of 1 s, then three heavy ones that need it: 4, 2 and 4 s."""
+    jobs = [{"heavy": 0, "input": [], "output": ["first"], "seconds": 1.0}] + [
+        {"heavy": 1, "input": ["first"], "output": [name], "seconds": seconds}
+        for name, seconds in (("a", 4.0), ("b", 2.0), ("c", 4.0))
+    ]
+    assert schedule.wall_s(jobs, cores, heavy) == wall_s
 
 
 def test_plan_as_a_script(jobs: list, capsys: pytest.CaptureFixture) -> None:
@@ -137,12 +173,26 @@ def test_plan_as_a_script(jobs: list, capsys: pytest.CaptureFixture) -> None:
 
 
 def test_plan_with_nothing_to_do() -> None:
-    assert plan.as_text([]) == "Nothing to run: everything is up to date."
+    nothing = plan.as_text(plan.Plan([], 0.0, 2))
+    assert nothing == "Nothing to run: everything is up to date."
 
 
 def test_adopt_refuses_what_is_out_of_date(jobs: list, capsys: pytest.CaptureFixture) -> None:
     assert _run("adopt") == 2
     assert "snakemake has 2 stages to run, first curate/0" in capsys.readouterr().err
+
+
+def test_trust_knows_what_snakemake_made(
+    jobs: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    dirty = subprocess.CompletedProcess([], 1, "", "")
+    monkeypatch.setattr(handover, "_call", lambda *arguments: dirty)
+    assert _run("trust") == 2
+    assert "run `dvc repro --pull`, then trust" in capsys.readouterr().err
+    handover.RECORDS.mkdir(parents=True)
+    monkeypatch.setattr(handover, "resolve_jobs", lambda targets=("all",): JOBS[2:])
+    assert _run("trust") == 2
+    assert "run `distillery adopt`" in capsys.readouterr().err
 
 
 def test_verify_finds_one_flipped_bit(artifact: Path, capsys: pytest.CaptureFixture) -> None:

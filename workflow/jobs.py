@@ -1,7 +1,7 @@
 """Snakemake's resolved jobs as JSON, one object per job: what plan and the parity test compare.
 
 In: the workflow of the working directory. Out, on standard output: rule, label, command, input and
-output files, watched params keys, and whether and why the job would run. Runs nothing.
+output files, watched params keys and their values, and whether and why the job would run. Runs nothing.
 
     python workflow/jobs.py [--config-file FILE] [TARGET ...]
 """
@@ -43,6 +43,8 @@ def _describe(job: Any, dag: Any) -> dict[str, Any]:
         "input": sorted(map(str, job.input)),
         "output": sorted(map(str, job.output)),
         "params": sorted(job.params["values"]),
+        "values": job.params["values"],
+        "heavy": int(job.resources.get("heavy", 0)),
         "needed": dag.needrun(job),
         "reason": _why(dag.reason(job)) if dag.needrun(job) else "",
     }

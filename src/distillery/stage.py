@@ -123,7 +123,8 @@ class Stage:
         print(f"{label}: started", file=sys.stderr)
         outputs = self._execute(params, run, selected, inputs, arguments, (recipe, ancestors))
         work.finish()
-        record = record_run(run, seconds=time.monotonic() - started, outputs=outputs)
+        seconds = time.monotonic() - started
+        record = record_run(run, seconds=seconds, outputs=outputs, params=recipe["params"])
         print(
             f"{label}: done in {record['seconds']:.1f} s -> {', '.join(map(str, outputs))}",
             file=sys.stderr,

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from fake_run import make_run
 
+from distillery.commands.changes import MISSING
 from distillery.commands.compare import compare
-from distillery.commands.compare_runs import MISSING, compare_runs
+from distillery.commands.compare_runs import compare_runs
 from distillery.core.errors import DistilleryError
 
 PARAMS = "seed: 0\npaths: {metrics: metrics}\ntraining: {steps: 200, lr: 0.002}\n"
@@ -74,9 +75,60 @@ def test_text_and_json_say_the_same(before: Path, after: Path):
     _change(after, "kid", 2.0)
     text = compare(str(before), str(after), as_json=False)
     assert "metrics: 1 of" in text
-    assert "unet/elr kid  0.0550 -> 2.06" in text
+    rows = [line.split() for line in text.splitlines()]
+    assert ["model", "metric", "first", "second", "difference", "95%", "interval"] in rows
+    assert ["unet/elr", "kid", "0.0550", "2.06", "+2.00", "1.96", "to", "2.04"] in rows
     values = json.loads(compare(str(before), str(after), as_json=True))
     assert [m["metric"] for m in values["moves"] if m["moved"]] == ["kid"]
+
+
+def test_nothing_moved_is_said(before: Path):
+    text = compare(str(before), str(before), as_json=False)
+    assert text.splitlines()[0] == "params: none changed"
+    assert "nothing moved beyond its interval" in text
+
+
+def test_times_stand_apart(before: Path, after: Path):
+    path = after / "metrics/profile.json"
+    values = json.loads(path.read_text())
+    for key in ("value", "ci_low", "ci_high"):
+        values["metrics"]["unet/elr/latency_s"][key] += 1
+    path.write_text(json.dumps(values))
+    text = compare(str(before), str(after), as_json=False)
+    metrics, times = text.split("times: ")
+    assert "nothing moved" in metrics
+    assert times.startswith("1 of")
+    assert "latency_s" in times
+
+
+def test_the_model_whose_params_changed_is_shown_though_nothing_moved(before: Path, after: Path):
+    variants = "distill_unet: {variants: {elr: {learning_rate: 0.002}, mine: {steps: 1}}}\n"
+    for folder, rate in ((before, "0.002"), (after, "0.001")):
+        (folder / "params.yaml").write_text(PARAMS + variants.replace("0.002", rate))
+    _change(after, "prediction_distance", 0.001)
+    text = compare(str(before), str(after), as_json=False)
+    (before / "params.yaml").write_text(PARAMS)
+    assert "distill_unet.variants.elr.learning_rate: 0.002 -> 0.001" in text
+    still = text.split("of the models whose params changed:")[1]
+    rows = [line.split()[:4] for line in still.splitlines()]
+    assert ["unet/elr", "prediction_distance", "0.110", "0.111"] in rows
+    assert "svd_only" not in still
+
+
+def test_the_same_images_are_compared_one_by_one(tmp_path: Path):
+    """A shift of every image by less than the images' spread has moved."""
+    for name, shift in (("a", 0.0), ("b", 0.01)):
+        make_run(tmp_path / name, with_committed=False)
+        (tmp_path / name / "params.yaml").write_text(PARAMS)
+        path = tmp_path / name / "metrics/controlnet/loha.json"
+        values = json.loads(path.read_text())
+        for key in ("value", "ci_low", "ci_high"):
+            values["metrics"]["edge_f1"][key] += shift
+        kept = values["per_image"]["values"]["edge_f1"]
+        kept["0"] = [value + shift for value in kept["0"]]
+        path.write_text(json.dumps(values))
+    (move,) = [m for m in compare_runs(str(tmp_path / "a"), str(tmp_path / "b")).moves if m.moved]
+    assert (move.model, move.metric, move.difference) == ("controlnet/loha", "edge_f1", 0.01)
 
 
 def test_what_is_no_run_is_refused(before: Path, tmp_path: Path):

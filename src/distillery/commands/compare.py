@@ -5,12 +5,90 @@ for a terminal, or JSON.
 """
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from distillery.commands.compare_runs import compare_runs
+from distillery.commands.changes import as_lines
+from distillery.commands.compare_runs import Comparison, Move, compare_runs
+from distillery.families import STUDENTS
+from distillery.metrics.catalog import CATALOG
+from distillery.report import story
+
+CLOSENESS = "prediction_distance"
 
 
 def compare(before: str, after: str, *, as_json: bool, repository: Path = Path()) -> str:
     """The comparison as text, or as JSON."""
     comparison = compare_runs(before, after, repository)
-    return json.dumps(comparison.as_json(), indent=1) if as_json else comparison.as_text()
+    return json.dumps(comparison.as_json(), indent=1) if as_json else as_text(comparison)
+
+
+def as_text(found: Comparison) -> str:
+    """What changed and what moved; of a model whose params changed also what did not move; times
+    apart, because they differ from run to run."""
+    metrics = [move for move in found.moves if not move.is_time]
+    moved = [move for move in metrics if move.moved]
+    lines = [f"params: {len(found.params) or 'none'} changed"]
+    lines += [f"  {line}" for line in as_lines(found.params)]
+    lines.append(
+        f"metrics: {len(moved)} of {len(metrics)} moved beyond their intervals"
+        if moved
+        else f"metrics: nothing moved beyond its interval ({len(metrics)} compared)"
+    )
+    lines += _table(moved)
+    if still := [move for move in _of_changed(found) if not move.moved]:
+        lines += ["within their intervals, of the models whose params changed:", *_table(still)]
+    times = [move for move in found.moves if move.is_time]
+    if slower := [move for move in times if move.moved]:
+        lines.append(
+            f"times: {len(slower)} of {len(times)} differ beyond the spread of one run's "
+            "repetitions, as they do from run to run"
+        )
+        lines += _table(slower)
+    for title, names in (("first", found.only_before), ("second", found.only_after)):
+        if names:
+            lines.append(f"only in the {title}: {_by_model(names)}")
+    return "\n".join(lines)
+
+
+def _of_changed(found: Comparison) -> list[Move]:
+    """The qualities that say most of the models whose params changed."""
+    names = {
+        model: (*STUDENTS[model.partition("/")[0]].shown.qualities, CLOSENESS)
+        for model in found.changed_models
+    }
+    return [m for m in found.moves if m.metric in names.get(m.model, ()) and m.metric in CATALOG]
+
+
+def _table(moves: Sequence[Move]) -> list[str]:
+    """Aligned columns under their names; nothing of no moves."""
+    if not moves:
+        return []
+    rows = [("model", "metric", "first", "second", "difference", "95% interval")]
+    rows += [
+        (m.model, m.metric, _number(m.before), _number(m.after), _signed(m.difference),
+         f"{_number(m.ci[0])} to {_number(m.ci[1])}")
+        for m in moves
+    ]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = (map(str.ljust, row, widths) for row in rows)
+    return [f"  {'  '.join(cells)}".rstrip() for cells in padded]
+
+
+def _by_model(names: Sequence[str]) -> str:
+    """`unet/elr (3 metrics), ...` of names `<model> <metric>`; a single metric is named."""
+    counts = Counter(name.rpartition(" ")[0] for name in names)
+    alone = {name.rpartition(" ")[0]: name for name in names}
+    return ", ".join(
+        f"{model} ({count} metrics)" if count > 1 else alone[model]
+        for model, count in counts.items()
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{'+' if value > 0 else ''}{_number(value)}"
+
+
+def _number(value: float) -> str:
+    return story.number(value).replace("−", "-")

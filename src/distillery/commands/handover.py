@@ -7,9 +7,12 @@ Snakemake's outputs to DVC, `trust` DVC's to Snakemake; each first asks the othe
 
 import subprocess
 import sys
+from pathlib import Path
 
-from distillery.commands.plan import resolve_jobs
+from distillery.commands.plan import counted, resolve_jobs
 from distillery.core.errors import DistilleryError
+
+RECORDS = Path(".snakemake/metadata")  # where Snakemake notes what it made
 
 
 def adopt() -> None:
@@ -17,7 +20,7 @@ def adopt() -> None:
     pending = [job["label"] for job in resolve_jobs() if job["needed"]]
     if pending:
         raise DistilleryError(
-            f"snakemake has {len(pending)} stages to run, first {pending[0]}; "
+            f"snakemake has {counted(len(pending), 'stage')} to run, first {pending[0]}; "
             "run `snakemake --cores 8 all`, then adopt"
         )
     _run("dvc", "commit", "--force", "--quiet")
@@ -27,6 +30,11 @@ def trust() -> None:
     """Record in Snakemake what DVC has made or pulled; refuse unless `dvc status` is clean."""
     status = _call("dvc", "status", "--quiet")
     if status.returncode != 0:
+        if RECORDS.is_dir() and not any(job["needed"] for job in resolve_jobs()):
+            raise DistilleryError(
+                "Snakemake made what is here and has nothing to run; run `distillery adopt`, which "
+                "records it in DVC (`dvc repro` would compute it again)"
+            )
         why = _last_line(status.stderr) or "something is out of date"
         raise DistilleryError(
             f"dvc status is not clean ({why}); run `dvc repro --pull`, then trust"

@@ -1,7 +1,8 @@
-"""What the next run would do: which stages, why, how long they took last time, what they write.
+"""What the next run would do: which stages, why, how long it will take here, what it writes.
 
 In: the repository in the working directory. Out: one row per stage to run. It asks Snakemake and
-reads `work/runs/`; it runs nothing.
+reads `work/runs/`; it runs nothing. What a stage read of the params stands in its artefact's
+manifest, or in the record of its last run here.
 """
 
 import contextlib
@@ -13,20 +14,39 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from distillery.commands import schedule
+from distillery.commands.changes import Changes, as_lines, changed
+from distillery.core.artifacts import MANIFEST, read_manifest
 from distillery.core.errors import DistilleryError
 from distillery.core.run import read_run
 
 JOBS_SCRIPT = Path("workflow/jobs.py")
+PARAMS_CHANGED = "params changed"  # what workflow/jobs.py says
+MAX_SHOWN = 4
 
 
 @dataclass(frozen=True)
 class Row:
-    """One stage to run; seconds and bytes are those of its last run, None if it never ran."""
+    """One stage to run; seconds and bytes are those of its last run, None if it never ran.
+
+    `changes`: {key: [before, after]} of the params that it reads.
+    """
 
     stage: str
     reason: str
     seconds: float | None
     bytes: int | None
+    changes: Changes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rows, in the order in which they would run, and how long all that ran before will take
+    on this machine."""
+
+    rows: list[Row]
+    wall_s: float
+    cores: int
 
 
 def resolve_jobs(targets: Sequence[str] = ("all",)) -> list[dict[str, Any]]:
@@ -42,13 +62,13 @@ def resolve_jobs(targets: Sequence[str] = ("all",)) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def plan(work_root: Path, targets: Sequence[str] = ("all",)) -> list[Row]:
-    """The stages that are out of date, in the order in which they would run."""
-    return [
-        _row(job["label"], job["reason"], read_run(work_root, job["label"]))
-        for job in resolve_jobs(targets)
-        if job["needed"]
-    ]
+def plan(work_root: Path, targets: Sequence[str] = ("all",)) -> Plan:
+    """The stages that are out of date."""
+    jobs = [job for job in resolve_jobs(targets) if job["needed"]]
+    rows = [_row(job, read_run(work_root, job["label"])) for job in jobs]
+    timed = [{**job, "seconds": row.seconds or 0.0} for job, row in zip(jobs, rows, strict=True)]
+    cores = schedule.num_cores()
+    return Plan(rows, schedule.wall_s(timed, cores, schedule.num_heavy()), cores)
 
 
 def script(targets: Sequence[str] = ("all",)) -> str:
@@ -78,38 +98,73 @@ def _is_running(root: Path) -> bool:
     return False
 
 
-def _row(label: str, reason: str, last: dict[str, Any] | None) -> Row:
-    return Row(label, reason, last and last["seconds"], last and last["bytes"])
+def _row(job: dict[str, Any], last: dict[str, Any] | None) -> Row:
+    known = _params_of(job["output"]) or (last or {}).get("params")
+    changes = changed(known, job["values"]) if known else {}
+    return Row(
+        job["label"], job["reason"], last and last["seconds"], last and last["bytes"], changes
+    )
 
 
-def as_json(rows: Sequence[Row]) -> dict[str, Any]:
+def _params_of(outputs: Sequence[str]) -> dict[str, Any] | None:
+    """What the maker of the first output with a manifest read of the params."""
+    for output in outputs:
+        if (Path(output) / MANIFEST).is_file():
+            return read_manifest(Path(output))["recipe"].get("params")
+    return None
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
     """Rows and totals; a total covers the stages that ran before, `num_unknown` counts the rest."""
-    known = [row for row in rows if row.seconds is not None]
+    known = [row for row in plan.rows if row.seconds is not None]
     return {
-        "stages": [asdict(row) for row in rows],
+        "stages": [asdict(row) for row in plan.rows],
         "total_s": round(sum(row.seconds for row in known), 3),
+        "wall_s": round(plan.wall_s, 3),
+        "cores": plan.cores,
         "total_bytes": sum(row.bytes for row in known),
-        "num_unknown": len(rows) - len(known),
+        "num_unknown": len(plan.rows) - len(known),
     }
 
 
-def as_text(rows: Sequence[Row]) -> str:
+def as_text(plan: Plan) -> str:
     """A table for the terminal, with a closing line of totals."""
-    if not rows:
+    if not plan.rows:
         return "Nothing to run: everything is up to date."
-    width = max(len(row.stage) for row in rows)
+    width = max(len(row.stage) for row in plan.rows)
     lines = [f"{'stage':<{width}}  {'last time':>9}  {'writes':>9}  why"]
     lines += [
-        f"{row.stage:<{width}}  {_seconds(row.seconds):>9}  {_bytes(row.bytes):>9}  {row.reason}"
-        for row in rows
+        f"{row.stage:<{width}}  {_seconds(row.seconds):>9}  {_bytes(row.bytes):>9}  {_why(row)}"
+        for row in plan.rows
     ]
-    totals = as_json(rows)
-    unknown = f"; {totals['num_unknown']} never ran here" if totals["num_unknown"] else ""
-    lines.append(
-        f"{len(rows)} stages, {_seconds(totals['total_s'])} of work in the last run, "
-        f"{_bytes(totals['total_bytes'])} to write{unknown}"
-    )
-    return "\n".join(lines)
+    return "\n".join([*lines, _totals(as_json(plan))])
+
+
+def _why(row: Row) -> str:
+    """The keys that changed, else Snakemake's reason."""
+    changes = as_lines(row.changes)
+    if row.reason != PARAMS_CHANGED or not changes:
+        return row.reason
+    more = [f"and {len(changes) - MAX_SHOWN} more"] if len(changes) > MAX_SHOWN else []
+    return "; ".join([*changes[:MAX_SHOWN], *more])
+
+
+def _totals(totals: dict[str, Any]) -> str:
+    unknown = totals["num_unknown"]
+    parts = [counted(len(totals["stages"]), "stage")]
+    if unknown < len(totals["stages"]):
+        parts.append(
+            f"about {_seconds(totals['wall_s'])} on {counted(totals['cores'], 'core')} "
+            f"({_seconds(totals['total_s'])} of work in the last run)"
+        )
+        parts.append(f"{_bytes(totals['total_bytes'])} to write")
+    never = f"; {unknown} never ran here, how long they take is not known" if unknown else ""
+    return ", ".join(parts) + never
+
+
+def counted(number: int, what: str) -> str:
+    """`1 stage`, `2 stages`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _seconds(value: float | None) -> str:

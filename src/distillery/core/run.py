@@ -12,7 +12,7 @@ import platform
 import resource
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,11 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def record_run(run: Run, *, seconds: float, outputs: Iterable[Path]) -> dict[str, Any]:
-    """Write what is measured of a run to `work/runs/<label>.json`, beside no artefact."""
+def record_run(
+    run: Run, *, seconds: float, outputs: Iterable[Path], params: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write what is measured of a run, and the params that it read, to `work/runs/<label>.json`,
+    beside no artefact."""
     record = {
         "label": run.label,
         "fingerprint": run.fingerprint,
@@ -95,6 +98,7 @@ def record_run(run: Run, *, seconds: float, outputs: Iterable[Path]) -> dict[str
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "host": platform.node(),
+        "params": params,
     }
     path = runs_folder(run.work_root) / f"{run.label}.json"
     write_json(path, record)

@@ -44,7 +44,16 @@ def difference(
 def _paired(
     results: Results, model: str, other: str, metric: str, factor: float
 ) -> Difference | None:
-    mine, theirs = results.per_image(model, metric), results.per_image(other, metric)
+    return paired(results.per_image(model, metric), results.per_image(other, metric), factor)
+
+
+def paired(
+    mine: tuple[list[str], dict[str, list]] | None,
+    theirs: tuple[list[str], dict[str, list]] | None,
+    factor: float = 1.0,
+) -> Difference | None:
+    """`mine` - `factor` * `theirs` over the images that both were judged on, given as
+    `Results.per_image` gives them; None where they do not pair up."""
     if mine is None or theirs is None:
         return None
     keys = [key for key in mine[0] if key in set(theirs[0])]
