@@ -160,7 +160,7 @@ def test_a_folder_is_all_that_is_needed(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """By name in its project and by its folder from elsewhere, without params, the same images."""
-    usual = ("--prompt", "a red circle", "--guidance-scale", "3", "--resolution", "64")
+    usual = ("--prompt", "a red circle", "--guidance-scale", "3", "--size", "64")
     places = {"by_name": "guidance/lora", "by_folder": project / "models/guidance/lora"}
     for place, model in places.items():
         assert _generate(model, *usual, "--out", tmp_path / place) == 0
@@ -215,7 +215,7 @@ def test_a_model_whose_base_changed_is_refused(
         (("unet/elr",), "give --prompt TEXT or --prompts FILE"),
         (("unet/elr", "--prompt", "x", "--prompts", "y.json"), "no prompts, or two kinds"),
         (("unet/elr", "--prompt", "x", "--device", "tpu"), "--device tpu: use cpu or cuda"),
-        (("unet/elr", "--prompt", "x", "--resolution", "70"), "70: use a multiple of 8"),
+        (("unet/elr", "--prompt", "x", "--size", "70"), "70: use a multiple of 8"),
         (("unet/elr", "--prompt", "x", "--conditions", "."), "takes no condition maps"),
     ],
 )

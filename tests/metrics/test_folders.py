@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image
 
 from distillery.commands.evaluate import as_text, evaluate
 from distillery.core.errors import DistilleryError
+from distillery.core.shards import shard_name, write_table_shard
 from distillery.data.conditions.canny import canny_map
 from distillery.data.conditions.segmentation import segmentation_map
 from distillery.data.conditions.sketch import sketch_map
@@ -16,6 +18,7 @@ from distillery.metrics import meters
 from distillery.metrics.edges import EDGE_METRICS
 from distillery.metrics.folders import Given, evaluate_folders
 from distillery.metrics.meter import MAPS
+from distillery.sampling.samples import SCHEMA
 
 OF_MAPS = set(meters.names_of(m for m in meters.METERS if m.needs_any({MAPS})))
 
@@ -133,8 +136,8 @@ def test_segmentations_are_judged_by_the_segmenter_that_is_named(drawn: dict[str
     assert "--segmenter scenes" in without["skipped"]["miou"]
     with pytest.raises(DistilleryError, match="--metrics miou: no segmenter"):
         evaluate_folders(scenes, scenes, Given(**maps), metrics=["miou"])
-    with pytest.raises(DistilleryError, match="no such folder: no"):
-        evaluate_folders(scenes, scenes, Given(**maps, segmenter="no such folder"))
+    lost = evaluate_folders(scenes, scenes, Given(**maps, segmenter="no such folder"))
+    assert "no such folder: no" in lost["skipped"]["miou"]
     with pytest.raises(DistilleryError, match="--condition-kind depth: one of canny"):
         Given(condition_kind="depth")
 
@@ -194,3 +197,55 @@ def test_prompts_come_from_json_or_csv_and_none_is_missing(tmp_path: Path):
         read_prompts(table, ["a", "c"])
     with pytest.raises(DistilleryError, match="no prompts"):
         read_prompts(tmp_path / "none.json", ["a"])
+
+
+def _as_shards(folder: Path, target: Path) -> Path:
+    """The images of a folder as the pipeline keeps its samples: shards of two."""
+    files = sorted(folder.iterdir())
+    for number in range(0, len(files), 2):
+        rows = [
+            {"key": file.stem, "image": {"bytes": file.read_bytes(), "path": None}, "caption": "x",
+             "noise_seed": 0, "condition": ""}
+            for file in files[number : number + 2]
+        ]  # fmt: skip
+        write_table_shard(target / "seed-0" / shard_name(number, "parquet"), rows, SCHEMA)
+    return target
+
+
+def test_the_pipelines_own_samples_are_read_as_they_are(folders, tmp_path: Path):
+    a, b = folders
+    shards = _as_shards(a, tmp_path / "samples")
+    from_files, from_shards = (evaluate_folders(images, b) for images in (a, shards))
+    assert from_shards["metrics"] == from_files["metrics"]
+    shutil.copytree(shards / "seed-0", shards / "seed-1")
+    with pytest.raises(DistilleryError, match=r"2 training seeds; give .*seed-0"):
+        evaluate_folders(shards, b)
+
+
+def test_what_can_not_be_had_is_skipped_and_the_rest_measured(folders, tmp_path: Path):
+    nowhere = str(tmp_path / "no-clip")
+    found = evaluate_folders(*folders, Given(extractor=nowhere))
+    assert set(found["metrics"]) == {"psnr", "ssim"}
+    assert nowhere in found["skipped"]["kid"]
+    with pytest.raises(DistilleryError, match="--metrics kid"):
+        evaluate_folders(*folders, Given(extractor=nowhere), metrics=["kid"])
+
+
+def test_few_images_still_have_psnr_and_ssim(folders, tiny_teacher: Path):
+    given = Given(extractor=str(tiny_teacher / "clip"))
+    for count in (4, 3):
+        for path in (path for folder in folders for path in folder.iterdir()):
+            if int(path.stem) >= count:
+                path.unlink()
+        found = evaluate_folders(*folders, given)
+        assert {"psnr", "ssim"} <= set(found["metrics"])
+        assert ("kid" in found["metrics"]) == (count == 4)
+    assert found["skipped"]["kid"].startswith("3 images are too few")
+    with pytest.raises(DistilleryError, match="--metrics kid: 3 images are too few"):
+        evaluate_folders(*folders, given, metrics=["kid"])
+
+
+def test_the_bar_ends_at_all_of_them(folders, tmp_path: Path, capfd: pytest.CaptureFixture):
+    (folders[0] / "notes.txt").write_text("no image")
+    evaluate(*folders, tmp_path / "out.json")
+    assert capfd.readouterr().err.splitlines()[-1].startswith("evaluate: 100% 16/16")

@@ -1,17 +1,20 @@
 # What the rules share: checked params, their paths, and the inputs that are code.
 import os
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path("src").resolve()))  # this checkout, not an installed one
 
 from distillery.core.code.lock import lock_path, stage_inputs, stage_reads
 from distillery.core.errors import DistilleryError
+from distillery.core.log import errors_since
 from distillery.families import OFFSET, STUDENTS, TRAINED
 from distillery.families.teacher import TEACHER
 from distillery.data import conditions
 from distillery.params.overrides import effective_params
 from distillery.params import load_params, select
+from distillery.params.sources import require_source
 
 # Jobs share the terminal: progress in whole lines, no redrawn bars.
 os.environ.update(DISTILLERY_FRONT_END="snakemake")
@@ -23,10 +26,12 @@ try:
         workflow.config_settings.config,
     )
     PARAMS = load_params(PARAMS_FILE)
+    require_source(PARAMS_FILE, PARAMS)
 except DistilleryError as error:
     print(error, file=sys.stderr)
     sys.exit(2)
 
+STARTED = time.time()
 PATHS = PARAMS.paths
 PARTS = PARAMS.data.parts
 VIEWS = PARAMS.cache_teacher.views

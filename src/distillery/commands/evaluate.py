@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from distillery.core.artifacts import write_json
 from distillery.core.errors import DistilleryError
 from distillery.core.progress import bar
+from distillery.data.image_folders import list_images
 
 if TYPE_CHECKING:
     from distillery.metrics.folders import Given
@@ -32,11 +33,11 @@ def evaluate(
 
     given = given or Given()
     folders = [images, reference, *([given.conditions] if given.conditions else [])]
-    total = sum(len(list(folder.iterdir())) for folder in folders if folder.is_dir())
+    shared = set.intersection(*(set(list_images(folder)) for folder in folders))
     named = [name.strip() for name in metrics.split(",")] if metrics else None
     if named and not all(named):
         raise DistilleryError(f"--metrics {metrics}: an empty name; put one comma between two")
-    with bar(total, "evaluate", unit="image") as progress:
+    with bar(len(shared) * len(folders), "evaluate", unit="image") as progress:
         contract = evaluate_folders(
             images, reference, given, metrics=named, on_image=progress.update
         )

@@ -6,10 +6,14 @@ was interrupted goes on where it stopped; images of other settings are never mix
 here: the pipeline's own samples of the test prompts (`stages.generate`).
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from distillery.commands.find_model import choose
 from distillery.core.artifacts import content_of, read_json, write_json
@@ -92,7 +96,7 @@ def _checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
     if (device := given.get("device", "cpu")) not in ("cpu", "cuda"):
         raise DistilleryError(f"--device {device}: use cpu or cuda")
     if (side := given.get("resolution_px", 8)) % 8:
-        raise DistilleryError(f"--resolution {side}: use a multiple of 8")
+        raise DistilleryError(f"--size {side}: use a multiple of 8")
     return given
 
 
@@ -173,9 +177,33 @@ def _maps(
 
 
 def _draw(out: Path, sampler: Sampler, prompts: Sequence[Prompt], batch_size: int) -> None:
-    with bar(len(prompts), "generate", unit="image") as progress:
+    """Draw and write; the bar counts denoising steps, so that it soon knows how long it takes."""
+    steps = sampler.num_inference_steps
+    print(
+        f"generate: {len(prompts)} images of {sampler.resolution_px} px in {steps} steps on "
+        f"{sampler.teacher.unet.device.type}",
+        file=sys.stderr,
+    )
+    with bar(len(prompts) * steps, "generate", unit="step") as progress:
         for batch in batches(prompts, batch_size):
-            for prompt, image in zip(batch, sampler.images(batch), strict=True):
+            end = progress.n + len(batch) * steps
+            with _counted(sampler, progress, len(batch), end):
+                images = sampler.images(batch)
+            for prompt, image in zip(batch, images, strict=True):
                 with publish(out / f"{prompt.key}.png") as partial:
                     partial.write_bytes(encode_png(image))
-            progress.update(len(batch))
+            progress.update(end - progress.n)
+
+
+@contextlib.contextmanager
+def _counted(sampler: Sampler, progress: tqdm, num_images: int, end: int) -> Iterator[None]:
+    """Move the bar at each evaluation of the U-Net, to `end` at most."""
+
+    def step(*_: object) -> None:
+        progress.update(min(num_images, end - progress.n))
+
+    hook = sampler.teacher.unet.register_forward_hook(step)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -14,7 +14,7 @@ from distillery.data.conditions import KINDS
 
 
 def evaluate(
-    images: Annotated[Path, typer.Option(help="Folder of images to judge.")],
+    images: Annotated[Path, typer.Option(help="Folder of images or shards to judge.")],
     reference: Annotated[Path, typer.Option(help="Folder with images of the same names.")],
     out: Annotated[Path, typer.Option(help="Where to write the metrics.", metavar="FILE")],
     metrics: Annotated[
@@ -45,10 +45,13 @@ def evaluate(
 ) -> None:
     """Compare two folders of images by PSNR, SSIM and more.
 
+    Files pair by name; the pipeline's own samples/ are read as they are.
+
     PSNR and SSIM always, others where a network is named. A metric that --metrics names and
     that can't be had is an error; otherwise it is listed as skipped, with the reason.
 
     Example: distillery evaluate --images student --reference teacher --out metrics.json
+    Example: distillery evaluate --images samples/unet/elr --reference samples/unet/mine --out m
     Example: distillery evaluate ... --conditions M --condition-kind segmentation --segmenter F
     """
     from distillery.commands import evaluate as command

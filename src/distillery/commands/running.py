@@ -22,9 +22,10 @@ def plan(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what would run, why, and what it took last time.
+    """Show what would run, why, and how long it will take here.
 
-    Time and size are those of each stage's last run here.
+    A changed key is named with its old and new value. Time and size follow from each stage's last
+    run here.
 
     Example: distillery plan
     Example: distillery plan models/unet/elr --json
@@ -37,9 +38,10 @@ def plan(
         typer.echo(command.script(targets or ["all"]))
         return
     work = Path(load_params(Path("params.yaml")).paths.work)
-    rows = command.plan(work, targets or ["all"])
-    typer.echo(json.dumps(command.as_json(rows), indent=1) if as_json else command.as_text(rows))
-    if rows and (left := command.lock_left()):
+    planned = command.plan(work, targets or ["all"])
+    text = json.dumps(command.as_json(planned), indent=1) if as_json else command.as_text(planned)
+    typer.echo(text)
+    if planned.rows and (left := command.lock_left()):
         typer.echo(left, err=True)
 
 
@@ -123,8 +125,11 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, help="Of the noise, with the image's name.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Else params.yaml's.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(min=0, help="Else params.yaml's.")] = None,
-    resolution: Annotated[
-        int | None, typer.Option(min=32, help="px, a multiple of 8; else params.yaml's.")
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--size", "--resolution", min=32, help="px, a multiple of 8; else params.yaml's."
+        ),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Else params.yaml's.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; else params.yaml's.")] = None,
@@ -137,7 +142,7 @@ def generate(
     image by image. A model's folder says what it builds on; settings that are not given are
     params.yaml's, or where there is none what the model was made for.
 
-    Example: distillery generate unet/elr --prompt "a red circle" --out images
+    Example: distillery generate unet/elr --prompt "a red circle" --out images --steps 20 --size 64
     Example: distillery generate ../run/models/guidance/lora_distill --prompt "a star" --out images
     Example: distillery generate teacher/control_canny --prompts p.csv --conditions edges --out a
     """
@@ -145,7 +150,7 @@ def generate(
 
     sampling = {
         "num_inference_steps": steps, "guidance_scale": guidance_scale,
-        "resolution_px": resolution, "batch_size": batch_size, "device": device,
+        "resolution_px": size, "batch_size": batch_size, "device": device,
     }  # fmt: skip
     drawn = command.generate(
         model, out, params_file=params_file, prompts=prompt or (), prompts_file=prompts,

@@ -14,6 +14,8 @@ from typing import Any, TextIO
 from distillery.core.errors import DistilleryError
 
 __computes__ = False  # texts, not part of any stage's code
+_TRACE = "Traceback (most recent call last):"
+_OWN = DistilleryError.__module__
 
 
 def log_path(work_root: Path, label: str) -> Path:
@@ -39,6 +41,28 @@ def log_to(path: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             log.close()
+
+
+def errors_since(folder: Path, started: float) -> list[str]:
+    """`<label>: <message>` of every log below `folder` that ended in an error after `started`, in
+    seconds since the epoch; of an error that nobody foresaw also where its traceback is."""
+    logs = sorted(folder.rglob("*.log"), key=lambda log: log.stat().st_mtime)
+    found = []
+    for log in (log for log in logs if log.stat().st_mtime >= started):
+        label = log.relative_to(folder).with_suffix("").as_posix()
+        _, traced, trace = log.read_text(encoding="utf-8").rpartition(_TRACE)
+        if traced:
+            found += [f"{label}: {line}" for line in _messages(trace, log)]
+    return found
+
+
+def _messages(trace: str, log: Path) -> list[str]:
+    """The lines of a traceback's message."""
+    lines = trace.splitlines()
+    first = next((i for i, line in enumerate(lines) if i and line and not line[0].isspace()), 0)
+    if not lines[first].startswith(_OWN):
+        return [f"{lines[first]} (traceback: {log})"]
+    return [lines[first].split(": ", 1)[-1], *lines[first + 1 :]]
 
 
 class _Tee:

@@ -1,22 +1,26 @@
 """Folders of images and their captions.
 
-In: folders, a file of captions. Out: images of the same name, a few at a time, captions in their
-order. Broken, missing and differently sized files are an error that lists them all. Not here:
-metrics.
+In: folders of image files or of this project's shards, a file of captions. Out: images of the same
+name, a few at a time, captions in their order. Broken, missing and differently sized files are an
+error that lists them all. Not here: metrics.
 """
 
 import csv
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from distillery.core.errors import DistilleryError
+from distillery.core.shards import read_table_shard
 from distillery.data.images import UndecodableError, decode_rgb
 from distillery.data.pictures import slices
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+SHARDS = "[0-9]*.parquet"
 MAX_LISTED = 20
 
 
@@ -90,18 +94,53 @@ def _by_size(
         yield places, stacked.pop(""), stacked
 
 
-def list_images(folder: Path) -> dict[str, Path]:
-    """{name without suffix: file}; two files of one name, or none at all, are errors."""
+@dataclass(frozen=True)
+class Stored:
+    """An image in a shard, which reads like a file."""
+
+    shard: Path
+    key: str
+
+    def read_bytes(self) -> bytes:
+        """As it is encoded."""
+        return _images_of(self.shard)[self.key]
+
+    def __str__(self) -> str:
+        return f"{self.shard}: {self.key}"
+
+
+@functools.lru_cache(maxsize=4)
+def _images_of(shard: Path) -> dict[str, bytes]:
+    return {row["key"]: row["image"]["bytes"] for row in read_table_shard(shard)}
+
+
+def list_images(folder: Path) -> dict[str, Path | Stored]:
+    """{name without suffix: file}, or {key: image} of shards such as `samples/unet/elr`.
+
+    Raises DistilleryError for two files of one name, for none at all, and for a folder with images
+    of several training seeds.
+    """
     if not folder.is_dir():
         raise DistilleryError(f"{folder}: no folder; give one with images")
-    files: dict[str, Path] = {}
+    if shards := sorted(_of_one_seed(folder).glob(SHARDS)):
+        keys = ((row["key"], shard) for shard in shards for row in read_table_shard(shard, ["key"]))
+        return {key: Stored(shard, key) for key, shard in keys}
+    files: dict[str, Path | Stored] = {}
     for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES):
         if path.stem in files:
             raise DistilleryError(f"{path}: {files[path.stem].name} has the same name; keep one")
         files[path.stem] = path
     if not files:
-        raise DistilleryError(f"{folder}: no images ({', '.join(SUFFIXES)})")
+        raise DistilleryError(f"{folder}: no images ({', '.join(SUFFIXES)}) and no shards")
     return files
+
+
+def _of_one_seed(folder: Path) -> Path:
+    """The folder itself, or its one `seed-<n>`."""
+    seeds = sorted(folder.glob("seed-*"))
+    if len(seeds) > 1:
+        raise DistilleryError(f"{folder}: images of {len(seeds)} training seeds; give {seeds[0]}")
+    return seeds[0] if seeds else folder
 
 
 def _refuse(problems: Sequence[str]) -> None:

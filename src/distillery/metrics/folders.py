@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from distillery.core.artifacts import hash_files, hash_json
 from distillery.core.errors import DistilleryError
 from distillery.data.conditions import KINDS
@@ -34,6 +36,7 @@ from distillery.metrics.miou import Segmenter, open_segmenter, scenes_segmenter
 from distillery.metrics.stream import CHUNK, Pass, set_estimates
 
 READER_OF_SCENES = "scenes"
+MIN_IMAGES = 4
 NO_EXTRACTOR = "no feature extractor is named; give a local folder of a CLIP model"
 LACKING = {
     LPIPS: "no LPIPS network is named; give --lpips a local folder of one",
@@ -81,7 +84,7 @@ class Given:
             if reason := self._no_maps(name):
                 names = meters.names_of(meters.of_group(kind.group))
                 reasons |= {n: reason for n in names if not self._is_given(kind.group)}
-        return {name: reason for name, reason in reasons.items() if name in NAMES}
+        return _named(reasons)
 
     def _no_maps(self, kind: str) -> str | None:
         if self.conditions is None:
@@ -93,19 +96,30 @@ class Given:
     def _is_given(self, group: str | None) -> bool:
         return self.conditions is not None and KINDS[self.condition_kind].group == group
 
-    def tools(self, num_bootstrap: int, num_blocks: int) -> Tools:
-        """The networks, loaded; raises DistilleryError where one can't be had."""
-        extractor, lpips = None, None
-        if self.extractor is not None:
-            from distillery.metrics.features import load_extractor
+    def tools(self, num_bootstrap: int, num_blocks: int) -> tuple[Tools, dict[str, str]]:
+        """The networks that can be had, loaded, and {need: why it can't be had}."""
+        lacking: dict[str, str] = {}
+        extractor = _had(self._open_extractor, (EXTRACTOR, CLIP), lacking)
+        lpips = _had(self._open_lpips, (LPIPS,), lacking)
+        segmenter = _had(self._open_segmenter, (SEGMENTER,), lacking)
+        if extractor is not None and extractor.tokenizer is None:
+            lacking[CLIP] = f"{self.extractor}: no CLIP model, so it can't score captions"
+        clip = extractor if CLIP not in lacking else None
+        return Tools(extractor, clip, "", num_bootstrap, num_blocks, lpips, segmenter), lacking
 
-            extractor = load_extractor(self.extractor, None, self.device)
-        if self.lpips is not None:
-            from distillery.metrics.lpips_networks import load_lpips
+    def _open_extractor(self) -> Any:
+        if self.extractor is None:
+            return None
+        from distillery.metrics.features import load_extractor
 
-            lpips = load_lpips(self.lpips, None, self.device)
-        segmenter = self._open_segmenter()
-        return Tools(extractor, extractor, "", num_bootstrap, num_blocks, lpips, segmenter)
+        return load_extractor(self.extractor, None, self.device)
+
+    def _open_lpips(self) -> Any:
+        if self.lpips is None:
+            return None
+        from distillery.metrics.lpips_networks import load_lpips
+
+        return load_lpips(self.lpips, None, self.device)
 
     def _open_segmenter(self) -> Segmenter | None:
         able = meters.of_group(KINDS[self.condition_kind].group)
@@ -144,14 +158,32 @@ def evaluate_folders(
         folders["maps"] = given.conditions
     matched = Matched(images, folders, on_image)
     captions = read_prompts(given.prompts, matched.names) if given.prompts else None
-    tools = given.tools(num_bootstrap, num_blocks)
-    measured = _measure(matched, tools, captions, given)
+    tools, lacking = given.tools(num_bootstrap, num_blocks)
+    reasons |= _named(meters.unavailable((*OFFERED, *meters.SET_METERS), lacking))
+    _check_names(wanted, reasons)
+    measured, empty = _measure(matched, tools, captions, given)
+    reasons |= empty
+    _check_names(wanted, reasons)
     asked = {n: v for n, v in measured.items() if not wanted or n in {*ALWAYS, *wanted}}
     fingerprints = {
         "images": hash_json(hash_files(images)),
         "reference": hash_json(hash_files(reference)),
     }
     return metrics_file({0: asked}, reasons, fingerprints, matched.names)
+
+
+def _had(opener: Callable[[], Any], needs: Sequence[str], lacking: dict[str, str]) -> Any:
+    """What `opener` gives; why it can't goes to `lacking`, for each of `needs`."""
+    try:
+        return opener()
+    except DistilleryError as error:
+        lacking |= dict.fromkeys(needs, str(error))
+        return None
+
+
+def _named(reasons: Mapping[str, str]) -> dict[str, str]:
+    """Without the metrics that this command does not offer by name."""
+    return {name: reason for name, reason in reasons.items() if name in NAMES}
 
 
 def _check_names(wanted: set[str], reasons: Mapping[str, str]) -> None:
@@ -164,8 +196,8 @@ def _check_names(wanted: set[str], reasons: Mapping[str, str]) -> None:
 
 def _measure(
     matched: Matched, tools: Tools, captions: Sequence[str] | None, given: Given
-) -> Measured:
-    """All metrics that can be had, in one pass over the files."""
+) -> tuple[Measured, dict[str, str]]:
+    """All metrics that can be had, in one pass over the files, and why others can't after all."""
     group = KINDS[given.condition_kind].group if given.conditions is not None else None
     lacking = {n for n, tool in _tools_by_need(tools, captions).items() if tool is None}
     able = [m for m in OFFERED if m.group in (None, group) and not m.all_need_any(lacking)]
@@ -180,10 +212,25 @@ def _measure(
     if empty:
         form = KINDS[given.condition_kind].form
         raise DistilleryError(f"{given.conditions}: every map is empty; {form}")
+    few: dict[str, str] = {}
     if has_features:
-        features = own.features, other.features
-        measured |= set_estimates(meters.SET_METERS, *features, tools, "the reference folder")
-    return {name: value for name, value in measured.items() if name in NAMES}
+        measured |= _distances(own.features, other.features, tools, few)
+    return {name: value for name, value in measured.items() if name in NAMES}, _named(few)
+
+
+def _distances(own: np.ndarray, other: np.ndarray, tools: Tools, few: dict[str, str]) -> Measured:
+    """FID, KID; why one can't be had of so few images goes to `few`."""
+    measured: Measured = {}
+    if len(own) < MIN_IMAGES:
+        reason = f"{len(own)} images are too few for a distance of sets; give at least {MIN_IMAGES}"
+        few |= dict.fromkeys(meters.names_of(meters.SET_METERS), reason)
+        return measured
+    for meter in meters.SET_METERS:
+        try:
+            measured |= set_estimates([meter], own, other, tools, "the reference folder")
+        except DistilleryError as error:
+            few |= dict.fromkeys(meter.names, str(error))
+    return measured
 
 
 def _tools_by_need(tools: Tools, captions: Sequence[str] | None) -> dict[str, object]:
