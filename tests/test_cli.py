@@ -131,7 +131,7 @@ def test_plan_shows_time_size_and_what_changed(jobs: list, capsys: pytest.Captur
 def test_plan_reads_the_params_that_an_artefact_was_made_with(
     jobs: list, capsys: pytest.CaptureFixture
 ) -> None:
-    with artifacts.publish(Path("data/curated/0")) as partial:
+    with publishing.publish(Path("data/curated/0")) as partial:
         partial.mkdir()
         recipe = {"params": {"curate": {"min_side_px": 16}}}
         artifacts.write_manifest(partial, "curate/0", recipe, {})
