@@ -1,7 +1,8 @@
 """Snakemake's resolved jobs as JSON, one object per job: what plan and the parity test compare.
 
 In: the workflow of the working directory. Out, on standard output: rule, label, command, input and
-output files, watched params keys and their values, and whether and why the job would run. Runs nothing.
+output files, watched params keys and their values, and whether and why the job would run. Runs
+nothing.
 
     python workflow/jobs.py [--config-file FILE] [TARGET ...]
 """
