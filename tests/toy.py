@@ -64,7 +64,8 @@ def settings(**changed: Any) -> Settings:
     values = {
         "steps": STEPS, "learning_rate": 1e-2, "batch_size": 6, "weight_decay": 0.01,
         "warmup_steps": 5, "max_grad_norm": 1.0, "ema_decay": 0.9, "precision": "fp32",
-        "gradient_checkpointing": False, "optimizer": "adamw", "compile": False,
+        "gradient_checkpointing": False, "optimizer": "adamw", "runtime": "eager",
+        "matmul_precision": "highest", "memory_format": "auto", "accumulate_steps": 1,
         "checkpoint_every_steps": 7, "validate_every_steps": 10, "num_val_samples": 4,
     }  # fmt: skip
     return Settings(**{**values, **changed})

@@ -225,3 +225,18 @@ def test_what_is_missing_is_said(
     assert _generate(*arguments, "--out", tmp_path / "out") == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_runtime_that_is_not_to_be_had_is_said_and_draws_the_same(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["generate"]["runtime"] = "graph"
+    asked = tmp_path / "graph.yaml"
+    asked.write_text(yaml.safe_dump(params))
+    for name, options in (("eager", ()), ("graph", ("--params", asked))):
+        assert _generate("unet/elr", "--prompt", "a star", "--out", tmp_path / name, *options) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if "runtime" in line]
+        assert len(lines) == (name == "graph")
+    first, second = (_pixels(tmp_path / name) for name in ("eager", "graph"))
+    assert all((first[name] == second[name]).all() for name in first)

@@ -1,20 +1,33 @@
 """Rows run on a tiny teacher; what does not fit says so and is predicted."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from distillery import cli
 from distillery.commands import profile
 from distillery.commands.profile_text import as_text
+from distillery.core import runtime
 from distillery.core.errors import DistilleryError
 from distillery.cost.accounting import load_architecture
+from distillery.cost.full_size import fit, runtimes
 from distillery.cost.full_size import training_run as full_size_run
 from distillery.cost.full_size.device import materialise
+from distillery.cost.full_size.inference import PLANNED
+from distillery.cost.full_size.inference_run import profile_group
+from distillery.cost.full_size.setup import Predictions, Setup
 from distillery.cost.full_size.training import ROWS
+from distillery.cost.full_size.training_run import predicted_peak
 
 CPU = torch.device("cpu")
-SIZES = {"batch_size": 1, "resolution_px": 64}
+SETUP = Setup(CPU, resolution_px=64, num_repeats=1)
+
+
+@pytest.fixture(autouse=True)
+def _own_predictions(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +38,18 @@ def parts(tiny_teacher):
 @pytest.mark.parametrize("name", ["elr", "lora_distill_lean"])
 def test_a_row_runs_as_a_real_iteration(parts, name):
     steps = []
-    found = full_size_run.profile_row(
-        name, parts, CPU, **SIZES, num_repeats=1, on_step=steps.append
-    )
+    found = full_size_run.profile_row(name, parts, replace(SETUP, on_step=steps.append))
     assert found["status"] == "measured"
     assert found["seconds_per_iteration"] > 0
-    assert sum(steps) == 3  # one that makes the optimiser's state, one unmeasured, one measured
+    assert found["runtime"] == "eager"
+    assert sum(steps) == 2  # one unmeasured, one measured
     assert found["parameters"]["in_optimiser"] == found["parameters"]["requires_grad"] > 0
     assert found["peak_allocated_bytes"] is None
 
 
 def test_rows_are_predicted_without_running(parts):
     names = [n for n in ROWS if n.startswith(("full", "lora", "unet", "controlnet_l"))]
-    found = {n: full_size_run.profile_row(n, parts, CPU, **SIZES, num_repeats=0) for n in names}
+    found = {n: full_size_run.profile_row(n, parts, replace(SETUP, num_repeats=0)) for n in names}
     peaks = {name: row["predicted_bytes"]["peak"] for name, row in found.items()}
     assert all(row["status"] == "predicted only" for row in found.values())
     assert peaks["lora_distill_lean"] < peaks["lora_distill"] < peaks["full_finetune"]
@@ -52,7 +64,7 @@ def test_rows_are_predicted_without_running(parts):
 
 def test_what_does_not_fit_is_not_run(parts, monkeypatch):
     monkeypatch.setattr(full_size_run, "free_bytes", lambda device: 1000)
-    found = full_size_run.profile_row("elr", parts, CPU, **SIZES, num_repeats=1)
+    found = full_size_run.profile_row("elr", parts, SETUP)
     assert found["status"] == "does not fit"
     assert "are free" in found["reason"]
     assert found["predicted_bytes"]["peak"] > 1000
@@ -63,7 +75,7 @@ def test_running_out_of_memory_is_reported(parts, monkeypatch):
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(full_size_run, "_measure", explode)
-    found = full_size_run.profile_row("elr", parts, CPU, **SIZES, num_repeats=1)
+    found = full_size_run.profile_row("elr", parts, SETUP)
     assert found["status"] == "out of memory"
 
 
@@ -102,9 +114,93 @@ def test_inference_rows_are_in_the_same_file(tiny_teacher):
     assert "s/it" in text
 
 
+def test_all_runtimes_stand_in_one_file_and_the_quickest_counts(parts, monkeypatch, capsys):
+    for module in (runtimes, runtime):
+        monkeypatch.setattr(module, "usable", lambda kind, device: kind)
+    slow = {"graph": 2.0, "eager": 1.0}
+    monkeypatch.setattr(runtimes, "captured", lambda run, kind, num_warm_up: run)
+    setup = replace(SETUP, runtimes=("graph", "eager"), dtype="bf16")
+    row = full_size_run.profile_row("unet_low_rank_cached", parts, setup)
+    assert set(row["runtimes"]) == set(slow)
+    times = {kind: found["seconds_per_iteration"] for kind, found in row["runtimes"].items()}
+    assert row["runtime"] == min(times, key=times.get)
+    assert row["seconds_per_iteration"] == min(times.values())
+    name = "inference/unet/low_rank"
+    entry = profile_group([name], parts, replace(setup, batch_sizes=(1,)))[name]["batches"]["1"]
+    assert set(entry["runtimes"]) == set(slow)
+    assert entry["samples_s"] == entry["runtimes"][entry["runtime"]]["samples_s"]
+
+
+def test_a_runtime_that_is_not_here_is_measured_as_another_once(parts, capsys):
+    row = full_size_run.profile_row("elr", parts, replace(SETUP, runtimes=("graph", "eager")))
+    assert list(row["runtimes"]) == ["eager"]
+    assert capsys.readouterr().err.count("runtime graph") == 1
+
+
+def test_narrow_numbers_need_less_memory_for_activations(parts):
+    setup = replace(SETUP, num_repeats=0, batch_size=16)
+    rows = [
+        full_size_run.profile_row("unet_low_rank_cached", parts, replace(setup, dtype=dtype))
+        for dtype in ("fp32", "bf16")
+    ]
+    wide, narrow = (row["predicted_bytes"] for row in rows)
+    assert narrow["weights"] == wide["weights"]
+    assert 0.4 * wide["saved"] < narrow["saved"] < 0.9 * wide["saved"]
+
+
+def test_predictions_are_made_once_and_kept(tmp_path):
+    made = []
+
+    def predict() -> int:
+        made.append(1)
+        return 5
+
+    for _ in range(2):
+        kept = Predictions(tmp_path)
+        assert [kept.get({"row": "a"}, predict) for _ in range(2)] == [5, 5]
+    assert kept.get({"row": "b"}, predict) == 5
+    assert len(made) == 2
+
+
+def test_recomputed_activations_need_less_memory(parts):
+    setup = replace(SETUP, batch_size=8)
+    kept, recomputed = (
+        predicted_peak("full_finetune", parts, setup, checkpointing=checkpointing)
+        for checkpointing in (False, True)
+    )
+    assert recomputed < 0.9 * kept
+
+
+@pytest.fixture
+def _a_sample_takes_3_gb(monkeypatch):
+    def peak(name, parts, setup, *, checkpointing):
+        return (1e9 if checkpointing else 3e9) * setup.batch_size
+
+    monkeypatch.setattr(fit, "predicted_peak", peak)
+
+
+@pytest.mark.usefixtures("_a_sample_takes_3_gb")
+@pytest.mark.parametrize(
+    ("memory_gb", "said"),
+    [
+        (60, "16              -  batch_size: 16, accumulate_steps: 1, gradient_checkpointing: false"),
+        (30, "8              -  batch_size: 16, accumulate_steps: 2, gradient_checkpointing: false"),
+        (10, "2              8  batch_size: 16, accumulate_steps: 2, gradient_checkpointing: true"),
+        (1.5, "0              0  does not fit"),
+    ],
+)  # fmt: skip
+def test_the_command_says_what_fits_and_what_to_set(tiny_teacher, capsys, memory_gb, said):
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["profile", "--preset", str(tiny_teacher), "--rows", "elr", "--resolution", "64",
+                  "--batch", "16", "--memory-gb", str(memory_gb)])  # fmt: skip
+    assert raised.value.code == 0
+    assert capsys.readouterr().out.rstrip().endswith(said)
+
+
 def test_a_kind_of_rows_can_be_named():
     kinds = {kind: profile.choose_rows(kind) for kind in ("training", "inference", "all")}
     assert kinds["training"] + kinds["inference"] == kinds["all"]
+    assert PLANNED not in kinds["all"]
     assert "elr" in kinds["training"]
     assert all(name.startswith("inference/") for name in kinds["inference"])
 
@@ -121,6 +217,8 @@ def test_bad_batch_sizes_are_refused(text):
     [
         ({"rows": "elrr"}, "'elrr' is unknown"),
         ({"rows": "elr", "resolution_px": 60}, "60 is not a multiple of 16"),
+        ({"rows": "inference/unet/planned"}, "needs --plan"),
+        ({"rows": "elr", "dtype": "half"}, "--dtype half: use one of fp32, bf16, fp16"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):

@@ -1,5 +1,7 @@
 """Evaluations on a tiny teacher, counted at full size; what does not fit says so."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,9 +9,10 @@ from distillery.cost.accounting import load_architecture
 from distillery.cost.full_size import inference_run as full_size_inference_run
 from distillery.cost.full_size.inference_run import profile_group
 from distillery.cost.full_size.ratios import add_images, ratios
+from distillery.cost.full_size.setup import Setup
 
 CPU = torch.device("cpu")
-SIZES = {"batch_sizes": (1, 2), "resolution_px": 64}
+SETUP = Setup(CPU, resolution_px=64, batch_sizes=(1, 2), num_repeats=1)
 
 
 def rows(*names: str) -> list[str]:
@@ -29,7 +32,7 @@ def parts(tiny_teacher):
 @pytest.fixture(scope="module")
 def guidance(parts):
     steps = []
-    found = profile_group(GUIDANCE, parts, CPU, **SIZES, num_repeats=3, on_step=steps.append)
+    found = profile_group(GUIDANCE, parts, replace(SETUP, num_repeats=3, on_step=steps.append))
     assert sum(steps) == len(GUIDANCE) * 2 * 4
     add_images(found)
     return found
@@ -39,9 +42,8 @@ def guidance(parts):
 def sd21():
     parts = load_architecture("sd21")
     nets = rows(*(f"controlnet/{n}" for n in ("teacher", "original", "reduced_layer", "distilled")))
-    sizes = {"batch_sizes": (1,), "resolution_px": 512, "num_repeats": 0}
-    found = profile_group(nets, parts, CPU, **sizes)
-    return found | profile_group(WHOLE[:2], parts, CPU, **sizes)
+    setup = Setup(CPU, resolution_px=512, batch_sizes=(1,), num_repeats=0)
+    return profile_group(nets, parts, setup) | profile_group(WHOLE[:2], parts, setup)
 
 
 def test_rows_are_measured_at_every_batch_size(guidance):
@@ -100,7 +102,9 @@ def test_the_whole_student_needs_a_quarter_of_the_operations(sd21):
 
 def test_operations_are_those_of_the_own_size_whatever_is_run(parts):
     small, own = (
-        profile_group(WHOLE[:1], parts, CPU, batch_sizes=(1,), resolution_px=px, num_repeats=0)
+        profile_group(
+            WHOLE[:1], parts, Setup(CPU, resolution_px=px, batch_sizes=(1,), num_repeats=0)
+        )
         for px in (32, 64)
     )
     assert small[WHOLE[0]]["macs"] == own[WHOLE[0]]["macs"]
@@ -110,7 +114,7 @@ def test_operations_are_those_of_the_own_size_whatever_is_run(parts):
 
 def test_what_does_not_fit_is_not_run_and_has_its_analytic_numbers(parts, monkeypatch):
     monkeypatch.setattr(full_size_inference_run, "free_bytes", lambda device: 1000)
-    found = profile_group(WHOLE[:1], parts, CPU, **SIZES, num_repeats=1)[WHOLE[0]]
+    found = profile_group(WHOLE[:1], parts, SETUP)[WHOLE[0]]
     for entry in found["batches"].values():
         assert entry["status"] == "does not fit"
         assert "are free" in entry["reason"]
@@ -130,7 +134,7 @@ def test_one_row_out_of_memory_does_not_stop_the_others(parts, monkeypatch):
         return explode if is_real and "batched" in run.__qualname__ else make(run, work)
 
     monkeypatch.setattr(full_size_inference_run, "latency_job", job)
-    found = profile_group(WHOLE[:2], parts, CPU, **SIZES, num_repeats=1)
+    found = profile_group(WHOLE[:2], parts, SETUP)
     statuses = {name: [e["status"] for e in row["batches"].values()] for name, row in found.items()}
     assert statuses[WHOLE[0]] == ["measured", "measured"]
     assert statuses[WHOLE[1]] == ["measured", "out of memory"]

@@ -62,7 +62,8 @@ def _train(root: Path, out: Path, seeds: tuple = (0,), **changed: Any) -> dict:
     values = {
         "steps": 3, "learning_rate": 1e-2, "batch_size": 3, "weight_decay": 0.0,
         "warmup_steps": 0, "max_grad_norm": 1.0, "ema_decay": 0.0, "precision": "fp32",
-        "gradient_checkpointing": False, "optimizer": "adamw", "compile": False,
+        "gradient_checkpointing": False, "optimizer": "adamw", "runtime": "eager",
+        "matmul_precision": "highest", "memory_format": "auto", "accumulate_steps": 1,
         "checkpoint_every_steps": 1, "validate_every_steps": 10, "num_val_samples": 2,
     }  # fmt: skip
     kronecker = changed.pop("kronecker", KRONECKER)

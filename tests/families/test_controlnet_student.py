@@ -26,7 +26,9 @@ HINTS = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)).rou
 SETTINGS = {
     "steps": 2, "learning_rate": 1e-3, "batch_size": 4, "weight_decay": 0.0, "warmup_steps": 1,
     "max_grad_norm": 1.0, "ema_decay": 0.0, "precision": "fp32", "gradient_checkpointing": False,
-    "optimizer": "adamw", "compile": False, "checkpoint_every_steps": 2,
+    "optimizer": "adamw", "runtime": "eager",
+    "matmul_precision": "highest", "memory_format": "auto", "accumulate_steps": 1,
+    "checkpoint_every_steps": 2,
     "validate_every_steps": 20, "num_val_samples": 4,
 }  # fmt: skip
 LESSON = {

@@ -32,7 +32,9 @@ VALUES = {
 SETTINGS = {
     "steps": 3, "learning_rate": 1e-3, "batch_size": 4, "weight_decay": 0.0, "warmup_steps": 1,
     "max_grad_norm": 1.0, "ema_decay": 0.0, "precision": "fp32", "gradient_checkpointing": False,
-    "optimizer": "adamw", "compile": False, "checkpoint_every_steps": 100,
+    "optimizer": "adamw", "runtime": "eager",
+    "matmul_precision": "highest", "memory_format": "auto", "accumulate_steps": 1,
+    "checkpoint_every_steps": 100,
     "validate_every_steps": 100, "num_val_samples": 4,
 }  # fmt: skip
 

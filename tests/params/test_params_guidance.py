@@ -13,7 +13,9 @@ SECTION: dict[str, Any] = {
     "training": {
         "batch_size": 2, "weight_decay": 0.0, "warmup_steps": 1, "max_grad_norm": 1.0,
         "ema_decay": 0.0, "precision": "fp32", "gradient_checkpointing": False,
-        "optimizer": "adamw", "compile": False, "checkpoint_every_steps": 1,
+        "optimizer": "adamw", "runtime": "eager",
+        "matmul_precision": "highest", "memory_format": "auto", "accumulate_steps": 1,
+        "checkpoint_every_steps": 1,
         "validate_every_steps": 1, "num_val_samples": 1,
     },
     "weighting": {"kind": "constant", "gamma": 5.0},

@@ -42,7 +42,12 @@ def test_two_runs_are_equal_bit_for_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changed",
     # Fused Adam walks weights and moments in storage order: both need the same memory layout.
-    [{"ema_decay": 0.0}, {"ema_decay": 0.9}, {"layout": torch.channels_last}],
+    [
+        {"ema_decay": 0.0},
+        {"ema_decay": 0.9},
+        {"layout": torch.channels_last},
+        {"accumulate_steps": 3},
+    ],
 )
 def test_interrupted_at_any_step_equals_uninterrupted(tmp_path: Path, changed: dict) -> None:
     whole, history = train(tmp_path / "whole", **changed)

@@ -15,6 +15,7 @@ import torch
 
 from distillery.core.artifacts import read_json
 from distillery.core.errors import DistilleryError
+from distillery.core.runtime import Runtime
 from distillery.families import FAMILIES, Family
 from distillery.families.description import STUDENT, read_description
 from distillery.families.load import Folders
@@ -33,7 +34,7 @@ class Choice:
     """A model: `<family>/<variant>`, its folders, and the settings that it is drawn with.
 
     `settings` has `num_inference_steps`, `guidance_scale`, `resolution_px`, `batch_size`, `device`
-    and `dtype` (`fp32`, ...).
+    `dtype` (`fp32`, ...) and `runtime`.
     """
 
     name: str
@@ -132,6 +133,7 @@ def _settings(teacher: Path, learned: Any, params: Params | None) -> dict[str, A
             "batch_size": generate.batch_size,
             "device": params.device,
             "dtype": generate.dtype,
+            "runtime": Runtime(generate.runtime, generate.matmul_precision, generate.memory_format),
         }
     scales = learned if isinstance(learned, list) else [learned or GUIDANCE_SCALE]
     return {
@@ -141,6 +143,7 @@ def _settings(teacher: Path, learned: Any, params: Params | None) -> dict[str, A
         "batch_size": BATCH_SIZE,
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "dtype": "fp32",
+        "runtime": Runtime(),
     }
 
 

@@ -62,7 +62,7 @@ def generate(
     choice = choose(model, params_file)
     settings = {**choice.settings, **given}
     device, dtype = claim_device(settings.pop("device")), torch_dtype(settings.pop("dtype"))
-    batch_size = settings.pop("batch_size")
+    batch_size, runtime = settings.pop("batch_size"), settings.pop("runtime")
     folders = choice.told(settings["guidance_scale"])
     student = load_student(choice.name, folders, device, dtype)
     kind = _kind(choice.name, student, conditions, kind)
@@ -73,7 +73,7 @@ def generate(
     todo = _undrawn(out, recorded, wanted)
     maps = _maps(student, conditions, kind, wanted, settings["resolution_px"])
     teacher = load_teacher(folders.teacher, device, dtype)
-    sampler = attach(Sampler(teacher, noise_seed=seed, **settings), student, maps)
+    sampler = attach(Sampler(teacher, noise_seed=seed, runtime=runtime, **settings), student, maps)
     _record(out, recorded, wanted)
     _draw(out, sampler, [replace(p, condition=kind) for p in todo], batch_size)
     sampling = {**settings, "guidance_scale": sampler.guidance_scale}

@@ -167,6 +167,18 @@ def profile(
         int | None, typer.Option(help="Pixels; the preset's own if none.")
     ] = None,
     repeats: Annotated[int, typer.Option(help="Timed rounds; 0 counts and predicts only.")] = 3,
+    dtype: Annotated[
+        str, typer.Option(help="fp32, bf16 or fp16; training mixes it with fp32.")
+    ] = "fp32",
+    runtime: Annotated[
+        str, typer.Option(help="eager, compile, graph, or several; the quickest counts.")
+    ] = "eager",
+    plan: Annotated[
+        Path | None, typer.Option(help="Of distillery ranks --out, for the planned U-Net.")
+    ] = None,
+    memory_gb: Annotated[
+        float | None, typer.Option(min=1, help="Say which batch fits; nothing is run.")
+    ] = None,
     json_path: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Where to write the figures.")
     ] = None,
@@ -175,8 +187,11 @@ def profile(
 
     Weights are random, memory is predicted too. Training rows are the papers' tables. Inference
     rows are a step of sampling: guided teacher and student, ControlNets, the whole student.
-    What does not fit the device says so, with the analytic numbers.
+    What does not fit the device says so, with the analytic numbers. With --memory-gb it says
+    what to set under `training` for steps of --batch samples on such a device.
 
+    Example: distillery profile --preset sd15 --dtype bf16 --batch 16 --memory-gb 24
+    Example: distillery profile --preset sd15 --device cuda --dtype fp16 --runtime eager,graph
     Example: distillery profile --preset sd15 --rows uni_controlnet,elr --device cuda --json f.json
     Example: distillery profile --preset sd21 --rows inference --batch-sizes 1,8 --resolution 256
     Example: distillery profile --preset sd21 --repeats 0
@@ -187,7 +202,8 @@ def profile(
     found = command.profile(
         preset, rows, device=device, batch_size=batch,
         batch_sizes=command.batch_sizes_in(batch_sizes), resolution_px=resolution,
-        num_repeats=repeats,
+        num_repeats=repeats, dtype=dtype, runtimes=command.runtimes_in(runtime), plan=plan,
+        memory_gb=memory_gb,
     )  # fmt: skip
     if json_path:
         artifacts.write_json(json_path, found)

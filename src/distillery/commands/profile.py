@@ -10,6 +10,7 @@ import datetime
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,17 @@ import transformers
 from torch import nn
 
 from distillery.core.errors import DistilleryError
+from distillery.core.precision import NAMES
 from distillery.core.progress import bar
+from distillery.core.runtime import KINDS as RUNTIMES
+from distillery.core.runtime import Kind
 from distillery.cost.accounting import load_architecture
 from distillery.cost.full_size import inference_run as full_size_inference_run
 from distillery.cost.full_size import training_run as full_size_run
-from distillery.cost.full_size.inference import INFERENCE_ROWS
+from distillery.cost.full_size.fit import fit_rows
+from distillery.cost.full_size.inference import INFERENCE_ROWS, PLANNED, planned_unet
 from distillery.cost.full_size.ratios import add_images, ratios
+from distillery.cost.full_size.setup import Predictions, Setup, usual_folder
 from distillery.cost.full_size.training import ROWS
 from distillery.cost.profile import device_name
 
@@ -39,15 +45,20 @@ KINDS = {
 CLOCKS = {"cuda": "wall", "cpu": "processor time of all threads"}
 
 
-def choose_rows(wanted: str) -> list[str]:
-    """The names in a comma-separated list, or of a kind; DistilleryError for an unknown one."""
+def choose_rows(wanted: str, plan: Path | None = None) -> list[str]:
+    """The names in a comma-separated list, or of a kind; DistilleryError for an unknown one.
+
+    The planned U-Net is there where a plan is.
+    """
     if wanted in KINDS:
-        return KINDS[wanted]
+        return [name for name in KINDS[wanted] if name != PLANNED or plan is not None]
     names = [name.strip() for name in wanted.split(",") if name.strip()]
     for name in names or [wanted]:
         if name not in KINDS["all"]:
             known = ", ".join([*KINDS, *KINDS["all"]])
             raise DistilleryError(f"--rows: {name!r} is unknown; use {known}")
+        if name == PLANNED and plan is None:
+            raise DistilleryError(f"--rows: {name} needs --plan, a file of distillery ranks --out")
     return names
 
 
@@ -60,6 +71,15 @@ def batch_sizes_in(text: str, option: str = "--batch-sizes") -> list[int]:
     return [int(size) for size in sizes]
 
 
+def runtimes_in(text: str) -> tuple[Kind, ...]:
+    """`eager,graph` as names; DistilleryError for one that is none."""
+    names = [part.strip() for part in text.split(",")]
+    for name in names:
+        if name not in RUNTIMES:
+            raise DistilleryError(f"--runtime: {name!r} is none of {', '.join(RUNTIMES)}")
+    return tuple(dict.fromkeys(names))
+
+
 def profile(
     preset: str,
     rows: str = "all",
@@ -69,43 +89,73 @@ def profile(
     batch_sizes: Sequence[int] = (1, 8),
     resolution_px: int | None = None,
     num_repeats: int = 3,
+    dtype: str = "fp32",
+    runtimes: Sequence[Kind] = ("eager",),
+    plan: Path | None = None,
+    memory_gb: float | None = None,
 ) -> dict[str, Any]:
     """Rows by name, by kind, or comma-separated; `num_repeats` 0 predicts and runs nothing.
 
     `batch_size` is that of training rows, `batch_sizes` are those of inference rows.
-    `resolution_px` defaults to the architecture's own. Raises DistilleryError for unknown names, a
-    resolution that does not fit, or a device that is not there.
+    `resolution_px` defaults to the architecture's own. `plan` is a file of `distillery ranks`, for
+    the planned U-Net. With `memory_gb` nothing is run: it says which batch of each training row
+    fits. Raises DistilleryError for unknown names, a resolution that does not fit, or a device that
+    is not there.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise DistilleryError("--device cuda: no CUDA device here; use --device cpu")
-    names, place = choose_rows(rows), torch.device(device)
-    parts = load_architecture(preset)
-    resolution_px = resolution_px or NATIVE_PX.get(preset, 512)
-    sizes = {"resolution_px": resolution_px, "num_repeats": num_repeats}
-    training = [name for name in names if name in ROWS]
-    inference = [name for name in names if name in INFERENCE_ROWS]
-    num_runs = (len(training) + len(inference) * len(batch_sizes)) * (num_repeats + 1)
-    with bar(num_runs, "profile", unit="run") as progress:
-        shared = {**sizes, "on_step": progress.update}
-        profiled = {
-            name: full_size_run.profile_row(name, parts, place, batch_size=batch_size, **shared)
-            for name in training
-        }
-        profiled |= _infer(inference, parts, place, batch_sizes=batch_sizes, **shared)
+    if dtype not in NAMES:
+        raise DistilleryError(f"--dtype {dtype}: use one of {', '.join(NAMES)}")
+    names, parts = choose_rows(rows, plan), load_architecture(preset)
+    if plan is not None:
+        parts["planned"] = planned_unet(parts["unet"], plan)
+    setup = Setup(
+        torch.device(device),
+        resolution_px or NATIVE_PX.get(preset, 512),
+        batch_size,
+        tuple(batch_sizes),
+        num_repeats if memory_gb is None else 0,
+        dtype,
+        tuple(runtimes),
+        Predictions(usual_folder()),
+    )
+    settings = {"preset": preset, **_settings(setup), "rows": names}
+    if memory_gb is not None:
+        fits = fit_rows([n for n in names if n in ROWS], parts, setup, memory_gb * 1e9)
+        return {"settings": {**settings, "memory_gb": memory_gb}, "fits": fits}
+    profiled = _run(names, parts, setup)
     if preset not in ("sd15", "sd21"):
         profiled = {name: {**row, "paper": {}} for name, row in profiled.items()}
-    settings = {
-        "preset": preset,
-        "batch_size": batch_size,
-        "batch_sizes": list(batch_sizes),
-        **sizes,
-        **_conditions(device),
-    }
+    settings.pop("rows")
     return {
-        **_circumstances(place),
-        "settings": settings,
+        **_circumstances(setup.device),
+        "settings": {**settings, **_conditions(device)},
         "rows": profiled,
         "ratios": ratios(profiled),
+    }
+
+
+def _run(names: Sequence[str], parts: Mapping[str, nn.Module], setup: Setup) -> dict[str, Any]:
+    """Training rows one by one, then inference rows by group."""
+    training = [name for name in names if name in ROWS]
+    inference = [name for name in names if name in INFERENCE_ROWS]
+    num_jobs = len(training) + len(inference) * len(setup.batch_sizes)
+    with bar(
+        num_jobs * len(setup.runtimes) * (setup.num_repeats + 1), "profile", unit="run"
+    ) as progress:
+        told = replace(setup, on_step=progress.update)
+        found = {name: full_size_run.profile_row(name, parts, told) for name in training}
+        return found | _infer(inference, parts, told)
+
+
+def _settings(setup: Setup) -> dict[str, Any]:
+    return {
+        "batch_size": setup.batch_size,
+        "batch_sizes": list(setup.batch_sizes),
+        "resolution_px": setup.resolution_px,
+        "num_repeats": setup.num_repeats,
+        "dtype": setup.dtype,
+        "runtimes": list(setup.runtimes),
     }
 
 
@@ -113,19 +163,17 @@ def _conditions(device: str) -> dict[str, Any]:
     return {
         "clock": CLOCKS[device],
         "num_threads": torch.get_num_threads(),
-        "dtype": "float32, but where a row says otherwise",
+        "training": "mixed precision where dtype is not fp32",
         "weights": "random",
     }
 
 
-def _infer(
-    names: Sequence[str], parts: Mapping[str, nn.Module], device: torch.device, **options: Any
-) -> dict[str, Any]:
+def _infer(names: Sequence[str], parts: Mapping[str, nn.Module], setup: Setup) -> dict[str, Any]:
     """Group by group; then whole images from what was measured."""
     rows: dict[str, Any] = {}
     for group in dict.fromkeys(INFERENCE_ROWS[name].group for name in names):
         own = [name for name in names if INFERENCE_ROWS[name].group == group]
-        rows |= full_size_inference_run.profile_group(own, parts, device, **options)
+        rows |= full_size_inference_run.profile_group(own, parts, setup)
     add_images(rows)
     return rows
 
@@ -149,4 +197,5 @@ def default_path(record: Mapping[str, Any]) -> Path:
     device, settings = record["device"].lower().replace(" ", "-"), record["settings"]
     preset, px = Path(settings["preset"]).name, settings["resolution_px"]
     size = "" if px == NATIVE_PX.get(preset) else f"-{px}px"
-    return RESULTS / f"{record['date']}-profile-{preset}-{device}{size}.json"
+    form = "" if settings["dtype"] == "fp32" else f"-{settings['dtype']}"
+    return RESULTS / f"{record['date']}-profile-{preset}-{device}{size}{form}.json"

@@ -10,16 +10,22 @@ from typing import Any
 _BYTES = ("weights", "gradients", "optimiser", "teacher", "activations", "peak")
 _COLUMNS = ("total", "unet", "adapter", "requires_grad", "in_optimiser")
 _EVALUATED = (
-    "batch", "s/image", "from", "to", "allocated", "reserved", "predicted", "MACs", "image",
+    "batch", "runtime", "s/image", "from", "to", "allocated", "reserved", "predicted", "MACs",
+    "image",
 )  # fmt: skip
 
 
 def as_text(record: Mapping[str, Any]) -> str:
     """Training rows, inference rows, ratios, and the reasons of what was not run."""
     settings = record["settings"]
+    if "fits" in record:
+        return "\n".join(_fits(record))
     training = {n: row for n, row in record["rows"].items() if "batches" not in row}
     inference = {n: row for n, row in record["rows"].items() if "batches" in row}
-    about = f"{settings['preset']} at {settings['resolution_px']} px, {record['device']}"
+    about = (
+        f"{settings['preset']} at {settings['resolution_px']} px, {record['device']}, "
+        f"{settings['dtype']}, quickest of {', '.join(settings['runtimes'])}"
+    )
     lines: list[str] = []
     if training:
         lines += _training(training, f"{about}, batch size {settings['batch_size']}")
@@ -30,11 +36,28 @@ def as_text(record: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *_notes(record["rows"])])
 
 
+def _fits(record: Mapping[str, Any]) -> Iterator[str]:
+    """What of a step fits, row by row, and the keys of `training` that make it fit."""
+    settings = record["settings"]
+    width = max((len(name) for name in record["fits"]), default=0) + 2
+    yield (
+        f"{settings['preset']} at {settings['resolution_px']} px, {settings['dtype']}: samples at "
+        f"once in {settings['memory_gb']:g} GB, and what to set for steps of "
+        f"{settings['batch_size']}; predicted"
+    )
+    yield f"{'row':<{width}}{'plain':>7}{'checkpointing':>15}  training"
+    for name, row in record["fits"].items():
+        recomputed = "-" if row["checkpointing"] is None else row["checkpointing"]
+        keys = row["settings"] or {}
+        said = ", ".join(f"{k}: {str(v).lower()}" for k, v in keys.items()) or "does not fit"
+        yield f"{name:<{width}}{row['plain']:>7}{recomputed:>15}  {said}"
+
+
 def _training(rows: Mapping[str, Any], about: str) -> Iterator[str]:
     width = max(len(name) for name in rows) + 2
     yield f"{about}; memory in GB, predicted at the peak"
     yield (
-        f"{'row':<{width}}{'s/it':>9}{'allocated':>11}{'reserved':>10}"
+        f"{'row':<{width}}{'runtime':>9}{'s/it':>9}{'allocated':>11}{'reserved':>10}"
         + "".join(f"{name:>12}" for name in _BYTES)
         + f"{'paper':>8}"
     )
@@ -64,6 +87,7 @@ def _cells(row: Mapping[str, Any], batch: str, entry: Mapping[str, Any]) -> list
     ends = [end / int(batch) for end in entry.get("seconds_range", ())] or [None, None]
     return [
         batch,
+        entry.get("runtime", "-"),
         *(_seconds(value) for value in (entry.get("seconds_per_image"), *ends)),
         *(_gigabytes(entry.get(f"peak_{kind}_bytes")) for kind in ("allocated", "reserved")),
         _gigabytes(entry["predicted_bytes"]["peak"]),
@@ -85,7 +109,8 @@ def _cost_line(name: str, row: Mapping[str, Any], width: int) -> str:
     peaks = [_gigabytes(row.get(f"peak_{kind}_bytes")) for kind in ("allocated", "reserved")]
     parts = "".join(f"{_gigabytes(row['predicted_bytes'][kind]):>12}" for kind in _BYTES)
     paper, shown = row["paper"].get("memory_gb", "-"), _seconds(row.get("seconds_per_iteration"))
-    return f"{name:<{width}}{shown:>9}{peaks[0]:>11}{peaks[1]:>10}{parts}{paper:>8}"
+    start = f"{name:<{width}}{row.get('runtime', '-'):>9}{shown:>9}"
+    return f"{start}{peaks[0]:>11}{peaks[1]:>10}{parts}{paper:>8}"
 
 
 def _size_line(name: str, row: Mapping[str, Any], width: int) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distillery.core.runtime import mapped
 from distillery.diffusion.conditioning import Conditioning
 
 
@@ -27,7 +28,8 @@ class Batch:
     latents, noise: float32 [n, C, h, w]; timesteps: int64 [n]; conditioning: n rows by name
     (`diffusion.conditioning`); outputs: the teacher's cached native outputs by view, float32
     [n, C, h, w];
-    conditions: condition maps by kind, float32 [n, 3, H, W] in [0, 1].
+    conditions: condition maps by kind, float32 [n, 3, H, W] in [0, 1]; drawn: what an objective
+    chose at random for each sample, by name.
     """
 
     keys: Sequence[str]
@@ -37,31 +39,16 @@ class Batch:
     conditioning: Conditioning
     outputs: Mapping[str, Tensor] = field(default_factory=dict)
     conditions: Mapping[str, Tensor] = field(default_factory=dict)
+    drawn: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
-        return dataclasses.replace(
-            self,
-            latents=self.latents.to(device),
-            noise=self.noise.to(device),
-            timesteps=self.timesteps.to(device),
-            conditioning={n: rows.to(device) for n, rows in self.conditioning.items()},
-            outputs={view: output.to(device) for view, output in self.outputs.items()},
-            conditions={kind: maps.to(device) for kind, maps in self.conditions.items()},
-        )
+        return mapped(self, lambda tensor: tensor.to(device))
 
     def at(self, rows: Tensor) -> "Batch":
         """The samples with these numbers, int64 [m], in this order."""
-        return dataclasses.replace(
-            self,
-            keys=[self.keys[row] for row in rows.tolist()],
-            latents=self.latents[rows],
-            noise=self.noise[rows],
-            timesteps=self.timesteps[rows],
-            conditioning={n: each[rows] for n, each in self.conditioning.items()},
-            outputs={view: output[rows] for view, output in self.outputs.items()},
-            conditions={kind: maps[rows] for kind, maps in self.conditions.items()},
-        )
+        keys = [self.keys[row] for row in rows.tolist()]
+        return dataclasses.replace(mapped(self, lambda tensor: tensor[rows]), keys=keys)
 
 
 class Samples(Protocol):

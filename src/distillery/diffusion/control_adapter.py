@@ -22,6 +22,8 @@ from distillery.diffusion.layerwise import Layerwise
 from distillery.diffusion.objectives import Diffusion, Terms
 from distillery.models.control_adapter.hints import stack
 
+CONDITIONS, CAPTIONS = "conditions", "captions"  # what a batch's `drawn` holds
+
 
 @dataclass(frozen=True)
 class ControlNets:
@@ -74,13 +76,18 @@ class TuneControl:
     drop: Drop
     distances: Distances = Distances()
 
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch with the choice of what each sample keeps, from torch's generator."""
+        conditions = self.drop.kept_conditions(len(batch.latents), len(self.kinds))
+        captions = self.drop.kept_captions(len(batch.keys))
+        return dataclasses.replace(batch, drawn={CONDITIONS: conditions, CAPTIONS: captions})
+
     def __call__(self, model: nn.Module, batch: Batch) -> Terms:
-        shape = (len(batch.latents), len(self.kinds))
         if model.training:
-            kept = self.drop.kept_conditions(*shape)
-            batch = self._drop_captions(batch)
+            batch = batch if batch.drawn else self.prepare(batch)
+            kept, batch = batch.drawn[CONDITIONS], self._drop_captions(batch)
         else:
-            kept = single_conditions(*shape)
+            kept = single_conditions(len(batch.latents), len(self.kinds))
         noisy = self.diffusion.noisy(batch)
         given = self._residuals(model, noisy, batch, kept)
         terms = {}
@@ -93,7 +100,7 @@ class TuneControl:
         return terms
 
     def _drop_captions(self, batch: Batch) -> Batch:
-        kept, told = self.drop.kept_captions(len(batch.keys)), batch.conditioning
+        kept, told = batch.drawn[CAPTIONS], batch.conditioning
         return dataclasses.replace(
             batch, conditioning=chosen(kept, told, repeated(self.empty, told))
         )

@@ -110,6 +110,12 @@ class DistillGuided:
     def __call__(self, model: nn.Module, batch: Batch) -> Terms:
         return {"output": self.diffusion.error(*self.outputs(model, batch), batch)}
 
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch with a scale for each sample, from torch's generator where scales vary."""
+        return dataclasses.replace(
+            batch, drawn={SCALE: self.scales.draw(len(batch.keys), random=True)}
+        )
+
     def outputs(self, model: nn.Module, batch: Batch) -> Pair:
         """The student's output and the guided teacher's [n, C, h, w].
 
@@ -117,7 +123,9 @@ class DistillGuided:
         activation is kept for the backward pass.
         """
         noisy = self.diffusion.noisy(batch)
-        scales = self.scales.draw(len(batch.keys), random=model.training).to(noisy.device)
+        scales = batch.drawn.get(SCALE)
+        if scales is None:
+            scales = self.scales.draw(len(batch.keys), random=model.training).to(noisy.device)
         wanted = guided(*self.teacher(batch, noisy), scales, self.rescale)
         return self.predict(model, noisy, batch, scales), wanted
 

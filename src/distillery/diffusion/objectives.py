@@ -2,11 +2,13 @@
 
 In: a U-Net-like model and a `Batch`. Out: a dict of scalar terms whose sum is the loss, each with
 its factor applied, so that logs show what dominates. No optimiser, no loop; a further kind of
-training is a further function or class here with the same signature.
+training is a further function or class here with the same signature. One that makes random choices
+for a batch makes them in a method `prepare(batch)`, which the loop calls while the batch is on the
+CPU: what follows is then the same computation at every step, and can be recorded.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +30,9 @@ class Diffusion:
     alpha_bar: Tensor
     native: Space
     weights: Tensor
+    _copies: dict[tuple, Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def create(
@@ -41,18 +46,27 @@ class Diffusion:
 
     def noisy(self, batch: Batch) -> Tensor:
         """z_t of the batch [n, C, h, w]."""
-        alpha, sigma = alpha_sigma(self.alpha_bar, batch.timesteps)
+        alpha, sigma = self._alpha_sigma(batch)
         return add_noise(batch.latents, batch.noise, alpha, sigma)
 
     def target(self, batch: Batch) -> Tensor:
         """What the data says the model should answer [n, C, h, w]."""
-        alpha, sigma = alpha_sigma(self.alpha_bar, batch.timesteps)
+        alpha, sigma = self._alpha_sigma(batch)
         return target(batch.latents, batch.noise, alpha, sigma, self.native)
 
     def error(self, prediction: Tensor, wanted: Tensor, batch: Batch) -> Tensor:
         """Weighted mean squared error, a scalar."""
-        weights = self.weights.to(prediction.device)[batch.timesteps]
+        weights = self._on("weights", prediction.device)[batch.timesteps]
         return weighted_mse(prediction, wanted, weights)
+
+    def _alpha_sigma(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return alpha_sigma(self._on("alpha_bar", batch.timesteps.device), batch.timesteps)
+
+    def _on(self, name: str, device: torch.device) -> Tensor:
+        """A table on a device, copied there once: every copy waits for the device."""
+        if (name, device) not in self._copies:
+            self._copies[name, device] = getattr(self, name).to(device)
+        return self._copies[name, device]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from distillery.data.conditions import KINDS
@@ -100,11 +101,24 @@ class Weighting(Frozen):
     """Parameter of that function: the cap of min_snr, the exponent of p2; others ignore it."""
 
 
-class Training(Frozen):
+class Computation(Frozen):
+    """How the device runs a computation that it repeats; results differ in the last bits only."""
+
+    runtime: Literal["eager", "compile", "graph"]
+    """How steps run: eager (op by op), graph (recorded once, replayed; CUDA), or compile."""
+    matmul_precision: Literal["highest", "high"]
+    """Precision of float32 products on CUDA; high rounds their operands to TF32, and is quicker."""
+    memory_format: Literal["auto", "contiguous", "channels_last"]
+    """Layout of the weights of convolutions in memory; auto takes what was measured quicker."""
+
+
+class Training(Computation):
     """How a family's students are trained; all families share these settings."""
 
     batch_size: Positive
-    """Samples in one optimiser step, over all processes together."""
+    """Samples in one optimiser step, over all processes and accumulated parts together."""
+    accumulate_steps: Positive
+    """Parts that a step's batch is divided into, whose gradients add up: less memory, same step."""
     weight_decay: Factor
     """Weight decay of AdamW, applied to every trained parameter."""
     warmup_steps: Count
@@ -119,11 +133,18 @@ class Training(Frozen):
     """Recompute activations in the backward pass: less memory, about a third more time."""
     optimizer: Literal["adamw", "adamw8bit"]
     """AdamW, or its form with 8-bit state, which needs CUDA and bitsandbytes."""
-    compile: bool
-    """Compile the student with torch.compile before the first step."""
     checkpoint_every_steps: Positive
     """Steps between the states that an interrupted training resumes from."""
     validate_every_steps: Positive
     """Steps between computations of the validation loss and of the preview images."""
     num_val_samples: Positive
     """Validation records whose loss is averaged, always the same ones."""
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> "Training":
+        if self.batch_size % self.accumulate_steps:
+            raise ValueError(
+                f"accumulate_steps: {self.accumulate_steps} equal parts do not make a batch_size "
+                f"of {self.batch_size}"
+            )
+        return self

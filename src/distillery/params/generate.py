@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from distillery.params.base import Factor, Frozen, Name, Positive, Precision
+from distillery.params.base import Computation, Factor, Frozen, Name, Positive, Precision
 
 
 class WholeStudent(Frozen):
@@ -18,7 +18,7 @@ class WholeStudent(Frozen):
     """Small ControlNet of the pipeline, a variant of distill_controlnet."""
 
 
-class Generate(Frozen):
+class Generate(Computation):
     """Sampling; the same prompts and noise for every model."""
 
     num_samples: Positive

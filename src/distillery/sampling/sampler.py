@@ -5,9 +5,8 @@ of PNG images. The noise is a function of (seed, key), so every model gets the s
 size changes nothing but the last bits of floating-point sums. Not here: metrics.
 """
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,14 +15,14 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 
-from distillery.core.run import Run
+from distillery.core.run import Run as StageRun
+from distillery.core.runtime import EAGER, Runtime
 from distillery.core.shards import shard_name, write_table_shard
 from distillery.data.conditions.reader import as_hint
-from distillery.diffusion.conditioning import TEXT, Conditioning
-from distillery.diffusion.denoise import control_residuals
+from distillery.diffusion.conditioning import TEXT
 from distillery.diffusion.noise import initial_noise
-from distillery.models.student_controlnet.encode_once import maps_encoded_once
-from distillery.sampling.ddim import Residuals, Told, ddim_scheduler, sample_latents
+from distillery.sampling.ddim import Run, Step, Told, ddim_scheduler, sample_latents
+from distillery.sampling.runtime import in_runtime
 from distillery.sampling.samples import SCHEMA, Prompt, batches, encode_png
 from distillery.teacher.load import Teacher, decode_latents, encode_prompts
 
@@ -56,21 +55,13 @@ class Control:
         ]
         return torch.stack(rows).flatten(1, 2).to(model.device, model.dtype)
 
-    @contextlib.contextmanager
-    def of(self, prompts: Sequence[Prompt], num_rows: int) -> Iterator[Residuals]:
-        """What gives the residuals of every step; a guided batch has twice as many rows."""
-        hint = self.hint(prompts).repeat(num_rows // len(prompts), 1, 1, 1)
-
-        def residuals(inputs: Tensor, step: Tensor, told: Conditioning) -> list[Tensor]:
-            return control_residuals(self.controlnet, inputs, step, told, hint)
-
-        with maps_encoded_once(self.controlnet):
-            yield residuals
-
 
 @dataclass(frozen=True)
 class Sampler:
-    """A teacher, or a student in its place, and how to sample; guidance_scale 1: no guidance."""
+    """A teacher, or a student in its place, and how to sample; guidance_scale 1: no guidance.
+
+    What is recorded or compiled of a step is kept for the next batch of the same shape.
+    """
 
     teacher: Teacher
     num_inference_steps: int
@@ -78,6 +69,8 @@ class Sampler:
     resolution_px: int
     noise_seed: int
     control: Control | None = None
+    runtime: Runtime = EAGER
+    _kept: dict[str, Run] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def with_unet(self, unet: UNet2DConditionModel) -> "Sampler":
         """The same with another U-Net."""
@@ -100,16 +93,24 @@ class Sampler:
 
     def latents(self, prompts: Sequence[Prompt]) -> Tensor:
         """[n, C, h, w] by DDIM (`ddim.sample_latents`), in the U-Net's dtype."""
-        unet, config = self.teacher.unet, self.teacher.scheduler.config
-        scheduler = ddim_scheduler(config, self.num_inference_steps, unet.device)
+        unet = self.teacher.unet
+        scheduler = ddim_scheduler(self.teacher.scheduler.config, self.num_inference_steps)
         told = Told(self._conditioning([p.caption for p in prompts]), scale=self.guidance_scale)
         if told.is_guided:
             told = replace(told, empty=self._conditioning([""]))
+        if self.control is not None:
+            net, hint = self.control.controlnet, self.control.hint(prompts)
+            told = replace(told, controlnet=net, hint=hint)
         noise = self.noise(prompts).to(unet.device, unet.dtype)
-        if self.control is None:
-            return sample_latents(unet, scheduler, noise, told)
-        with self.control.of(prompts, len(prompts) * (1 + told.is_guided)) as residuals:
-            return sample_latents(unet, scheduler, noise, replace(told, control=residuals))
+        return sample_latents(unet, scheduler, noise, told, self._step(told))
+
+    def _step(self, told: Told) -> Run:
+        """A step of this model in this runtime, made once."""
+        if "step" not in self._kept:
+            step = Step(self.teacher.unet, told.controlnet, told.scale)
+            num_rows = len(told.conditioning[TEXT]) * (1 + told.is_guided)
+            self._kept["step"] = in_runtime(step, self.runtime, num_rows)
+        return self._kept["step"]
 
     def _conditioning(self, captions: Sequence[str]) -> dict[str, Tensor]:
         return {TEXT: encode_prompts(self.teacher, captions)}
@@ -125,7 +126,7 @@ def write_samples(
     sampler: Sampler,
     prompts: Sequence[Prompt],
     batch_size: int,
-    run: Run,
+    run: StageRun,
     on_batch: Callable[[int], object],
 ) -> None:
     """Write `folder/00000.parquet`, ... with one row per prompt; finished shards are picked up."""

@@ -46,7 +46,7 @@ class Drawn:
     def __len__(self) -> int:
         return self.num_steps
 
-    def at(self, step: int, process: int, num_processes: int) -> Batch | Inputs:
+    def at(self, step: int, share: int, num_shares: int) -> Batch | Inputs:
         """The batch of a step, the same for every process and device."""
         seed = (self.seed * 1_000_003 + step) % 2**63
         return self.draw(step, torch.Generator().manual_seed(seed))
@@ -58,6 +58,7 @@ def settings_of(part: Mapping[str, Any], phase: Mapping[str, Any]) -> Settings:
         steps=phase["num_steps"],
         learning_rate=phase["lr"],
         batch_size=part["batch_size"],
+        accumulate_steps=1,
         weight_decay=0.0,
         warmup_steps=part["warmup_steps"],
         max_grad_norm=1.0,
@@ -65,7 +66,9 @@ def settings_of(part: Mapping[str, Any], phase: Mapping[str, Any]) -> Settings:
         precision="fp32",
         gradient_checkpointing=False,
         optimizer="adamw",
-        compile=False,
+        runtime="eager",
+        matmul_precision="highest",
+        memory_format="auto",
         checkpoint_every_steps=CHECKPOINT_EVERY_STEPS,
         validate_every_steps=phase["num_steps"],
         num_val_samples=0,

@@ -3,6 +3,7 @@
 from distillery.core.device import claim_device
 from distillery.core.precision import torch_dtype
 from distillery.core.run import Run
+from distillery.core.runtime import Runtime
 from distillery.data.loader import iter_records
 from distillery.families import OFFSET
 from distillery.families.load import Folders, attach, load_student, open_maps
@@ -17,7 +18,8 @@ from distillery.teacher.load import load_teacher
 @stage(
     reads=["seed", "seeds", "device", "num_threads", "data.resolution_px",
            "generate.num_samples", "generate.num_inference_steps", "generate.guidance_scale",
-           "generate.batch_size", "generate.dtype", "generate.seed_offset"]
+           "generate.batch_size", "generate.dtype", "generate.runtime",
+           "generate.matmul_precision", "generate.memory_format", "generate.seed_offset"]
 )  # fmt: skip
 def generate(
     params: Params, run: Run, variant: str, teacher: In, model: In, curated: In, selection: In,
@@ -33,6 +35,7 @@ def generate(
         settings.guidance_scale,
         params.data.resolution_px,
         params.seed + (settings.seed_offset if variant.endswith(OFFSET) else 0),
+        runtime=Runtime(settings.runtime, settings.matmul_precision, settings.memory_format),
     )
     records = iter_records(curated, selection, splits={"test"})
     prompts = pick_prompts((Prompt(r.key, r.caption) for r in records), settings.num_samples)

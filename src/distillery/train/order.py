@@ -45,7 +45,7 @@ class Shuffled:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def at(self, step: int, process: int, num_processes: int) -> Batch:
-        """The share of one process in a step's batch."""
+    def at(self, step: int, share: int, num_shares: int) -> Batch:
+        """One of equal shares of a step's batch: a process's, or a part of it."""
         items = batch_items(self.seed, step, self.batch_size, len(self.samples))
-        return self.samples.batch(items[process::num_processes])
+        return self.samples.batch(items[share::num_shares])

@@ -15,8 +15,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor, nn
 
-from distillery.diffusion.conditioning import SCALE, Conditioning
-from distillery.diffusion.denoise import control_residuals
+from distillery.diffusion.conditioning import SCALE
 from distillery.diffusion.noise import initial_noise
 from distillery.models.control_adapter.hints import stack
 from distillery.models.lora.guidance_embedding import scale_embedding
@@ -66,11 +65,8 @@ class Preview:
         """
         maps = self._batch.conditions[kinds[0]]
         hint = stack(kinds, {kinds[0]: maps}).to(unet.device)
-
-        def residuals(inputs: Tensor, step: Tensor, told: Conditioning) -> list[Tensor]:
-            return control_residuals(controlnet, inputs, step, told, hint)
-
-        return self._grid(unet, replace(self._told(unet.device), control=residuals), maps)
+        told = replace(self._told(unet.device), controlnet=controlnet, hint=hint)
+        return self._grid(unet, told, maps)
 
     def _told(self, device: torch.device) -> Told:
         rows = self._batch.conditioning.items()
@@ -79,7 +75,7 @@ class Preview:
     @torch.no_grad()
     def _grid(self, unet: nn.Module, told: Told, *above: Tensor) -> Image.Image:
         device, vae = unet.device, self._vae.to(unet.device)
-        scheduler = ddim_scheduler(self._schedule, NUM_STEPS, device)
+        scheduler = ddim_scheduler(self._schedule, NUM_STEPS)
         made = sample_latents(unet, scheduler, self._noise.to(device), told)
         latents = torch.cat([self._batch.latents.to(device), made])
         shift = vae.config.shift_factor or 0.0

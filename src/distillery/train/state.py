@@ -26,6 +26,11 @@ _PREFIX = "step-"
 _HASHES = "sha256.json"
 
 
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that the optimiser gets, in order."""
+    return [p for p in model.parameters() if p.requires_grad]
+
+
 class Average:
     """Exponential moving average of weights, following more closely at first.
 

@@ -10,6 +10,7 @@ U-Net stands for a student with one, and the low-rank U-Net for a low-rank stude
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
@@ -24,6 +25,8 @@ from distillery.cost.workload import (
     unet_alone,
     with_control,
 )
+from distillery.models.lowrank.ranks import read_ranks, read_removed
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.models.student_controlnet.model import PRESETS, StudentControlNet
 
 Parts = Mapping[str, nn.Module]
@@ -57,6 +60,12 @@ class InferenceRow:
     num_prompts: int = 0
 
 
+def planned_unet(unet: nn.Module, plan: Path) -> nn.Module:
+    """The U-Net of a plan that `distillery ranks --out` wrote, on meta."""
+    ranks, removed = read_ranks(plan, unet), read_removed(plan, unet)
+    return LowRankUNet2DConditionModel.empty(unet.config, ranks, removed)
+
+
 def shared_parts(parts: Parts) -> dict[str, nn.Module]:
     """The parts with their ControlNet, which rows of a group share in memory."""
     return {**parts, "controlnet": teacher_controlnet(parts)}
@@ -68,6 +77,15 @@ def _same(run: Run) -> Run:
 
 def _unet(guide: Callable[[Run], Run]) -> Callable[[Parts], Evaluation]:
     return lambda parts: Evaluation({"unet": parts["unet"]}, guide(unet_alone(parts["unet"])))
+
+
+def _low_rank(parts: Parts) -> Evaluation:
+    unet = low_rank_unet(parts["unet"])
+    return Evaluation({"unet": unet}, unet_alone(unet))
+
+
+def _planned(parts: Parts) -> Evaluation:
+    return Evaluation({"unet": parts["planned"]}, unet_alone(parts["planned"]))
 
 
 def _text_encoder(parts: Parts) -> Evaluation:
@@ -115,7 +133,13 @@ def _controlnets() -> dict[str, InferenceRow]:
     }
 
 
+PLANNED = f"{PREFIX}unet/planned"  # only with a plan, whose U-Net is the part `planned`
 INFERENCE_ROWS = {
+    f"{PREFIX}unet/dense": InferenceRow("The teacher's U-Net alone", "unet", _unet(_same)),
+    f"{PREFIX}unet/low_rank": InferenceRow(
+        "Low-rank U-Net alone, a third of every rank", "unet", _low_rank
+    ),
+    PLANNED: InferenceRow("Planned U-Net alone", "unet", _planned),
     f"{PREFIX}guidance/lora_distill": InferenceRow(
         "Student, LoRA fused, one evaluation", "guidance", _unet(_same),
         f"{_UNET}, LoRA fused", 1,

@@ -1,18 +1,22 @@
 """Running the evaluations of `full_size_inference`: counted, predicted, then measured in turn.
 
-In: rows by name, an architecture's parts on meta, a device and sizes. Out: one plain dict per row,
-with an entry per batch size. Seconds are processor time of all threads on the CPU, where other work
-on the machine would count otherwise, and wall time on CUDA; wall time is beside. MACs are of the
-architecture's own size whatever is measured. What does not fit the device is not run, and says so.
+In: rows by name, an architecture's parts on meta, a `Setup`. Out: one plain dict per row, with an
+entry per batch size: figures of the quickest runtime, and of each under `runtimes`. Seconds are
+processor time of all threads on the CPU, where other work on the machine would count otherwise, and
+wall time on CUDA; wall time is beside. MACs are of the architecture's own size whatever is
+measured. What does not fit the device is not run, and says so.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from distillery.core.runtime import Kind
 from distillery.cost.counts import count_parameters
 from distillery.cost.full_size.device import (
     MEASURED,
@@ -27,6 +31,8 @@ from distillery.cost.full_size.device import (
     reset_peaks,
 )
 from distillery.cost.full_size.inference import INFERENCE_ROWS, Evaluation, shared_parts
+from distillery.cost.full_size.runtimes import Job, compiled, quickest, ready, usable_runtimes
+from distillery.cost.full_size.setup import Setup
 from distillery.cost.full_size.training_run import latent_side
 from distillery.cost.memory_model import predict_evaluation
 from distillery.cost.profile import count_run, num_tokens
@@ -38,98 +44,79 @@ META = torch.device("meta")
 Parts = Mapping[str, nn.Module]
 
 
-def profile_group(
-    names: Sequence[str],
-    parts: Parts,
-    device: torch.device,
-    *,
-    batch_sizes: Sequence[int],
-    resolution_px: int,
-    num_repeats: int,
-    on_step: Callable[[int], object] = lambda count: None,
-) -> dict[str, dict[str, Any]]:
-    """Rows that are timed in turn; `num_repeats` 0 counts and predicts only.
+def profile_group(names: Sequence[str], parts: Parts, setup: Setup) -> dict[str, dict[str, Any]]:
+    """Rows that are timed in turn, all runtimes of all rows.
 
     Raises DistilleryError if the resolution does not fit the U-Net.
     """
-    side = latent_side(parts, resolution_px)
-
-    def work(batch_size: int, device: torch.device) -> Workload:
-        tokens = num_tokens(parts["text_encoder"])
-        return Workload.of(parts["unet"], batch_size, tokens, side=side, device=device)
-
-    built = _build(names, parts)
-    rows = {name: _describe(name, built[name], parts, batch_sizes, work) for name in names}
-    if not num_repeats:
+    side, tokens = latent_side(parts, setup.resolution_px), num_tokens(parts["text_encoder"])
+    built = _build(names, parts, setup.torch_dtype)
+    inputs = _Inputs(parts, tokens, setup.torch_dtype)
+    rows = {name: _describe(name, built[name], parts, setup, inputs, side) for name in names}
+    if not setup.num_repeats:
         return rows
-    if device.type == "cuda":
-        for name in names:
-            _add_peaks(rows[name], name, parts, device, batch_sizes, work)
-    loaded = _load(built, rows, device)
-    for batch_size in batch_sizes:
-        timed = {n: rows[n]["batches"][str(batch_size)] for n in loaded}
-        _time(loaded, timed, work(batch_size, device), num_repeats, on_step)
+    loaded = _load(built, rows, setup.device)
+    for batch_size in setup.batch_sizes:
+        entries = {n: rows[n]["batches"][str(batch_size)] for n in loaded}
+        _time(loaded, entries, inputs.make(batch_size, side, setup.device), setup)
     del built, loaded
-    release(device)
+    release(setup.device)
     return rows
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """What makes workloads of a pipeline's shapes in a dtype."""
+
+    parts: Parts
+    tokens: int
+    dtype: torch.dtype
+
+    def make(self, batch_size: int, side: int | None, device: torch.device) -> Workload:
+        """Inputs on a device; `side` None: the architecture's own."""
+        unet = self.parts["unet"]
+        work = Workload.of(unet, batch_size, self.tokens, side=side, device=device)
+        return replace(
+            work,
+            sample=work.sample.to(self.dtype),
+            encoder_hidden_states=work.encoder_hidden_states.to(self.dtype),
+        )
+
+
 def _describe(
-    name: str,
-    evaluation: Evaluation,
-    parts: Parts,
-    batch_sizes: Sequence[int],
-    work: Callable[..., Workload],
+    name: str, evaluation: Evaluation, parts: Parts, setup: Setup, inputs: _Inputs, side: int
 ) -> dict[str, Any]:
     """Counts, and what each batch size would need."""
-    row, batches = INFERENCE_ROWS[name], {}
-    full = Workload.of(parts["unet"], 1, num_tokens(parts["text_encoder"]), device=META)
-    for batch_size in batch_sizes:
-        run = latency_job(evaluation.run, work(batch_size, META))
-        memory = predict_evaluation(run, held=evaluation.parts.values())
-        batches[str(batch_size)] = {"status": PREDICTED, "predicted_bytes": memory.as_dict()}
-    return {
-        "title": row.title,
-        "per": row.per,
-        "paper": {},
-        "parameters": count_parameters(evaluation.parts),
-        "macs": count_run(evaluation.run, full),
-        "macs_resolution_px": full.sample.shape[-1] * HINT_SCALE,
-        "batches": batches,
+    row = INFERENCE_ROWS[name]
+
+    def peak(batch_size: int) -> dict[str, int]:
+        run = latency_job(evaluation.run, inputs.make(batch_size, side, META))
+        return predict_evaluation(run, held=evaluation.parts.values()).as_dict()
+
+    def count() -> dict[str, Any]:
+        full = inputs.make(1, None, META)
+        return {
+            "parameters": count_parameters(evaluation.parts),
+            "macs": count_run(evaluation.run, full),
+            "macs_resolution_px": full.sample.shape[-1] * HINT_SCALE,
+        }
+
+    known, about = setup.predictions.get, partial(setup.about, name, parts)
+    batches = {
+        str(n): {"status": PREDICTED, "predicted_bytes": known(about(batch=n), partial(peak, n))}
+        for n in setup.batch_sizes
     }
+    counts = known(about(counted=True), count)
+    return {"title": row.title, "per": row.per, "paper": {}, **counts, "batches": batches}
 
 
-def _build(names: Sequence[str], parts: Parts) -> dict[str, Evaluation]:
+def _build(names: Sequence[str], parts: Parts, dtype: torch.dtype) -> dict[str, Evaluation]:
     """Rows on meta, frozen; they share the parts that are the same, and nothing with `parts`."""
     shared = shared_parts(copy.deepcopy(dict(parts)))
     built = {name: INFERENCE_ROWS[name].build(shared) for name in names}
     for part in (part for evaluation in built.values() for part in evaluation.parts.values()):
-        part.requires_grad_(False).eval()
+        part.requires_grad_(False).eval().to(dtype)
     return built
-
-
-def _add_peaks(
-    row: dict[str, Any],
-    name: str,
-    parts: Parts,
-    device: torch.device,
-    batch_sizes: Sequence[int],
-    work: Callable[..., Workload],
-) -> None:
-    """Peak memory of a row that is alone on the device."""
-    for batch_size in batch_sizes:
-        entry, evaluation = row["batches"][str(batch_size)], _build([name], parts)[name]
-        if (needed := entry["predicted_bytes"]["peak"]) > (free := free_bytes(device)):
-            entry |= does_not_fit(needed, free)
-            continue
-        try:
-            materialise(evaluation.parts.values(), device)
-            reset_peaks(device)
-            latency_job(evaluation.run, work(batch_size, device))()
-            entry |= peaks(device)
-        except (MemoryError, RuntimeError) as error:
-            entry |= _out_of_memory(error)
-        del evaluation
 
 
 def _load(
@@ -153,35 +140,54 @@ def _time(
     loaded: Mapping[str, Evaluation],
     entries: Mapping[str, dict[str, Any]],
     work: Workload,
-    num_repeats: int,
-    on_step: Callable[[int], object],
+    setup: Setup,
 ) -> None:
-    """Seconds of every row that fits, into its entry."""
-    device, jobs = work.sample.device, {}
+    """Seconds of every row that fits, in every runtime, into its entry."""
+    device = setup.device
+    jobs: dict[tuple[str, Kind], Job] = {}
     for name, evaluation in loaded.items():
-        needed, free = entries[name]["predicted_bytes"]["activations"], free_bytes(device)
-        if entries[name]["status"] == PREDICTED and needed > free:
-            entries[name].update(does_not_fit(needed, free))
-        if entries[name]["status"] == PREDICTED:
-            job = latency_job(evaluation.run, work)
-            jobs[name] = _guarded(job, entries[name])
-    for name, seconds in run_in_turn(jobs, num_repeats, on_step).items():
-        if entries[name]["status"] == PREDICTED:
+        entry = entries[name]
+        needed, free = entry["predicted_bytes"]["activations"], free_bytes(device)
+        if needed > free:
+            entry.update(does_not_fit(needed, free))
+            continue
+        try:
+            entry.update(_peaks_alone(evaluation, work, device))
+            for kind in usable_runtimes(setup.runtimes, device):
+                run = latency_job(compiled(evaluation.run, kind), work)
+                if (job := ready(run, kind, device)) is not None:
+                    jobs[name, kind] = job
+        except (MemoryError, RuntimeError) as error:
+            entry.update(_out_of_memory(error))
+            jobs = {key: job for key, job in jobs.items() if key[0] != name}
+    taken = run_in_turn(jobs, setup.num_repeats, setup.on_step)
+    for name in loaded:
+        seconds = {kind: s for (row, kind), s in taken.items() if row == name}
+        if seconds:
             entries[name].update(_measured(seconds, device, len(work.sample)))
 
 
-def _guarded(job: Callable[[], object], entry: dict[str, Any]) -> Callable[[], None]:
-    """The job, until it once runs out of memory: then the row's entry says so."""
+def _peaks_alone(evaluation: Evaluation, work: Workload, device: torch.device) -> dict[str, Any]:
+    """Peak memory as if the row's weights were all that lies on the device."""
+    run = latency_job(evaluation.run, work)
+    if device.type != "cuda":
+        return peaks(device)
+    run()  # workspaces of libraries are there from the first call on
+    reset_peaks(device)
+    others = torch.cuda.memory_allocated(device) - sum(
+        t.numel() * t.element_size() for t in _tensors(evaluation)
+    )
+    run()
+    return {name: found - others for name, found in peaks(device).items()}
 
-    def run() -> None:
-        if entry["status"] != PREDICTED:
-            return
-        try:
-            job()
-        except (MemoryError, RuntimeError) as error:
-            entry.update(_out_of_memory(error))
 
-    return run
+def _tensors(evaluation: Evaluation) -> list[torch.Tensor]:
+    found = {
+        id(tensor): tensor
+        for part in evaluation.parts.values()
+        for tensor in (*part.parameters(), *part.buffers())
+    }
+    return list(found.values())
 
 
 def _out_of_memory(error: BaseException) -> dict[str, str]:
@@ -190,20 +196,27 @@ def _out_of_memory(error: BaseException) -> dict[str, str]:
     return {"status": OUT_OF_MEMORY, "reason": str(error).splitlines()[0]}
 
 
-def _measured(seconds: Seconds, device: torch.device, batch_size: int) -> dict[str, Any]:
-    counted = seconds.wall if device.type == "cuda" else seconds.processor
+def _measured(
+    seconds: Mapping[Kind, Seconds], device: torch.device, batch_size: int
+) -> dict[str, Any]:
+    """The quickest runtime's figures, and those of each."""
+    clock = "wall" if device.type == "cuda" else "processor"
+    found = {kind: _figures(taken, clock, batch_size) for kind, taken in seconds.items()}
+    best = quickest(seconds, clock)
+    return {"status": MEASURED, "runtime": best, **found[best], "runtimes": found}
+
+
+def _figures(seconds: Seconds, clock: str, batch_size: int) -> dict[str, Any]:
+    counted = getattr(seconds, clock)
     median, _ = median_seconds(counted, batch_size)
     wall, _ = median_seconds(seconds.wall, batch_size)
-    memory = {} if device.type == "cuda" else peaks(device)
     return {
-        "status": MEASURED,
         "seconds": _rounded(median.value),
         "seconds_range": _ends(median),
         "seconds_per_image": _rounded(median.value / batch_size),
         "samples_s": [_rounded(value) for value in counted],
         "wall_seconds": _rounded(wall.value),
         "wall_seconds_range": _ends(wall),
-        **memory,
     }
 
 

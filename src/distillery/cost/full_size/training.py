@@ -18,6 +18,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from distillery.cost.accounting import PAPER_KRONECKER, low_rank_unet, teacher_controlnet
+from distillery.cost.full_size.iteration import Iteration
 from distillery.diffusion.conditioning import TEXT
 from distillery.diffusion.control import ControlTeacher, num_residuals, online_residuals
 from distillery.diffusion.control_adapter import TuneControl
@@ -30,10 +31,10 @@ from distillery.diffusion.objectives import (
     Denoise,
     Diffusion,
     DistillOutput,
-    Objective,
     cached_output,
     online_output,
 )
+from distillery.models.checkpointing import recompute_activations
 from distillery.models.control_adapter.adapter import UNI_CONTROLNET_KINDS, ControlAdapter
 from distillery.models.control_adapter.encoder import encoder_ranks
 from distillery.models.lora.layers import add_lora
@@ -44,26 +45,6 @@ GUIDANCE_SCALE = 7.5
 LORA = {"r": 16, "alpha": 16.0, "targets": "attention", "seed": 0}
 DROP = Drop(each=0.5, keep_all=0.1, drop_all=0.1, caption=0.5)
 CANNY = "canny"
-
-
-@dataclass(frozen=True)
-class Iteration:
-    """`model` is trained; `frozen` it runs through or is held; `teacher` only the teacher needs."""
-
-    model: nn.Module
-    objective: Objective
-    frozen: dict[str, nn.Module] = field(default_factory=dict)
-    teacher: dict[str, nn.Module] = field(default_factory=dict)
-    role: str = "unet"
-
-    @property
-    def held(self) -> dict[str, nn.Module]:
-        """Everything in memory but the teacher, by the names that `count_parameters` knows."""
-        return {self.role: self.model, **self.frozen}
-
-    def trained(self) -> list[nn.Parameter]:
-        """What the optimiser gets."""
-        return [p for p in self.model.parameters() if p.requires_grad]
 
 
 @dataclass(frozen=True)
@@ -160,7 +141,7 @@ def _lora_distill(parts: Parts) -> Iteration:
 
 def _lora_distill_lean(parts: Parts) -> Iteration:
     unet = _with_lora(_copy(parts["unet"]).to(torch.bfloat16))
-    unet.enable_gradient_checkpointing()
+    recompute_activations(unet)
     scales = Scales(GUIDANCE_SCALE, GUIDANCE_SCALE)
     objective = DistillGuided(diffusion(), cached_pair, scales)
     return Iteration(InDtype(unet, torch.bfloat16).train(), objective)

@@ -1,6 +1,6 @@
 """Running the iterations of `full_size`: predicted memory, then measured time and memory.
 
-In: rows by name, an architecture's parts on meta, a device and sizes. Out: one plain dict per row.
+In: rows by name, an architecture's parts on meta, a `Setup`. Out: one plain dict per row.
 Weights are random, of the scale that keeps activations near 1. A row that does not fit the device
 is not run, and says so; its predicted memory is given all the same.
 """
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from distillery.core.errors import DistilleryError
+from distillery.core.runtime import Kind
 from distillery.cost.counts import count_parameters
 from distillery.cost.full_size.device import (
     MEASURED,
@@ -26,56 +27,73 @@ from distillery.cost.full_size.device import (
     release,
     reset_peaks,
 )
-from distillery.cost.full_size.training import ROWS, Iteration
+from distillery.cost.full_size.runtimes import compiled, quickest, ready, usable_runtimes
+from distillery.cost.full_size.setup import Setup
+from distillery.cost.full_size.training import ROWS, Iteration, Row
 from distillery.cost.memory_model import predict_step
 from distillery.cost.profile import num_tokens
-from distillery.cost.timing import median_seconds, run_in_turn
+from distillery.cost.timing import Seconds, median_seconds, run_in_turn
 from distillery.diffusion.batch import Batch
 from distillery.diffusion.conditioning import TEXT
 from distillery.models.control_adapter.adapter import UNI_CONTROLNET_KINDS
 from distillery.models.control_adapter.hints import VAE_SCALE
 
 
-def profile_row(
-    name: str,
-    parts: Mapping[str, nn.Module],
-    device: torch.device,
-    *,
-    batch_size: int,
-    resolution_px: int,
-    num_repeats: int,
-    on_step: Callable[[int], object] = lambda count: None,
-) -> dict[str, Any]:
-    """One row; `num_repeats` 0 predicts only. `on_step` is told 1 after each iteration.
-
-    Raises DistilleryError if the resolution does not fit the U-Net.
-    """
+def profile_row(name: str, parts: Mapping[str, nn.Module], setup: Setup) -> dict[str, Any]:
+    """One row. Raises DistilleryError if the resolution does not fit the U-Net."""
     row = ROWS[name]
-    iteration = row.build(parts)
-    batch = make_batch(parts, torch.device("meta"), batch_size, resolution_px)
-    described = {"title": row.title, "paper": dict(row.paper), **_describe(iteration, batch)}
-    if not num_repeats:
+    batch = make_batch(parts, torch.device("meta"), setup.batch_size, setup.resolution_px)
+    iteration = _build(row, parts, setup)
+    about = setup.about(name, parts, batch_size=setup.batch_size)
+    costs = setup.predictions.get(about, lambda: _costs(iteration, batch, setup))
+    described = {"title": row.title, "paper": dict(row.paper), **costs}
+    if not setup.num_repeats:
         return {**described, "status": PREDICTED}
-    free, needed = free_bytes(device), described["predicted_bytes"]["peak"]
+    free, needed = free_bytes(setup.device), described["predicted_bytes"]["peak"]
     if needed > free:
         return {**described, **does_not_fit(needed, free)}
     try:
-        return {**described, **_measure(iteration, batch, device, num_repeats, on_step)}
+        return {**described, **_measure(iteration, batch, setup)}
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         return {**described, "status": OUT_OF_MEMORY, "reason": str(error).splitlines()[0]}
     finally:
-        release(device)
+        release(setup.device)
 
 
-def _describe(iteration: Iteration, batch: Batch) -> dict[str, Any]:
+def _build(row: Row, parts: Mapping[str, nn.Module], setup: Setup) -> Iteration:
+    iteration = row.build(parts)
+    if setup.dtype != "fp32":
+        iteration.narrow(setup.torch_dtype)
+    return iteration
+
+
+def predicted_peak(
+    name: str, parts: Mapping[str, nn.Module], setup: Setup, *, checkpointing: bool
+) -> int:
+    """Bytes at the peak of a row's step at the setup's batch size."""
+    sizes = {"batch_size": setup.batch_size, "checkpointing": checkpointing}
+
+    def predict() -> int:
+        iteration = _build(ROWS[name], parts, setup)
+        if checkpointing:
+            iteration.checkpoint()
+        meta = torch.device("meta")
+        batch = make_batch(parts, meta, setup.batch_size, setup.resolution_px)
+        return _costs(iteration, batch, setup)["predicted_bytes"]["peak"]
+
+    return setup.predictions.get(setup.about(name, parts, **sizes), predict)
+
+
+def _costs(iteration: Iteration, batch: Batch, setup: Setup) -> dict[str, Any]:
     trained = iteration.trained()
     memory = predict_step(
         lambda: sum(iteration.objective(iteration.model, batch).values()),
         trained,
         held=iteration.held.values(),
         teacher=iteration.teacher.values(),
+        dtype=setup.torch_dtype,
     )
     counts = count_parameters({**iteration.held, **iteration.teacher}, trained)
     return {"parameters": counts, "predicted_bytes": memory.as_dict()}
@@ -112,35 +130,62 @@ def latent_side(parts: Mapping[str, nn.Module], resolution_px: int) -> int:
     return resolution_px // VAE_SCALE
 
 
-def _measure(
-    iteration: Iteration,
-    meta_batch: Batch,
-    device: torch.device,
-    num_repeats: int,
-    on_step: Callable[[int], object],
-) -> dict[str, Any]:
+def _measure(iteration: Iteration, meta_batch: Batch, setup: Setup) -> dict[str, Any]:
+    """All runtimes one after another, so that their memory adds up nowhere; the quickest counts."""
+    device = setup.device
     materialise([*iteration.held.values(), *iteration.teacher.values()], device)
-    batch = _real(meta_batch, device)
-    optimizer = torch.optim.AdamW(iteration.trained(), lr=1e-5, fused=True)
+    batch = prepared(iteration, _real(meta_batch, device), device)
+    found: dict[Kind, dict[str, Any]] = {}
+    taken: dict[Kind, Seconds] = {}
+    for kind in usable_runtimes(setup.runtimes, device):
+        job = ready(_step(iteration, batch, setup, kind), kind, device)
+        if job is None:
+            continue
+        reset_peaks(device)
+        taken[kind] = run_in_turn({"step": job}, setup.num_repeats, setup.on_step)["step"]
+        found[kind] = _figures(taken[kind], len(batch.keys)) | peaks(device)
+        del job
+        release(device)
+    best = quickest(taken, "wall")
+    return {"status": MEASURED, "runtime": best, **found[best], "runtimes": found}
+
+
+def prepared(iteration: Iteration, batch: Batch, device: torch.device) -> Batch:
+    """The batch with the objective's random choices, as the training loop hands it over."""
+    prepare = getattr(iteration.objective, "prepare", None)
+    return prepare(batch).to(device) if prepare else batch
+
+
+def _step(iteration: Iteration, batch: Batch, setup: Setup, kind: Kind) -> Callable[[], object]:
+    """Forward, backward and AdamW, in mixed precision where the setup has a narrower dtype."""
+    device, trained = setup.device, iteration.trained()
+    options = {"lr": 1e-5, "fused": True}
+    if device.type == "cuda":
+        options = {**options, "lr": torch.tensor(1e-5, device=device), "capturable": True}
+    optimizer = torch.optim.AdamW(trained, **options)
+    model, narrow = compiled(iteration.model, kind), setup.torch_dtype
 
     def step() -> None:
-        sum(iteration.objective(iteration.model, batch).values()).backward()
+        # Without its cache of casts, which would outlive a recording.
+        with torch.autocast(
+            device.type, narrow, enabled=narrow != torch.float32, cache_enabled=False
+        ):
+            loss = sum(iteration.objective(model, batch).values())
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    step()  # makes the optimiser's state
-    on_step(1)
-    reset_peaks(device)
-    seconds = run_in_turn({"step": step}, num_repeats, on_step)["step"]
-    median, settings = median_seconds(seconds.wall, len(batch.keys))
+    return step
+
+
+def _figures(seconds: Seconds, batch_size: int) -> dict[str, Any]:
+    median, settings = median_seconds(seconds.wall, batch_size)
     return {
-        "status": MEASURED,
         "seconds_per_iteration": median.value,
         "seconds_range": [median.ci_low, median.ci_high],
         "seconds_settings": settings,
         # Of all threads; other work on a busy machine does not count.
         "cpu_seconds_per_iteration": statistics.median(seconds.processor),
-        **peaks(device),
     }
 
 

@@ -20,6 +20,7 @@ from distillery.diffusion.control_drop import Drop, apply_mask, single_condition
 from distillery.diffusion.losses import Weighting
 from distillery.families.about import About
 from distillery.families.backbone import open_backbone
+from distillery.models.checkpointing import recompute_activations
 from distillery.models.control_adapter.adapter import ControlAdapter
 from distillery.models.control_adapter.hints import stack
 from distillery.models.load import load_unet
@@ -62,9 +63,10 @@ def train_adapters(tuning: ControlTuning, sources: Sources, backbone: Path, job:
     folder = open_backbone(tuning.backbone, backbone, sources.teacher)
     unet = load_unet(folder, job.device, torch_dtype(job.settings.precision))
     if job.settings.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
+        recompute_activations(unet)
     distances = _distances(tuning, sources.teacher, unet)
-    objective = TuneControl(diffusion, unet, tuning.kinds, data.empty, tuning.drop, distances)
+    empty = {name: row.to(job.device) for name, row in data.empty.items()}
+    objective = TuneControl(diffusion, unet, tuning.kinds, empty, tuning.drop, distances)
     preview = Preview(sources.teacher, data)
     maps = stack(tuning.kinds, data.seen(NUM_INIT_MAPS).conditions)
     training = Training(

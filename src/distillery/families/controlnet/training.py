@@ -26,6 +26,7 @@ from distillery.diffusion.losses import Weighting
 from distillery.diffusion.objectives import Diffusion
 from distillery.families.about import About
 from distillery.families.controlnet.residuals import cached_residuals, write_residuals
+from distillery.models.checkpointing import recompute_activations
 from distillery.models.load import load_unet
 from distillery.teacher.load import load_teacher_controlnet
 from distillery.train.loop import Place, make_accelerator
@@ -72,7 +73,7 @@ def train_controlnets(
     data = sources.data(cache, [kind])
     unet = load_unet(sources.teacher, job.device, torch_dtype(settings.precision))
     if settings.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
+        recompute_activations(unet)
     residuals = _residuals(distillation, sources.teacher, unet, diffusion, data, job)
     asked = ControlTeacher(unet, residuals, view)
     hints = data.seen(NUM_HINTS).conditions[kind]

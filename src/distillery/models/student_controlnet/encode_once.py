@@ -1,12 +1,12 @@
 """Encode condition maps once per image, not once per sampling step.
 
 In: a ControlNet or a control adapter. Out: for a while, its map encoder answers the tensor it was
-given last without computing. A sampler gives the same maps at every step, and they are as large as
-the image: encoding them is much of what a small student computes.
+given last without computing, or what it is told to. A sampler gives the same maps at every step,
+and they are as large as the image: encoding them is much of what a small student computes.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,13 +26,8 @@ def maps_encoded_once(controlnet: nn.Module) -> Iterator[None]:
     Raises DistilleryError for a model without an encoder of maps; give a MultiControlNetModel's own
     ControlNets one by one.
     """
-    encoder = next((getattr(controlnet, n) for n in _ENCODERS if hasattr(controlnet, n)), None)
-    if encoder is None:
-        raise DistilleryError(
-            f"{type(controlnet).__name__} has no encoder of condition maps; give a ControlNet or a "
-            "control adapter"
-        )
-    compute, own = encoder.forward, vars(encoder).get("forward")  # own: a hook's, of offloading
+    encoder = _encoder(controlnet)
+    compute = encoder.forward
     known: tuple[Tensor, int | None, Any] | None = None
 
     @torch.no_grad()
@@ -43,6 +38,36 @@ def maps_encoded_once(controlnet: nn.Module) -> Iterator[None]:
             known = (maps, version, compute(maps))
         return known[2]
 
+    with _replaced(encoder, forward):
+        yield
+
+
+@torch.no_grad()
+def encoded_maps(controlnet: nn.Module, maps: Tensor) -> Any:
+    """The features of maps [n, C, H, W]: a tensor, or a list of them."""
+    return _encoder(controlnet)(maps)
+
+
+@contextlib.contextmanager
+def answering(controlnet: nn.Module, features: Any) -> Iterator[None]:
+    """While open, the encoder answers `features` to whatever maps."""
+    with _replaced(_encoder(controlnet), lambda maps: features):
+        yield
+
+
+def _encoder(controlnet: nn.Module) -> nn.Module:
+    encoder = next((getattr(controlnet, n) for n in _ENCODERS if hasattr(controlnet, n)), None)
+    if encoder is None:
+        raise DistilleryError(
+            f"{type(controlnet).__name__} has no encoder of condition maps; give a ControlNet or a "
+            "control adapter"
+        )
+    return encoder
+
+
+@contextlib.contextmanager
+def _replaced(encoder: nn.Module, forward: Callable[[Tensor], Any]) -> Iterator[None]:
+    own = vars(encoder).get("forward")  # a hook's, of offloading
     encoder.forward = forward
     try:
         yield

@@ -1,0 +1,70 @@
+"""What batch fits a memory: how many samples a step of each training row can take at once.
+
+In: rows, an architecture on meta, bytes of a device. Out: for each row the largest equal part of a
+step that fits, with and without gradient checkpointing, and the settings of `training` that say so.
+Nothing is measured: memory is predicted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from distillery.cost.full_size.setup import Setup
+from distillery.cost.full_size.training_run import predicted_peak
+
+# On an H100 training took up to 6.9% more than predicted (docs/results.md), and a process holds
+# about 0.6 GB before it allocates anything: CUDA's context and the libraries' workspaces.
+MARGIN, CONTEXT_BYTES = 1.08, 600_000_000
+MIN_PART = 4  # smaller parts leave a GPU idle; checkpointing then costs less
+
+
+def fit_rows(
+    names: list[str], parts: Mapping[str, nn.Module], setup: Setup, memory_bytes: float
+) -> dict[str, dict[str, Any]]:
+    """For each row how much of a step of `setup.batch_size` samples fits, and what to set."""
+    return {name: _fit(name, parts, setup, memory_bytes) for name in names}
+
+
+def _fit(
+    name: str, parts: Mapping[str, nn.Module], setup: Setup, memory_bytes: float
+) -> dict[str, Any]:
+    """`plain` and `checkpointing`: the largest part, 0 for none; `settings` None if none fits."""
+    plain = _largest(name, parts, setup, memory_bytes, checkpointing=False)
+    found: dict[str, Any] = {"plain": plain, "checkpointing": None}
+    part = plain
+    if plain < min(MIN_PART, setup.batch_size):
+        part = found["checkpointing"] = max(
+            plain, _largest(name, parts, setup, memory_bytes, checkpointing=True)
+        )
+    return {**found, "settings": settings_for(part, setup.batch_size, part > plain)}
+
+
+def settings_for(part: int, batch_size: int, checkpointing: bool) -> dict[str, Any] | None:
+    """Keys of `training` for steps of `batch_size` samples in parts of `part`; None for 0."""
+    if not part:
+        return None
+    return {
+        "batch_size": batch_size,
+        "accumulate_steps": batch_size // part,
+        "gradient_checkpointing": checkpointing,
+    }
+
+
+def _largest(
+    name: str,
+    parts: Mapping[str, nn.Module],
+    setup: Setup,
+    memory_bytes: float,
+    *,
+    checkpointing: bool,
+) -> int:
+    """The largest divisor of the step's samples that fits; memory grows with it."""
+    room = (memory_bytes - CONTEXT_BYTES) / MARGIN
+    sizes = [n for n in range(setup.batch_size, 0, -1) if setup.batch_size % n == 0]
+    for size in sizes:
+        smaller = replace(setup, batch_size=size)
+        if predicted_peak(name, parts, smaller, checkpointing=checkpointing) <= room:
+            return size
+    return 0
