@@ -2,6 +2,7 @@ import io
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -56,6 +57,25 @@ def test_transparency_is_white():
 def test_sixteen_bit_grey_keeps_its_upper_bits():
     source = Image.fromarray(np.full((4, 4), 0x8001, dtype=np.uint16))
     assert (decode_rgb(encode(source, "PNG")) == 0x80).all()
+
+
+GREY = np.linspace(0, 65535, 48 * 32).reshape(48, 32).astype(np.uint16)
+COLOUR = np.dstack([GREY, GREY[::-1], GREY[:, ::-1]])
+
+
+@pytest.mark.parametrize("kind", [".tif", ".png"])
+@pytest.mark.parametrize("pixels", [GREY, COLOUR, np.dstack([COLOUR, np.full_like(GREY, 65535)])])
+def test_sixteen_bits_are_scaled_not_clipped(kind, pixels):
+    drawn = decode_rgb(cv2.imencode(kind, pixels)[1].tobytes())
+    bgr = pixels[..., :3] if pixels.ndim == 3 else np.dstack([pixels] * 3)
+    assert (drawn == (bgr[..., ::-1] >> 8)).all()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32, np.int16])
+def test_samples_without_an_agreed_range_are_refused(kind):
+    data = cv2.imencode(".tif", GREY.astype(kind))[1].tobytes()
+    with pytest.raises(UndecodableError, match="save it with 8 or 16 bits"):
+        decode_rgb(data)
 
 
 def test_exif_orientation_is_applied():

@@ -66,7 +66,8 @@ def _is_below(file: Path, tables: list[Path]) -> bool:
 
 
 def _all_samples(folder: Path, tables: list[Path], free: list[Path]) -> Iterator[RawSample]:
-    for table in tables:
+    # Train comes first: a limit on the samples is not meant to take the test split.
+    for table in sorted(tables, key=lambda table: (table.parent.name != "train", table)):
         yield from _from_table(folder, table)
     for image in free:
         yield _from_sidecar(folder, image)

@@ -6,6 +6,8 @@ damage with the place named, and after the last member there must be nothing but
 as the member they point to. Nothing is extracted, no file is created.
 """
 
+import errno
+import os
 import posixpath
 import tarfile
 from collections.abc import Iterator
@@ -103,12 +105,22 @@ def _read_headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
 def _require_zeros(file: BinaryIO, members: list[Member], tar: Path) -> None:
     """Data after the last header that could be read: a damaged header, or a tar put behind."""
     place = file.tell()
-    while block := file.read(_ZEROS_BYTES):
+    while block := _next_block(file):
         if block.count(0) != len(block):
             raise DamagedError(
                 f"{tar}: {_after(members)} (byte {place}) comes no member, but not the end either: "
                 f"a damaged header, or several tars in one; {REMEDY}"
             )
+
+
+def _next_block(file: BinaryIO) -> bytes:
+    """Bytes from where the file is, or from the end of a hole there, which holds zeros."""
+    try:
+        file.seek(os.lseek(file.fileno(), file.tell(), os.SEEK_DATA))
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+            return b""
+    return file.read(_ZEROS_BYTES)
 
 
 def _after(members: list[Member]) -> str:

@@ -1,0 +1,94 @@
+"""Whatever a file claims, reading it takes at most 10 s and 1 GiB."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from command_helpers import CAPTIONS, PICTURES, write_files, write_params, write_tar
+
+from project import ROOT
+
+MEMBERS = {"0.jpg": PICTURES[0], "0.txt": CAPTIONS[0].encode()}
+# A process of its own, because memory is measured as the most that it ever had; no torch in it.
+SCRIPT = """
+import json, resource, sys, time
+from distillery.stages.ingest import ingest
+for params, raw in json.load(sys.stdin):
+    started, code = time.monotonic(), 0
+    try:
+        ingest.main(["--params", params, "--raw", raw])
+    except SystemExit as end:
+        code = end.code
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps([code, time.monotonic() - started, kib * 1024]))
+"""
+
+
+def header(name, size, kind=tarfile.REGTYPE):
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def sparse_tar(path, head, size):
+    """A tar that begins with a header and a member, and goes on as zeros that take no room."""
+    write_tar(path, MEMBERS)
+    data = path.read_bytes()
+    path.write_bytes(head + data if head else data)
+    os.truncate(path, size)
+    return path
+
+
+def make_all(root):
+    """{name: (source, path, exit code)} of files of each kind."""
+    gib = 2**30
+    deep, digits = b"[" * 100_000, b'{"punsafe": ' + b"9" * 5000 + b"}"
+    listed = write_files(root / "list", {"a.jsonl": b"\n".join((deep, digits, b'{"url": "x"}'))})
+    texts = pa.array([CAPTIONS[0].encode(), b"caf\xe9"] * 500).view(pa.string())
+    picture = {"bytes": PICTURES[0], "path": "a.jpg"}
+    pq.write_table(pa.table({"image": [picture] * 1000, "text": texts}), root / "a.parquet")
+    long_name = header("x", 3 * gib, tarfile.GNUTYPE_LONGNAME)
+    return {
+        "member of 200 GB": ("webdataset", sparse_tar(
+            root / "b.tar", header("x.jpg", 200 * gib), 201 * gib), 0),
+        "zeros behind": ("webdataset", sparse_tar(root / "c.tar", b"", 200 * gib), 0),
+        "name of 3 GB": ("webdataset", sparse_tar(root / "d.tar", long_name, 4 * gib), 2),
+        "deep": ("webdataset", write_tar(root / "e.tar", MEMBERS | {"0.json": deep}), 0),
+        "digits": ("webdataset", write_tar(root / "f.tar", MEMBERS | {"0.json": digits}), 0),
+        "text of 2 GB": ("webdataset", sparse_tar(
+            root / "g.tar", header("1.txt", 2 * gib), 3 * gib), 0),
+        "list": ("urls", listed, 2),
+        "no UTF-8": ("parquet", root / "a.parquet", 0),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bounded")
+    files = make_all(root)
+    jobs = []
+    for number, (source, path, _) in enumerate(files.values()):
+        work = root / f"work{number}"
+        params = write_params(work, {"ingest.source": source, "ingest.path": str(path)})
+        jobs.append([str(params), str(root / f"raw{number}")])
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], input=json.dumps(jobs), capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, cwd=ROOT, check=True,
+    )  # fmt: skip
+    results = map(json.loads, done.stdout.splitlines())
+    return {
+        name: (*result, file[2])
+        for (name, file), result in zip(files.items(), results, strict=True)
+    }
+
+
+def test_time_and_memory_are_bounded(measured):
+    for name, (code, seconds, peak_bytes, wanted) in measured.items():
+        assert code == wanted, name
+        assert seconds < 10, name
+        assert peak_bytes < 2**30, name
