@@ -1,4 +1,5 @@
 # What the rules share: checked params, their paths, and the inputs that are code.
+import atexit
 import os
 import sys
 import time

@@ -65,10 +65,16 @@ def resolve_jobs(targets: Sequence[str] = ("all",)) -> list[dict[str, Any]]:
 def plan(work_root: Path, targets: Sequence[str] = ("all",)) -> Plan:
     """The stages that are out of date."""
     jobs = [job for job in resolve_jobs(targets) if job["needed"]]
-    rows = [_row(job, read_run(work_root, job["label"])) for job in jobs]
-    timed = [{**job, "seconds": row.seconds or 0.0} for job, row in zip(jobs, rows, strict=True)]
+    last = [read_run(work_root, job["label"]) for job in jobs]
+    rows = [_row(job, record) for job, record in zip(jobs, last, strict=True)]
+    timed = [{**job, "seconds": _whole_s(r)} for job, r in zip(jobs, last, strict=True)]
     cores = schedule.num_cores()
     return Plan(rows, schedule.wall_s(timed, cores, schedule.num_heavy()), cores)
+
+
+def _whole_s(record: dict[str, Any] | None) -> float:
+    """What a stage took with the start of its process; 0 if it never ran."""
+    return record["seconds"] + record.get("startup_s", 0.0) if record else 0.0
 
 
 def script(targets: Sequence[str] = ("all",)) -> str:

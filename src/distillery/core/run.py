@@ -94,6 +94,7 @@ def record_run(
         "label": run.label,
         "fingerprint": run.fingerprint,
         "seconds": round(seconds, 3),
+        "startup_s": round(max(0.0, _process_age_s() - seconds), 3),
         "bytes": sum(_size(path) for path in outputs),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -103,6 +104,16 @@ def record_run(
     path = runs_folder(run.work_root) / f"{run.label}.json"
     write_json(path, record)
     return record
+
+
+def _process_age_s() -> float:
+    """Seconds since this process was started, imports included; 0 where there is no /proc."""
+    try:
+        started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+        now_s = float(Path("/proc/uptime").read_text().split()[0])
+    except OSError:
+        return 0.0
+    return now_s - int(started) / os.sysconf("SC_CLK_TCK")
 
 
 def runs_folder(work_root: Path) -> Path:

@@ -20,6 +20,6 @@ def require_source(file: Path, params: Params) -> None:
         return
     place = read_values(file)[1].get(("ingest", "path"), str(file))
     raise DistilleryError(
-        f"{place}: ingest.path: {path} is not there; name the {source}'s file or folder, or set "
+        f"{place}: ingest.path: {path} is not there; name the images' file or folder, or set "
         "ingest.source: scenes"
     )
