@@ -9,10 +9,11 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
 from distillery.core.errors import DistilleryError
+from distillery.data.conditions import KINDS
 from distillery.params import Params, base, load_params, select
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -261,3 +262,16 @@ def test_a_name_that_yaml_reads_as_a_value_is_to_be_quoted(tmp_path: Path) -> No
     path.write_text(text.replace("path: null", "path: 2024-01-15"))
     with pytest.raises(DistilleryError, match=r'path: .*; write it in quotes: "2024-01-15"'):
         load_params(path)
+
+
+@pytest.mark.parametrize(("source", "px"), [("scenes", 72), ("models/sd", 528), ("org/name", 80)])
+def test_a_resolution_that_a_later_stage_refuses_is_refused_at_once(
+    default_params: Params, source: str, px: int
+) -> None:
+    values = default_params.model_dump()
+    values["data"]["resolution_px"] = px
+    values["prepare_teacher"] |= {"source": source, "controlnets": dict.fromkeys(KINDS, "a/b")}
+    with pytest.raises(ValidationError, match=rf"data\.resolution_px: {px} is no multiple of"):
+        Params.model_validate(values)
+    values["finetune_control"]["variants"] = {}
+    assert Params.model_validate(values).data.resolution_px == px

@@ -9,6 +9,10 @@ from typing import Any
 from distillery.families import TRAINED
 
 TEACHER = "teacher"
+# Control adapters halve the latent once a level but the last: 8 px x 2 for the scenes teacher, x 8
+# for Stable Diffusion. Other stages take any multiple of 8.
+_ADAPTER_PX = {"scenes": 16}
+_SD_ADAPTER_PX = 64
 
 
 def require_parts(params: Any) -> None:
@@ -22,6 +26,7 @@ def require_parts(params: Any) -> None:
     _require_controlnets(params)
     _require_maps_of_latents(params)
     _require_whole(params)
+    _require_resolution(params)
 
 
 def _require_backbones(params: Any, section: str) -> None:
@@ -110,3 +115,13 @@ def _require_whole(params: Any) -> None:
             )
         if whole.controlnet not in params.distill_controlnet.variants:
             raise ValueError(f"{key}.controlnet: {whole.controlnet} is not in distill_controlnet")
+
+
+def _require_resolution(params: Any) -> None:
+    """Refuse at once what one stage would refuse after all others have run."""
+    needed = _ADAPTER_PX.get(params.prepare_teacher.source, _SD_ADAPTER_PX)
+    if params.finetune_control.variants and params.data.resolution_px % needed:
+        raise ValueError(
+            f"data.resolution_px: {params.data.resolution_px} is no multiple of {needed}, which "
+            "finetune_control needs; choose one, or set finetune_control.variants: {}"
+        )

@@ -13,7 +13,7 @@ class Data(Frozen):
     parts: Annotated[list[Count], Field(min_length=1)]
     """Numbers 0, 1, ... of the parts that images are divided into and that run independently."""
     resolution_px: Annotated[int, Field(ge=32, le=2048, multiple_of=8)]
-    """Side of the square images that models see, a multiple of 8."""
+    """Side of the square images that models see, a multiple of 8; with control adapters of 64."""
 
     @model_validator(mode="after")
     def _check(self) -> "Data":

@@ -16,6 +16,7 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 _GET = "get it again"
 _NEEDED = "only Stable Diffusion 1.x and 2.x and what has their parts can be distilled"
 _CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
+_VAE_LEVELS = [128, 256, 512, 512]
 # Further inputs of a U-Net; each key with the value that means none.
 _FURTHER_INPUTS = {
     "addition_embed_type": None, "class_embed_type": None, "num_class_embeds": None,
@@ -50,6 +51,12 @@ def require_parts(folder: Path) -> None:
         config = read_json(folder / name / "config.json", remedy=_GET)
         if (kind := config.get("_class_name", wanted)) != wanted:
             raise DistilleryError(f"{folder / name}: {kind}, not {wanted}; {_NEEDED}")
+    levels = read_json(folder / "vae/config.json").get("block_out_channels", _VAE_LEVELS)
+    if len(levels) != len(_VAE_LEVELS):
+        raise DistilleryError(
+            f"{folder / 'vae'}: makes latents {2 ** (len(levels) - 1)} times smaller than images, "
+            f"not 8 times; {_NEEDED}"
+        )
     text = read_json(folder / "text_encoder/config.json", remedy=_GET)
     if "CLIP" not in _class_of(text).upper():
         raise DistilleryError(
@@ -119,7 +126,7 @@ def require_fitting_controlnet(kind: str, place: Path, teacher: Path) -> None:
     hint = own.get("conditioning_embedding_out_channels", [16, 32, 96, 256])
     needed = {key: (own.get(key, usual), unet.get(key, usual)) for key, usual in _FITTING.items()}
     needed["conditioning_channels"] = (own.get("conditioning_channels", 3), 3)
-    halvings = len(vae.get("block_out_channels", [128, 256, 512, 512])) - 1
+    halvings = len(vae.get("block_out_channels", _VAE_LEVELS)) - 1
     needed["halvings of the map (conditioning_embedding_out_channels)"] = (len(hint) - 1, halvings)
     for key, (given, wanted) in needed.items():
         if given != wanted:
