@@ -99,8 +99,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path / MANIFEST}: schema {manifest.get('schema')}, this version reads "
             f"{SCHEMA_VERSION}; rerun the stage that makes it"
         )
-    if hash_json(manifest.get("files")) != manifest.get("content"):
-        raise DamagedError(f"{path / MANIFEST}: damaged; delete {path} and run again")
+    if manifest.pop("sha256", None) != hash_json(manifest):
+        raise DamagedError(
+            f"{path / MANIFEST}: damaged, or of an older version; delete {path} and run again"
+        )
     return manifest
 
 
@@ -128,7 +130,7 @@ def write_manifest(folder: Path, label: str, recipe: Mapping[str, Any], ancestor
         "ancestors": ancestors,
         "files": files,
     }
-    write_json(folder / MANIFEST, manifest)
+    write_json(folder / MANIFEST, {**manifest, "sha256": hash_json(manifest)})
 
 
 def merge_ancestors(inputs: Mapping[str, Path]) -> dict[str, str]:

@@ -42,7 +42,7 @@ def require_recorded(path: Path) -> None:
     artifact, manifest = _find_manifest(path)
     if artifact is None:
         return
-    if hash_json(manifest["files"]) != manifest.get("content"):
+    if manifest.pop("sha256", None) != hash_json(manifest):
         raise DamagedError(f"{artifact / MANIFEST}: damaged; {_remedy(artifact)}")
     for name, recorded in manifest["files"].items():
         file = artifact / name

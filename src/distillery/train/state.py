@@ -98,7 +98,7 @@ class TrainState:
         if not (checkpoints := _checkpoints(folder)):
             return False
         newest = checkpoints[-1]
-        _require_undamaged(newest)
+        require_undamaged(newest)
         try:
             rest = read_json(newest / "state.json")
             with torch.no_grad():
@@ -115,7 +115,7 @@ class TrainState:
         return True
 
 
-def _require_undamaged(checkpoint: Path) -> None:
+def require_undamaged(checkpoint: Path) -> None:
     """Compare every file with the sha256 that was recorded when it was written."""
     found = hash_files(checkpoint)
     found.pop(_HASHES, None)
