@@ -40,6 +40,8 @@ def bar(total: int | None, label: str, *, initial: int = 0, unit: str = "it") ->
 
     `total` None is an unknown number: no percentage and no ETA.
     """
+    if total == 0:  # a bar of nothing would end at 0%
+        return tqdm(total=0, disable=True)
     if redraws():
         return tqdm(total=total, desc=label, initial=initial, unit=unit, dynamic_ncols=True)
     return tqdm(

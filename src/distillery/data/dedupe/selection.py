@@ -15,6 +15,7 @@ from distillery.core.artifacts import read_json, write_json
 from distillery.core.errors import DistilleryError
 from distillery.core.shards import write_table_shard
 from distillery.data.curation.curate import COUNTS
+from distillery.data.dedupe.advice import advice
 from distillery.data.dedupe.find import Duplicate, Row, draw_split
 from distillery.data.loader import SELECTION, SPLITS
 
@@ -78,7 +79,7 @@ def require_kept(counts: Iterable[Mapping[str, Any]], curated: Path) -> None:
     num_input = sum(part["input"] for part in counts)
     raise DistilleryError(
         f"{curated}: none of {num_input} images is left; most went by {largest or 'no filter'}; "
-        "loosen that filter under curate in the params, or look at its rows in rejected/"
+        f"{advice(reasons)}"
     )
 
 
