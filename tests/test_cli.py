@@ -55,9 +55,7 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     return JOBS
 
 
-@pytest.mark.parametrize(
-    "command", [command.callback.__name__ for command in cli.app.registered_commands]
-)
+@pytest.mark.parametrize("command", [command.name for command in cli.app.registered_commands])
 def test_help_has_examples_on_lines_of_their_own(
     command: str, capsys: pytest.CaptureFixture
 ) -> None:

@@ -14,7 +14,7 @@ import typer
 
 from distillery import __version__
 from distillery.commands import judging, measuring, running
-from distillery.commands.exporting import export
+from distillery.commands.exporting import export, lora_transfer
 from distillery.core.errors import DistilleryError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -57,13 +57,15 @@ for _command in (
     running.generate,
     judging.evaluate,
     export,
+    lora_transfer,
     measuring.params,
     measuring.ranks,
     measuring.latency,
     measuring.profile,
     judging.compare,
 ):
-    app.command(help=_with_examples(_command.__doc__))(_command)
+    _name = _command.__name__.replace("_", "-")
+    app.command(_name, help=_with_examples(_command.__doc__))(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

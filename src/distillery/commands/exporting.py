@@ -50,3 +50,22 @@ def export(
     typer.echo(command.export(model, to, out, options, controlnet))
     if push is not None:
         typer.echo(f"uploaded to {upload(out, push, private)}")
+
+
+def lora_transfer(
+    lora: Annotated[Path, typer.Argument(help="A LoRA trained on the teacher, .safetensors.")],
+    student: Annotated[Path, typer.Argument(help="A low-rank student's folder.")],
+    out: Annotated[Path, typer.Argument(help="The student's folder to write.")],
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Raise ranks so that nothing of it is lost.")
+    ] = False,
+) -> None:
+    """Take a LoRA of the teacher over to a low-rank student.
+
+    It is merged into the weights, which are factorised again; the student grows only with --exact.
+
+    Example: distillery lora-transfer style.safetensors models/unet/elr models/unet/elr_style
+    """
+    from distillery.commands import lora_transfer as command
+
+    typer.echo(command.lora_transfer(lora, student, out, exact=exact))

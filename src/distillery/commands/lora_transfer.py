@@ -1,0 +1,31 @@
+"""`distillery lora-transfer`: a LoRA of the teacher becomes part of a low-rank student.
+
+In: a LoRA file, a student's folder. Out: a student's folder, which draws, trains and is exported
+like the one that it came from. Not here: the merging (`export.lora_transfer`).
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from distillery.core.errors import DistilleryError
+from distillery.core.publishing import publish
+from distillery.export.lora_transfer import transfer
+from distillery.families.description import TEACHER, base_of, read_description, write_description
+from distillery.models.export import save_model
+
+
+def lora_transfer(lora: Path, student: Path, out: Path, *, exact: bool) -> str:
+    """Write the student with the LoRA to `out`; returns what to say of it."""
+    if out.exists():
+        raise DistilleryError(f"{out}: exists; name a new folder")
+    described = read_description(student)
+    teacher = described.bases(student)[TEACHER]
+    made = transfer(lora, teacher, student, exact=exact)
+    bases = {TEACHER: base_of(teacher, out)}
+    with publish(out) as partial:
+        save_model(made.unet, partial)
+        write_description(partial, replace(described, variant=out.name, builds_on=bases))
+    return (
+        f"{out}: {described.name} with {lora.name} in {made.num_layers} layers; "
+        f"{made.lost:.1%} of what the LoRA adds had no room"
+    )

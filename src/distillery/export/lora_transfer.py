@@ -1,0 +1,123 @@
+"""A LoRA of the teacher on a low-rank student: merged into the student's weights, factorised again.
+
+In: a LoRA file in diffusers' or kohya's names, the teacher that it was trained on, a low-rank
+student of that teacher. Out: a student with the LoRA inside. A LoRA changes dense layers, a student
+has two factors in their place, so it cannot be loaded: what it adds to each weight is added to the
+product of the factors, and the sum truncated to the student's rank, or to a rank with room for all
+of it. Nothing is trained. Not here: LoRAs trained on a student, which load as they are.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.utils import logging
+from torch import Tensor
+
+from distillery.core.errors import DistilleryError
+from distillery.models.layers import low_rank_layers
+from distillery.models.load import load_unet
+from distillery.models.lowrank.factorise import factorise_unet, rebalance
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+
+_ADAPTER = "transferred"
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """The student with the LoRA, how many layers it changed, and the share of what it adds, in
+    squared norm, that the student's rank had no room for."""
+
+    unet: LowRankUNet2DConditionModel
+    num_layers: int
+    lost: float
+
+
+def transfer(lora: Path, teacher: Path, student: Path, *, exact: bool = False) -> Transfer:
+    """Merge `lora` into the student in the folder `student`; `exact` adds the LoRA's rank to the
+    ranks of the layers that it changes, so that nothing is lost.
+
+    Raises DistilleryError where the LoRA fits another U-Net, or the student is not low-rank, or
+    has blocks removed.
+    """
+    unet = load_unet(student)
+    if not isinstance(unet, LowRankUNet2DConditionModel):
+        raise DistilleryError(f"{student}: a dense U-Net takes LoRAs as they are; load it there")
+    added = read_delta(lora, teacher)
+    dense, ranks = unet.to_dense(), dict(unet.config.ranks)
+    weights = dict(dense.named_parameters())
+    wanted = {name: weights[name].detach() + delta for name, delta in added.items()}
+    with torch.no_grad():
+        for name, weight in wanted.items():
+            weights[name].copy_(weight)
+    if exact:
+        ranks = {n: _with_room(n, rank, added) for n, rank in ranks.items()}
+    merged = rebalance(factorise_unet(dense, ranks, init="svd")[0])
+    return Transfer(merged.eval(), len(added), _lost(merged, unet, added))
+
+
+def read_delta(lora: Path, teacher: Path) -> dict[str, Tensor]:
+    """{weight: what the LoRA adds to it} on the teacher's U-Net; its part for the text encoder is
+    counted on standard error and left out."""
+    unet = load_unet(teacher)
+    state, alphas, metadata = _read(lora)
+    if others := sum(not key.startswith("unet.") for key in state):
+        print(f"{lora}: {others} tensors are not the U-Net's and left out", file=sys.stderr)
+    before = {name: weight.clone() for name, weight in unet.named_parameters()}
+    try:
+        StableDiffusionPipeline.load_lora_into_unet(
+            state, alphas, unet, adapter_name=_ADAPTER, metadata=metadata
+        )
+        unet.fuse_lora()
+    except (ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise DistilleryError(f"{lora}: no LoRA of {teacher}'s U-Net ({reason})") from None
+    unet.unload_lora()
+    after = dict(unet.named_parameters())
+    changed = {name: after[name].detach() - old for name, old in before.items()}
+    found = {name: delta for name, delta in changed.items() if delta.any()}
+    if not found:
+        raise DistilleryError(f"{lora}: changes no layer of {teacher}'s U-Net")
+    return found
+
+
+def _read(lora: Path) -> tuple[dict, dict | None, dict | None]:
+    """The file's tensors in diffusers' names, their alphas, what its header says."""
+    logging.set_verbosity_error()  # of keys for other parts, which are counted here
+    folder = lora if lora.is_dir() else lora.parent
+    name = {} if lora.is_dir() else {"weight_name": lora.name}
+    try:
+        return StableDiffusionPipeline.lora_state_dict(
+            str(folder), return_lora_metadata=True, local_files_only=True, use_safetensors=True,
+            **name,
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DistilleryError(f"{lora}: no LoRA here ({reason}); give its .safetensors") from None
+
+
+def _with_room(layer: str, rank: int, added: Mapping[str, Tensor]) -> int:
+    """The rank, and that of what is added; less where the whole layer has no more."""
+    delta = added.get(f"{layer}.weight")
+    if delta is None:
+        return rank
+    flat = delta.flatten(1)
+    return min(rank + int(torch.linalg.matrix_rank(flat, rtol=1e-4)), *flat.shape)
+
+
+@torch.no_grad()
+def _lost(
+    merged: LowRankUNet2DConditionModel,
+    before: LowRankUNet2DConditionModel,
+    added: Mapping[str, Tensor],
+) -> float:
+    """Squared norm of the truncation, relative to that of all that was added."""
+    old, missing = low_rank_layers(before), 0.0
+    for name, layer in low_rank_layers(merged).items():
+        if (delta := added.get(f"{name}.weight")) is not None:
+            wanted = old[name].merged_weight() + delta
+            missing += float((wanted - layer.merged_weight()).square().sum())
+    return missing / sum(float(delta.square().sum()) for delta in added.values())

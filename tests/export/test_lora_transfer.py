@@ -1,0 +1,86 @@
+"""A LoRA of the teacher on a low-rank student: what is merged, what is lost, what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from distillery.cli import main
+from distillery.core.errors import DistilleryError
+from distillery.export import kohya
+from distillery.export.lora_transfer import read_delta, transfer
+from distillery.models.load import load_unet
+from distillery.models.lora.files import load_lora, save_lora
+from distillery.models.lora.layers import add_lora, fuse_lora
+from export.conftest import unlike_start
+from tiny_models import tiny_unet
+
+
+@pytest.fixture(scope="module")
+def lora(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA on the teacher's attention, alpha unlike its rank."""
+    unet = add_lora(
+        load_unet(project / "models/teacher"), r=4, alpha=6.0, targets="attention", seed=0
+    )
+    folder = tmp_path_factory.mktemp("lora")
+    save_lora(unlike_start(unet), folder)
+    return folder / "pytorch_lora_weights.safetensors"
+
+
+def _added(project: Path, lora: Path) -> dict[str, torch.Tensor]:
+    """What the LoRA adds to every weight of the teacher, by PEFT's own merging."""
+    plain = load_unet(project / "models/teacher").state_dict()
+    fused = fuse_lora(load_lora(load_unet(project / "models/teacher"), lora.parent)).state_dict()
+    return {name: weight - plain[name] for name, weight in fused.items()}
+
+
+def test_with_room_nothing_is_lost(project: Path, lora: Path) -> None:
+    made = transfer(lora, project / "models/teacher", project / "models/unet/elr", exact=True)
+    assert made.lost < 1e-6
+    assert made.num_layers > 10
+    before = load_unet(project / "models/unet/elr").to_dense().state_dict()
+    after = made.unet.to_dense().state_dict()
+    for name, added in _added(project, lora).items():
+        torch.testing.assert_close(after[name], before[name] + added, rtol=0, atol=1e-4)
+
+
+def test_at_the_same_rank_it_is_nearer_than_without(project: Path, lora: Path) -> None:
+    student = load_unet(project / "models/unet/elr")
+    made = transfer(lora, project / "models/teacher", project / "models/unet/elr")
+    assert dict(made.unet.config.ranks) == dict(student.config.ranks)
+    assert 0 < made.lost < 1
+
+
+def test_kohyas_names_are_read_too(project: Path, lora: Path, tmp_path: Path) -> None:
+    unet = load_lora(load_unet(project / "models/teacher"), lora.parent)
+    path = kohya.write(
+        unet, tmp_path / "k.safetensors", name="x", base_model="y", prediction_type="epsilon"
+    )
+    own, others = (read_delta(file, project / "models/teacher") for file in (lora, path))
+    assert own.keys() == others.keys()
+    for name, delta in own.items():
+        torch.testing.assert_close(others[name], delta)
+
+
+def test_the_command_writes_a_student(project: Path, lora: Path, tmp_path: Path, capsys) -> None:
+    out = project / "models/unet/elr_style"
+    with pytest.raises(SystemExit) as ended:
+        main(["lora-transfer", str(lora), str(project / "models/unet/elr"), str(out)])
+    assert not ended.value.code
+    assert "had no room" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["generate", str(out), "--prompt", "x", "--steps", "1", "--size", "64",
+              "--out", str(tmp_path / "images"), "--params", "params.yaml"])  # fmt: skip
+    assert (tmp_path / "images/00000.png").is_file()
+
+
+def test_what_does_not_fit_is_refused(project: Path, lora: Path, tmp_path: Path) -> None:
+    teacher = project / "models/teacher"
+    with pytest.raises(DistilleryError, match="a dense U-Net takes LoRAs as they are"):
+        transfer(lora, teacher, teacher)
+    with pytest.raises(DistilleryError, match=r"no LoRA here"):
+        read_delta(tmp_path / "lost.safetensors", teacher)
+    wider = tiny_unet(block_out_channels=(64, 128))
+    save_lora(add_lora(wider, r=4, alpha=4.0, targets="attention", seed=0), tmp_path)
+    with pytest.raises(DistilleryError, match="no LoRA of"):
+        read_delta(tmp_path / "pytorch_lora_weights.safetensors", teacher)
