@@ -138,3 +138,16 @@ def test_steps_of_more_images_stand_apart_and_mask_nothing(tmp_path: Path):
     assert [steps["sd15-cuda"]["value"], steps["sd15-cuda-batch8"]["value"]] == [0.2, 0.6]
     assert decides(found["sd15-cuda"])
     assert not decides(found["sd15-cuda-batch8"])
+
+
+def test_half_precision_stands_apart_and_predicts_nothing(tmp_path: Path):
+    entries = {"1": {**entry(0.02, 2e9), "peak_allocated_bytes": 3e9}, "8": entry(None, 4e9, 8)}
+    rows = {"inference/unet/dense": row(860_000_000, 400_000_000_000, entries)}
+    settings = {"preset": "sd21", "resolution_px": 512, "dtype": "fp16"}
+    record = {"date": "2026-01-04", "device": "NVIDIA H100", "rows": rows, "settings": settings}
+    write_json(tmp_path / "profile" / "a.json", record)
+    (found,) = read_full_size(read_run(tmp_path, "scenes", (0,)), tmp_path)
+    assert found.setting == "sd21-cuda-fp16"
+    assert not decides(found)
+    assert found.metric("sd21/unet/dense", "latency_s")["value"] == 0.02
+    assert found.metric("sd21/unet/dense", "memory_batch8_bytes") is None

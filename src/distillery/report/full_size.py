@@ -3,8 +3,8 @@
 In: this run's profile, whose models at full size are named `<architecture>/...`, and the files
 that `distillery profile` wrote to `docs/results/profile/`. Out: `Results` per architecture and
 basis, with settings such as `sd15-cuda` and `sd15-analytic`; what was measured at another size than
-the architecture's own, or trained with more than one image a step, stands apart, as
-`sd15-cpu-256px` and `sd15-cuda-batch8`. Measured comes before predicted.
+the architecture's own, in half precision, or trained with more than one image a step, stands apart,
+as `sd15-cpu-256px`, `sd15-cuda-fp16` and `sd15-cuda-batch8`. Measured comes before predicted.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ ANALYTIC = "analytic"
 FOLDER = "profile"
 OWN_PX = 512  # of all architectures
 INFERENCE = "inference/"
+NARROW = ("bf16", "fp16")  # stand apart: the papers' figures are of float32, or do not say
 _REMEDY = "write it again with distillery profile --json"
 
 
@@ -66,10 +67,12 @@ def _read_file(path: Path) -> list[Results]:
         device, architecture = values["device"], Path(values["settings"]["preset"]).name
         px = values["settings"].get("resolution_px", OWN_PX)
         batch_size = values["settings"].get("batch_size", 1)
+        dtype = values["settings"].get("dtype", "fp32")
+        about = {"dtype": dtype} if dtype in NARROW else {}
         settings: dict[str | None, dict[str, Any]] = {}
         for name, row in values["rows"].items():
             for quantity, metric in _quantities(row, batch_size).items():
-                setting = _setting(architecture, device, px, **metric["settings"])
+                setting = _setting(architecture, device, px, **metric["settings"], **about)
                 key = f"{architecture}/{_model(name)}/{quantity}"
                 settings.setdefault(setting, {})[key] = metric
     except (KeyError, TypeError, AttributeError) as error:
@@ -158,15 +161,17 @@ def _setting(
     images_a_step: int = 1,
     **about: Any,
 ) -> str | None:
-    """None for a prediction at another size than the architecture's own."""
-    is_own, basis = px == OWN_PX, parts or basis
+    """None for a prediction at another size than the architecture's own, or in half precision."""
+    is_own, basis, dtype = px == OWN_PX, parts or basis, about.get("dtype", "")
+    if dtype and basis != "measured":
+        return None
     apart = "" if images_a_step == 1 else f"-batch{images_a_step}"
     if basis == "counted" or (basis == "predicted" and is_own):
         return f"{architecture}-{ANALYTIC}{apart}"
     if basis == "predicted":
         return None
     place = f"{architecture}-{'cpu' if 'cpu' in device.lower() else 'cuda'}"
-    return f"{place}{'' if is_own else f'-{px}px'}{apart}"
+    return f"{place}{'' if is_own else f'-{px}px'}{apart}{f'-{dtype}' if dtype else ''}"
 
 
 def _results(

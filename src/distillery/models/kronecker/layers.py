@@ -16,6 +16,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
+from distillery.models.kronecker import forms
 from distillery.models.kronecker.ops import add_conv2d_update, add_linear_update, update_weight
 from distillery.models.layers import LayerShape, LowRankConv2d, LowRankLayer, LowRankLinear
 
@@ -107,6 +108,9 @@ class KroneckerLayer(nn.Module, BaseTunerLayer):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if self.disable_adapters and self.merged:
             self.unmerge()
+        if (form := self._form(x)) != "apart":
+            a, u, v = self.factors(self.active_adapters[0])
+            return forms.FORMS[form](self.base_layer, x.to(u.dtype), a, u, v).to(x.dtype)
         result = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters or self.merged:
             return result
@@ -116,6 +120,16 @@ class KroneckerLayer(nn.Module, BaseTunerLayer):
                 wide = self._add(result.to(u.dtype), x.to(u.dtype), a, u, v)
                 result = wide.to(result.dtype)
         return result
+
+    def _form(self, x: Tensor) -> forms.Form:
+        """`apart`, where there is more to do than one adapter on a plain layer."""
+        own = [v for name, v in self.kronecker_v.items() if name in self.active_adapters]
+        is_plain = isinstance(self.base_layer, nn.Linear | nn.Conv2d | LowRankLayer)
+        if not is_plain or self.disable_adapters or self.merged:
+            return "apart"
+        if not len(own) == len(self.active_adapters) == 1:
+            return "apart"
+        return forms.choose(forms.work_of(self.base_layer, self.shape, x, own[0]), x.device)
 
     def _add(self, result: Tensor, x: Tensor, a: Tensor, u: Tensor, v: Tensor) -> Tensor:
         raise NotImplementedError
@@ -215,23 +229,18 @@ class KroneckerConv2d(KroneckerLayer):
     """[B, in, H, W] -> [B, out, H', W']."""
 
     def _add(self, result: Tensor, x: Tensor, a: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return add_conv2d_update(result, x, a, u, v, _geometry(self.get_base_layer()))
+        return add_conv2d_update(result, x, a, u, v, forms.geometry_of(self.get_base_layer()))
 
     def _weight_shape(self) -> tuple[int, ...]:
-        conv = _geometry(self.get_base_layer())
+        conv = forms.geometry_of(self.get_base_layer())
         return self.shape.out, conv.in_channels, *conv.kernel_size
 
     def _empty_dense(self, bias: bool) -> nn.Module:
-        conv = _geometry(self.get_base_layer())
+        conv = forms.geometry_of(self.get_base_layer())
         kept = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
         arguments = {name: getattr(conv, name) for name in kept}
         return nn.Conv2d(conv.in_channels, self.shape.out, bias=bias, device="meta", **arguments)
 
 
-def _geometry(layer: nn.Module) -> nn.Conv2d:
-    """The Conv2d that slides over the input: the layer or its first factor."""
-    return layer.reduce if isinstance(layer, LowRankLayer) else layer
-
-
 def _kernel_size(layer: nn.Module) -> tuple[int, ...]:
-    return _geometry(layer).kernel_size
+    return forms.geometry_of(layer).kernel_size

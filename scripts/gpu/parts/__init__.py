@@ -1,0 +1,1 @@
+"""What scripts/on_gpu.sh measures, a module a part."""

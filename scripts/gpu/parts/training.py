@@ -1,0 +1,230 @@
+"""Training throughput: the product's loop, the bare loop of the same model, the reference way.
+
+The loop reads batches as from the cache: half-precision arrays in memory become float32, noise is
+drawn on the CPU. The reference way is diffusers': images, VAE, text encoder, teacher at every step.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from common import Place, ratio, seconds, wait
+from torch import Tensor, nn
+
+from distillery.core.runtime import KINDS, captured, records, usable
+from distillery.cost.accounting import low_rank_unet
+from distillery.cost.full_size.device import materialise
+from distillery.cost.full_size.training import diffusion
+from distillery.diffusion.batch import Batch
+from distillery.diffusion.conditioning import TEXT
+from distillery.diffusion.denoise import denoise
+from distillery.diffusion.noise import noise_batch
+from distillery.diffusion.objectives import DistillOutput, cached_output
+from distillery.train import loop
+from distillery.train.loop import Place as TrainingPlace
+from distillery.train.loop import fit
+from distillery.train.order import Shuffled
+from distillery.train.settings import Settings
+
+MODELS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "dense": lambda unet: unet, "low_rank": low_rank_unet,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sizes:
+    batch: int
+    steps: int
+    latent: tuple[int, int, int]
+    text: tuple[int, int]
+    images_px: int
+
+
+def run(place: Place) -> None:
+    record, parts = place.record("training"), place.parts()
+    config, text = parts["unet"].config, parts["text_encoder"].config
+    latent = (config.in_channels, config.sample_size, config.sample_size)
+    tokens = (text.max_position_embeddings, config.cross_attention_dim)
+    sizes = Sizes(2 if place.dry else 16, 4 if place.dry else 24, latent, tokens, 8 * latent[1])
+    record.values["batch_size"], record.values["precision"] = (sizes.batch, place.precision)
+    kinds = ("eager",) if place.dry else KINDS
+    names = ("low_rank",) if place.dry else tuple(MODELS)
+    for name in names:
+        for kind in kinds:
+            record.measure(f"{name}/{kind}/loop", _loop, place, name, kind, sizes)
+            record.measure(f"{name}/{kind}/bare", _bare, place, name, kind, sizes)
+    if not place.dry:
+        record.measure("dense/graph/bare, kernels free", _free, place, sizes)
+    record.measure("dense/reference", _reference, place, sizes)
+    rows = record.values["rows"]
+    record.values["loop_over_bare"] = {
+        f"{name}/{kind}": ratio(rows, f"{name}/{kind}/loop", f"{name}/{kind}/bare", "images_per_s")
+        for name in names
+        for kind in kinds
+    }
+    record.write()
+
+
+def _model(place: Place, name: str) -> nn.Module:
+    model = MODELS[name](place.parts()["unet"]).float().requires_grad_(True).train()
+    materialise([model], place.device)
+    return model
+
+
+class Cached:
+    """Items as a cache in memory gives them."""
+
+    def __init__(self, sizes: Sizes, num: int = 64) -> None:
+        draw = np.random.default_rng(0).standard_normal
+        self.sizes = sizes
+        self.latents, self.outputs = (
+            draw((num, *sizes.latent)).astype(np.float16) for _ in range(2)
+        )
+        self.text = draw((num, *sizes.text)).astype(np.float16)
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def batch(self, items: np.ndarray) -> Batch:
+        keys = [str(item) for item in items]
+
+        def rows(arrays: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.stack([arrays[i] for i in items]).astype(np.float32))
+
+        return Batch(
+            keys, rows(self.latents), noise_batch(0, keys, [0] * len(keys), self.sizes.latent),
+            torch.from_numpy((items * 37) % 1000), {TEXT: rows(self.text)},
+            {"cond": rows(self.outputs)},
+        )  # fmt: skip
+
+
+def settings(kind: str, sizes: Sizes, precision: str) -> Settings:
+    return Settings(
+        steps=sizes.steps, learning_rate=1e-5, batch_size=sizes.batch, accumulate_steps=1,
+        weight_decay=0.01, warmup_steps=1, max_grad_norm=1.0, ema_decay=0.0, precision=precision,
+        gradient_checkpointing=False, optimizer="adamw", runtime=kind, matmul_precision="high",
+        memory_format="auto", checkpoint_every_steps=10**6, validate_every_steps=10**6,
+        num_val_samples=1,
+    )  # fmt: skip
+
+
+class Clock:
+    """Stands in for a progress bar: the moments at which the losses were looked at."""
+
+    def __init__(self) -> None:
+        self.step, self.moments = 0, {}
+
+    def __call__(self, total: int, **options: Any) -> "Clock":
+        return self
+
+    def __enter__(self) -> "Clock":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def set_postfix(self, **_: Any) -> None:
+        self.moments[self.step + 1] = time.perf_counter()
+
+    def update(self) -> None:
+        self.step += 1
+
+
+def _loop(place: Place, name: str, kind: str, sizes: Sizes) -> dict[str, Any]:
+    """Images/s between the first and the last look at the losses."""
+    clock, model = Clock(), _model(place, name)
+    lesson = DistillOutput(diffusion(), cached_output("cond"))
+    where = TrainingPlace(place.device, place.work / "training", clock)
+    # As in a training of 50,000 steps, which looks every hundredth time; and nothing is kept.
+    with (
+        mock.patch.object(loop, "MAX_LOGGED_STEPS", 3),
+        mock.patch.object(loop, "_save", return_value=None),
+    ):
+        batches = Shuffled(Cached(sizes), sizes.batch, 0)
+        fit(model, lesson, batches, settings(kind, sizes, place.precision), where, seed=0)
+    wait(place.device)
+    first, *_, last = sorted(clock.moments)
+    took = clock.moments[last] - clock.moments[first]
+    return {"images_per_s": (last - first) * sizes.batch / took, "steps": last - first}
+
+
+def _bare(place: Place, name: str, kind: str, sizes: Sizes) -> dict[str, Any]:
+    """The same step on one batch that lies on the device: nothing is read, copied or logged."""
+    device, model = place.device, _model(place, name)
+    batch = Cached(sizes).batch(np.arange(sizes.batch)).to(device)
+    lesson, kind = DistillOutput(diffusion(), cached_output("cond")), usable(kind, device)
+    options = {"lr": torch.tensor(1e-5, device=device), "capturable": True}
+    if device.type == "cpu":
+        options = {"lr": 1e-5}
+    trained, narrow = list(model.parameters()), torch.bfloat16
+    optimizer = torch.optim.AdamW(trained, fused=True, weight_decay=0.01, **options)
+    compiled = torch.compile(model) if kind == "compile" else model
+
+    def step() -> None:
+        with torch.autocast(device.type, narrow, enabled=not place.dry, cache_enabled=False):
+            loss = sum(lesson(compiled, batch).values())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    job = captured(step, kind, 3) if records(kind, device) else step
+    for _ in range(1 if place.dry else 6):
+        job()
+    found = seconds(job, device, 2 if place.dry else 9)
+    return {"images_per_s": 1e3 * sizes.batch / found["ms"], **found}
+
+
+def _free(place: Place, sizes: Sizes) -> dict[str, Any]:
+    """What it costs that kernels give the same result every time."""
+    with _kernels_free():
+        return _bare(place, "dense", "graph", sizes)
+
+
+@contextlib.contextmanager
+def _kernels_free():
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
+
+def _reference(place: Place, sizes: Sizes) -> dict[str, Any]:
+    """As a training script of diffusers: eager, everything computed from images and tokens."""
+    device, parts = place.device, place.parts()
+    narrow = torch.float32 if place.dry else torch.bfloat16
+    vae, text = (place.real(parts[name], narrow) for name in ("vae", "text_encoder"))
+    teacher, student = place.real(parts["unet"], narrow), _model(place, "dense")
+    images = torch.rand(sizes.batch, 3, sizes.images_px, sizes.images_px)
+    tokens = torch.zeros(sizes.batch, sizes.text[0], dtype=torch.long)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-5, fused=True)
+    plan = diffusion()
+
+    def step() -> None:
+        with torch.no_grad():
+            latents = vae.encode(images.to(device, narrow) * 2 - 1).latent_dist.sample()
+            told = {TEXT: text(tokens.to(device))[0]}
+            noise = torch.randn_like(latents)
+            timesteps = torch.randint(0, 1000, (sizes.batch,), device=device)
+            batch = Batch([""] * sizes.batch, latents, noise, timesteps, told)
+            noisy = plan.noisy(batch).to(narrow)
+            wanted = denoise(teacher, noisy, timesteps, told)
+        with torch.autocast(device.type, torch.bfloat16, enabled=not place.dry):
+            loss = plan.error(denoise(student, noisy.float(), timesteps, told), wanted, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()  # logged at every step, as such scripts do
+
+    for _ in range(1 if place.dry else 3):
+        step()
+    found = seconds(step, device, 2 if place.dry else 7)
+    return {"images_per_s": 1e3 * sizes.batch / found["ms"], **found}

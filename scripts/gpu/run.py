@@ -1,0 +1,45 @@
+"""Parts of scripts/on_gpu.sh, one after another in this process.
+
+In: names of parts, a folder for results. Out: JSON files in it. Each part is a module in `parts`
+with `run(place)`; what it measured is written at once, so that one that was cut short goes on.
+"""
+
+import argparse
+import importlib
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import torch
+from common import Place
+
+PARTS = ("correctness", "profile", "training", "sampling")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="+", choices=PARTS)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--photos", type=Path)
+    parser.add_argument("--dry", action="store_true")
+    given = parser.parse_args()
+    if not given.dry and not torch.cuda.is_available():
+        sys.exit("no CUDA device here; --dry runs tiny sizes on the CPU")
+    if given.dry:
+        torch.set_num_threads(1)
+    place = Place(given.out, given.dry, given.photos)
+    failed = []
+    for part in given.parts:
+        started = time.monotonic()
+        try:
+            importlib.import_module(f"parts.{part}").run(place)
+        except Exception:
+            traceback.print_exc()
+            failed.append(part)
+        print(f"{part}: {time.monotonic() - started:.1f} s", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

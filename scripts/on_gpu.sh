@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Everything worth knowing from a bare machine with a GPU and torch, in under eight minutes.
+#
+#   scripts/on_gpu.sh OUT [PHOTOS]    PHOTOS: a folder of img2dataset shards; else scenes are drawn
+#   scripts/on_gpu.sh --dry OUT       the same at tiny sizes on the CPU, all in one process
+#
+# Four parts, each with its own time limit, each one Python process (starting one takes 12 s there):
+#   correctness  the chain at Stable Diffusion's shapes; runtimes, reruns, resumes compared by hash
+#   profile      SD 1.5 and 2.1, fp16 evaluations, bf16 training, eager and recorded
+#   training     images/s of the product's loop, of the bare loop, of the reference way
+#   sampling     a step of every model, eager, compiled, recorded, against the bare recorded step
+# Run it again to go on: what is in OUT is not measured again. OUT gets at most 8 files, of the form
+# docs/results has; `cp -r OUT/* docs/results/` keeps them. OUT.work holds what may be thrown away.
+set -uo pipefail
+
+dry=()
+if [[ "${1:-}" == --dry ]]; then
+  dry=(--dry)
+  shift
+fi
+if [[ $# -lt 1 ]]; then
+  sed -n '2,5p' "$0" >&2
+  exit 2
+fi
+out="$(mkdir -p "$1" && cd "$1" && pwd)"
+photos=()
+[[ $# -gt 1 ]] && photos=(--photos "$(cd "$2" && pwd)")
+cd "$(dirname "$0")/.."
+export PYTHONPATH=src CUBLAS_WORKSPACE_CONFIG=:4096:8 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+run() { # SECONDS PART...
+  local limit="$1"
+  shift
+  timeout --signal=INT --kill-after=10 "$limit" \
+    python scripts/gpu/run.py "${dry[@]}" "${photos[@]}" --out "$out" "$@" 2>&1 | tee -a "$out/log.txt"
+  local status="${PIPESTATUS[0]}"
+  [[ "$status" -eq 0 ]] || echo "$*: ended with $status (124: time was up); run again to go on" \
+    | tee -a "$out/log.txt"
+  return "$status"
+}
+
+if [[ ${#dry[@]} -gt 0 ]]; then
+  export OMP_NUM_THREADS=1
+  run 600 correctness profile training sampling
+  exit
+fi
+failed=0
+run 150 correctness || failed=1
+run 140 profile || failed=1
+run 100 training || failed=1
+run 80 sampling || failed=1
+exit "$failed"
