@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import pytest
 from fake_run import make_run
 
+from distillery.cli import main
 from distillery.commands import compare_open
 from distillery.commands.changes import MISSING
 from distillery.commands.compare import compare
+from distillery.commands.compare_html import write_html
 from distillery.commands.compare_runs import compare_runs
 from distillery.core.errors import DistilleryError
 
@@ -188,3 +191,29 @@ def test_revisions_of_a_repository_are_compared(before: Path, tmp_path: Path):
     git("commit", "-qm", "no metrics")
     with pytest.raises(DistilleryError, match="no metrics in Git"):
         compare_runs("first", "HEAD", tmp_path)
+
+
+def test_the_page_shows_pictures_side_by_side(before: Path, after: Path, tmp_path: Path):
+    _change(after, "reader_shape", -0.3)
+    out = tmp_path / "compare.html"
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", str(before), str(after), "--html", str(out)])
+    assert not ended.value.code
+    page = out.read_text()
+    assert "1 metric moved: 0 to the better, 1 to the worse" in page
+    first = page.split('id="pictures"')[1].split("</h3>")[1].split("<h3>")[0]
+    assert "<h3>ELR Stage I</h3>" in page
+    assert first.count("data:image/png") == 2 * 6
+    assert page.count("<b>bold</b>") == 0
+    assert not re.search(r'(href|src)="(?!data:|#)', page)
+
+
+def test_a_revision_has_no_pictures_and_the_page_says_so(before: Path, tmp_path: Path):
+    shutil.copytree(before / "metrics", tmp_path / "r/metrics")
+    shutil.copyfile(before / "params.yaml", tmp_path / "r/params.yaml")
+    for arguments in (("init", "-q"), ("add", "."), ("commit", "-qm", "first")):
+        _git(tmp_path / "r", *arguments)
+    write_html("HEAD", str(before), tmp_path / "page.html", tmp_path / "r")
+    page = (tmp_path / "page.html").read_text()
+    assert "nothing moved beyond its interval" in page
+    assert "come without its images" in page

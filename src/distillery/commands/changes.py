@@ -35,7 +35,14 @@ def flat(values: Mapping[str, Any], start: str = "") -> dict[str, Any]:
 
 def as_lines(changes: Changes) -> list[str]:
     """`seed: 0 -> 1`."""
-    return [f"{key}: {_shown(a)} -> {_shown(b)}" for key, (a, b) in changes.items()]
+    return [f"{row['key']}: {row['before']} -> {row['after']}" for row in rows(changes)]
+
+
+def rows(changes: Changes) -> list[dict[str, str]]:
+    """{"key", "before", "after"}, values as JSON."""
+    return [
+        {"key": key, "before": _shown(a), "after": _shown(b)} for key, (a, b) in changes.items()
+    ]
 
 
 def _shown(value: Any) -> str:

@@ -37,7 +37,7 @@ def as_text(found: Comparison) -> str:
         else f"metrics: nothing moved beyond its interval ({len(metrics)} compared)"
     )
     lines += _table(moved)
-    if still := [move for move in _of_changed(found) if not move.moved]:
+    if still := [move for move in of_changed(found) if not move.moved]:
         lines += ["within their intervals, of the models whose params changed:", *_table(still)]
     times = [move for move in found.moves if move.is_time]
     if slower := [move for move in times if move.moved]:
@@ -48,11 +48,11 @@ def as_text(found: Comparison) -> str:
         lines += _table(slower)
     for title, names in (("first", found.only_before), ("second", found.only_after)):
         if names:
-            lines.append(f"only in the {title}: {_by_model(names)}")
+            lines.append(f"only in the {title}: {by_model(names)}")
     return "\n".join(lines)
 
 
-def _of_changed(found: Comparison) -> list[Move]:
+def of_changed(found: Comparison) -> list[Move]:
     """The qualities that say most of the models whose params changed."""
     names = {
         model: (*STUDENTS[model.partition("/")[0]].shown.qualities, CLOSENESS)
@@ -76,7 +76,7 @@ def _table(moves: Sequence[Move]) -> list[str]:
     return [f"  {'  '.join(cells)}".rstrip() for cells in padded]
 
 
-def _by_model(names: Sequence[str]) -> str:
+def by_model(names: Sequence[str]) -> str:
     """`unet/elr (3 metrics), ...` of names `<model> <metric>`; a single metric is named."""
     counts = Counter(name.rpartition(" ")[0] for name in names)
     alone = {name.rpartition(" ")[0]: name for name in names}

@@ -37,7 +37,7 @@ def _check_out(revision: str, repository: Path, folder: Path) -> None:
     if text is None:
         raise DistilleryError(f"{revision}: has no {PARAMS}")
     (folder / PARAMS).write_bytes(text)
-    metrics = metrics_of(folder)
+    metrics = path_of(folder, "metrics")
     names = _git(repository, "ls-tree", "-r", "--name-only", revision, "--", metrics) or b""
     tracked = [name for name in names.decode().splitlines() if name.endswith(".json")]
     for name in tracked:
@@ -99,9 +99,9 @@ def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def metrics_of(folder: Path) -> str:
-    """Where a run's metrics are, in its folder."""
-    return read_params(folder).get("paths", {}).get("metrics", "metrics")
+def path_of(folder: Path, name: str) -> str:
+    """Where a run's `metrics` or `samples` are, in its folder."""
+    return read_params(folder).get("paths", {}).get(name, name)
 
 
 def read_params(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distillery.commands.changes import changed
-from distillery.commands.compare_open import metrics_of, opened, read_params
+from distillery.commands.compare_open import opened, path_of, read_params
 from distillery.core.errors import DistilleryError
 from distillery.families import STUDENTS
 from distillery.report.differences import paired, rounded
@@ -103,7 +103,7 @@ def _are_alike(model: str, *runs: Results) -> bool:
 
 
 def _run(folder: Path) -> Results:
-    run = read_run(folder / metrics_of(folder), "", ())
+    run = read_run(folder / path_of(folder, "metrics"), "", ())
     if not run.metrics:
         raise DistilleryError(f"{folder}: no metrics files below metrics/; run the pipeline there")
     return run

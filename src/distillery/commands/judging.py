@@ -65,6 +65,9 @@ def evaluate(
 def compare(
     run_a: Annotated[str, typer.Argument(help="A run's folder, or a Git revision.")],
     run_b: Annotated[str, typer.Argument(help="The other one.")],
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A page with pictures side by side.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what changed between two runs.
@@ -73,7 +76,13 @@ def compare(
 
     Example: distillery compare ../yesterday .
     Example: distillery compare main HEAD --json
+    Example: distillery compare ../yesterday . --html compare.html
     """
     from distillery.commands.compare import compare as command
 
+    if html is not None:
+        from distillery.commands.compare_html import write_html
+
+        typer.echo(write_html(run_a, run_b, html))
+        return
     typer.echo(command(run_a, run_b, as_json=as_json))

@@ -52,7 +52,7 @@ def use(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite edits of params.yaml.")] = False,
 ) -> None:
-    """Write a complete params.yaml for a preset and your own values.
+    """Write a params.yaml for a preset and your own values.
 
     Comments stay. A params.yaml with edits of yours is refused, unless --force.
 

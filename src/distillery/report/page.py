@@ -78,9 +78,15 @@ def _from(page: Page, path: str) -> str:
     return path if page.name == INDEX else f"../{path}"
 
 
+def stylesheet() -> Markup:
+    """The look of all pages."""
+    return Markup((_HERE / "style.css").read_text(encoding="utf-8"))
+
+
 def _assets() -> dict[str, Markup]:
-    names = {"style": "style.css", "script": "script.js", "gallery_script": "gallery.js"}
-    return {key: Markup((_HERE / name).read_text(encoding="utf-8")) for key, name in names.items()}
+    names = {"script": "script.js", "gallery_script": "gallery.js"}
+    scripts = {key: (_HERE / name).read_text(encoding="utf-8") for key, name in names.items()}
+    return {"style": stylesheet(), **{key: Markup(text) for key, text in scripts.items()}}
 
 
 def _environment() -> Environment:
