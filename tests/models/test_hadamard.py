@@ -145,3 +145,43 @@ def test_refuses_what_it_cannot_replace():
         HadamardConv2d(4, 4, 3, rank=1).fit_to(torch.ones(4, 4, 1, 1))
     with pytest.raises(DistilleryError, match="zero"):
         HadamardConv2d(4, 4, 3, rank=1).fit_to(torch.zeros(4, 4, 3, 3))
+
+
+def _count_products(layer: HadamardConv2d, monkeypatch) -> list[int]:
+    made, multiply = [], HadamardConv2d.weight.fget
+    spy = property(lambda self: made.append(1) or multiply(self))
+    monkeypatch.setattr(HadamardConv2d, "weight", spy)
+    return made
+
+
+def test_in_evaluation_factors_are_multiplied_out_once(monkeypatch):
+    torch.manual_seed(0)
+    layer, x = HadamardConv2d(6, 10, 3, rank=4, padding=1), torch.randn(2, 6, 9, 9)
+    expected = layer(x).detach()
+    made = _count_products(layer, monkeypatch)
+    layer.eval()
+    with torch.no_grad():
+        assert all(torch.equal(layer(x), expected) for _ in range(3))
+        assert len(made) == 1
+        layer.y2.mul_(2)  # other values, multiplied out again
+        assert not torch.equal(layer(x), expected)
+        assert len(made) == 2
+        layer.double()
+        assert layer(x.double()).dtype == torch.float64
+    with torch.inference_mode():
+        layer(x.double())
+    assert len(made) == 3
+
+
+def test_what_is_trained_is_multiplied_out_every_time(monkeypatch):
+    layer, x = HadamardConv2d(6, 10, 3, rank=4), torch.randn(2, 6, 9, 9)
+    made = _count_products(layer, monkeypatch)
+    for _ in range(2):
+        layer(x).sum().backward()
+    layer.eval()
+    layer(x).sum().backward()  # as in a validation that wants gradients
+    assert len(made) == 3
+    frozen = layer.requires_grad_(False)
+    for _ in range(2):
+        frozen(x)
+    assert len(made) == 4

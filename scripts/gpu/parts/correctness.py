@@ -68,7 +68,7 @@ def _train(place: Place, kind: str, folder: Path, **changed: Any) -> torch.Tenso
     materialise([model], torch.device("cpu"))
     side = unet.config.sample_size
     latent, text = (unet.config.in_channels, side, side), (16, unet.config.cross_attention_dim)
-    sizes = Sizes(4, 3 if place.dry else NUM_STEPS, latent, text, 64)
+    sizes = Sizes(4, 2 if place.dry else NUM_STEPS, latent, text, 64)
     chosen = {**vars(settings(kind, sizes, "fp32")), "learning_rate": 1e-3,
               "matmul_precision": "highest", **changed}  # fmt: skip
     where = TrainingPlace(place.device, folder, lambda n, **options: bar(n, "train", **options))
@@ -160,7 +160,7 @@ def _drawn_alike(place: Place) -> dict[str, Any]:
 
     def draw(device: torch.device, kind: str) -> np.ndarray:
         teacher = load_teacher(SCENES, device, torch.float32)
-        steps = 2 if place.dry else 12
+        steps = 1 if place.dry else 12
         sampler = Sampler(teacher, steps, 3.0, 64, 0, runtime=Runtime(kind))
         return sampler.images(prompts).astype(int)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
 from distillery.models.hadamard.fit import balanced, fit, relative_error
+from distillery.models.hadamard.product import Product, state_of
 from distillery.models.layers import LayerShape
 
 FACTORS = ("x1", "y1", "x2", "y2")
@@ -30,26 +31,6 @@ def rank_limit(shape: LayerShape, rank: int) -> int:
     if rank * per_rank < shape.num_dense:
         return rank
     return shape.num_dense // (4 * per_rank)
-
-
-class _Product(torch.autograd.Function):
-    """(X1 Y1) * (X2 Y2), keeping the factors alone for the backward pass.
-
-    Autograd would keep both dense products until then, in every layer. Multiplying them out again
-    takes 2 out R fan_in multiplications.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x1: Tensor, y1: Tensor, x2: Tensor, y2: Tensor) -> Tensor:
-        ctx.save_for_backward(x1, y1, x2, y2)
-        return (x1 @ y1) * (x2 @ y2)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        x1, y1, x2, y2 = ctx.saved_tensors
-        first = gradient.to(x1.dtype) * (x2 @ y2)
-        second = gradient.to(x1.dtype) * (x1 @ y1)
-        return first @ y1.T, x1.T @ first, second @ y2.T, x2.T @ second
 
 
 class HadamardConv2d(nn.Module):
@@ -83,6 +64,7 @@ class HadamardConv2d(nn.Module):
         self.x2 = nn.Parameter(torch.empty(out_channels, rank, **factory))
         self.y2 = nn.Parameter(torch.empty(rank, fan_in, **factory))
         self.bias = nn.Parameter(torch.empty(out_channels, **factory)) if bias else None
+        self._kept: tuple[tuple, Tensor] | None = None
         self.reset_parameters()
 
     @classmethod
@@ -124,7 +106,7 @@ class HadamardConv2d(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The materialised weight, out x in x kh x kw, with its gradient to the factors."""
-        product = _Product.apply(*self.factors)
+        product = Product.apply(*self.factors)
         return product.reshape(self.out_channels, self.in_channels, *self.kernel_size)
 
     @torch.no_grad()
@@ -196,8 +178,22 @@ class HadamardConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.conv2d(
-            x, self.weight, self.bias, self.stride, self.padding, self.dilation
+            x, self._current_weight(), self.bias, self.stride, self.padding, self.dilation
         )
+
+    def _current_weight(self) -> Tensor:
+        """`weight`; in eval mode without gradients multiplied out once for the same factors.
+
+        The layer then takes the memory of a dense one, and as few operations.
+        """
+        needs_gradient = torch.is_grad_enabled() and any(f.requires_grad for f in self.factors)
+        if self.training or needs_gradient or self.x1.is_meta:
+            self._kept = None
+            return self.weight
+        key = tuple(state_of(factor) for factor in self.factors)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, self.weight.detach()
+        return self._kept[1]
 
     def extra_repr(self) -> str:
         size = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
