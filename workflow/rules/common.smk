@@ -13,6 +13,7 @@ from distillery.core.log import errors_since
 from distillery.families import OFFSET, STUDENTS, TRAINED
 from distillery.families.teacher import TEACHER
 from distillery.data import conditions
+from distillery.params.demands import memory_mib
 from distillery.params.overrides import effective_params
 from distillery.params import load_params, select
 from distillery.params.sources import require_source
@@ -39,6 +40,7 @@ VIEWS = PARAMS.cache_teacher.views
 KINDS = PARAMS.extract_conditions.kinds
 CONTROL_KINDS = PARAMS.cache_teacher.control_kinds
 ON_GPU = int(PARAMS.device == "cuda")
+THREADS = PARAMS.num_threads
 LOGS = f"{PATHS.work}/logs"
 
 
@@ -57,6 +59,11 @@ def values(verb):
 def code(verb):
     """The file that says what a stage's code is; `python workflow/sync.py` writes it."""
     return f"workflow/code/{lock_path(verb).name}"
+
+
+def memory(verb):
+    """What a job of this stage asks of a scheduler, in MiB."""
+    return memory_mib(PARAMS, verb)
 
 
 def files(folder):

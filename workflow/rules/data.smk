@@ -8,6 +8,9 @@ rule ingest:
         raw=directory(PATHS.raw),
     log:
         f"{LOGS}/ingest.log",
+    threads: THREADS
+    resources:
+        mem_mb=memory("ingest"),
     params:
         file=params_file,
         values=values("ingest"),
@@ -26,6 +29,9 @@ rule curate:
         curated=directory(f"{PATHS.curated}/{{part}}"),
     log:
         f"{LOGS}/curate/{{part}}.log",
+    threads: THREADS
+    resources:
+        mem_mb=memory("curate"),
     params:
         file=params_file,
         values=values("curate"),
@@ -49,6 +55,9 @@ rule deduplicate:
         ),
     log:
         f"{LOGS}/deduplicate.log",
+    threads: THREADS
+    resources:
+        mem_mb=memory("deduplicate"),
     params:
         file=params_file,
         values=values("deduplicate"),
@@ -68,6 +77,9 @@ rule extract_conditions:
         conditions=directory(f"{PATHS.conditions}/{{part}}"),
     log:
         f"{LOGS}/extract_conditions/{{part}}.log",
+    threads: THREADS
+    resources:
+        mem_mb=memory("extract_conditions"),
     params:
         file=params_file,
         values=values("extract_conditions"),

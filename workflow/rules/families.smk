@@ -91,7 +91,9 @@ for family in STUDENTS.values():
             wildcard_constraints:
                 variant=either(variants_of(family)),
             priority: int(family.name == "unet")  # other families wait for it
+            threads: THREADS
             resources:
+                mem_mb=memory(family.stage),
                 heavy=1,
                 gpu=ON_GPU,
             params:
@@ -122,7 +124,9 @@ for family in STUDENTS.values():
             f"{LOGS}/generate/{family.name}/{{variant}}.log",
         wildcard_constraints:
             variant=either(variants_of(family)),
+        threads: THREADS
         resources:
+            mem_mb=memory("generate"),
             heavy=1,
             gpu=ON_GPU,
         params:
@@ -161,7 +165,9 @@ for family in STUDENTS.values():
             f"{LOGS}/evaluate/{family.name}/{{variant}}.log",
         wildcard_constraints:
             variant=either(variants_of(family)),
+        threads: THREADS
         resources:
+            mem_mb=memory("evaluate"),
             heavy=1,
             gpu=ON_GPU,
         params:

@@ -16,7 +16,9 @@ rule generate_teacher:
         f"{LOGS}/generate/teacher/{{variant}}.log",
     wildcard_constraints:
         variant="guided|unguided|guided_offset",
+    threads: THREADS
     resources:
+        mem_mb=memory("generate"),
         heavy=1,
         gpu=ON_GPU,
     params:
@@ -54,7 +56,9 @@ rule evaluate_teacher:
         f"{LOGS}/evaluate/teacher/{{variant}}.log",
     wildcard_constraints:
         variant="guided|unguided|guided_offset",
+    threads: THREADS
     resources:
+        mem_mb=memory("evaluate"),
         heavy=1,
         gpu=ON_GPU,
     params:

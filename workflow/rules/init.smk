@@ -13,7 +13,9 @@ rule init_student:
     wildcard_constraints:
         method=either(PARAMS.init_student.methods),
     priority: 1  # other families wait for it
+    threads: THREADS
     resources:
+        mem_mb=memory("init_student"),
         heavy=1,
         gpu=ON_GPU,
     params:

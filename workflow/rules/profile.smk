@@ -26,7 +26,9 @@ rule profile:
         ),
     log:
         f"{LOGS}/profile.log",
+    threads: THREADS
     resources:
+        mem_mb=memory("profile"),
         heavy=2,  # times are measured: no other heavy job beside it
         gpu=ON_GPU,
     params:

@@ -29,6 +29,9 @@ rule report:
         ),
     log:
         f"{LOGS}/report.log",
+    threads: THREADS
+    resources:
+        mem_mb=memory("report"),
     params:
         file=params_file,
         values=values("report"),

@@ -10,7 +10,9 @@ rule prepare_teacher:
         teacher=directory(PATHS.teacher),
     log:
         f"{LOGS}/prepare_teacher.log",
+    threads: THREADS
     resources:
+        mem_mb=memory("prepare_teacher"),
         heavy=1,
         gpu=ON_GPU,
     params:
@@ -34,7 +36,9 @@ rule cache_teacher_base:
     log:
         f"{LOGS}/cache_teacher/base/{{part}}.log",
     priority: 1  # other families wait for it
+    threads: THREADS
     resources:
+        mem_mb=memory("cache_teacher"),
         heavy=1,
         gpu=ON_GPU,
     params:
@@ -60,7 +64,9 @@ rule cache_teacher:
     log:
         f"{LOGS}/cache_teacher/{{view}}/{{part}}.log",
     priority: 1  # other families wait for it
+    threads: THREADS
     resources:
+        mem_mb=memory("cache_teacher"),
         heavy=1,
         gpu=ON_GPU,
     params:
