@@ -63,6 +63,7 @@ for _command in (
     measuring.latency,
     measuring.profile,
     judging.compare,
+    running.demo,
 ):
     _name = _command.__name__.replace("_", "-")
     app.command(_name, help=_with_examples(_command.__doc__))(_command)

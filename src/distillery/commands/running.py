@@ -157,3 +157,24 @@ def generate(
         conditions=conditions, kind=condition_kind, seed=seed, overrides=sampling,
     )  # fmt: skip
     typer.echo(json.dumps(drawn, indent=1) if as_json else command.as_text(drawn))
+
+
+def demo(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Folders or names; the project's, if none.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=1024, max=65535, help="Of the page.")] = 7860,
+    params_file: Annotated[Path, typer.Option("--params", metavar="FILE")] = Path("params.yaml"),
+) -> None:
+    """Play with teacher and students on a local page.
+
+    Pick models, type a prompt, draw or upload a map: images side by side with time and memory.
+    Needs the extra [demo]; nothing leaves this machine.
+
+    Example: distillery demo
+    Example: distillery demo teacher/guided unet/elr models/unet/mine --port 8000
+    """
+    from distillery.commands import demo as command
+    from distillery.commands.demo_page import serve
+
+    serve(command.known_models(params_file, models or []), params_file, port)
