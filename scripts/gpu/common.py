@@ -3,10 +3,12 @@
 In: what the command line says. Out: a `Place`, whose records are written after every figure.
 """
 
+import contextlib
 import datetime
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -66,7 +68,7 @@ class Place:
 
     def real(self, module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
         """The module with random weights on the device, frozen."""
-        module = module.requires_grad_(False).eval().to(dtype or self.dtype)
+        module = nn.Module.to(module.requires_grad_(False).eval(), dtype or self.dtype)
         materialise([module], self.device)
         return module
 
@@ -82,10 +84,13 @@ class Record:
         """The figure of this name, measured if it is not there; an error is kept as its text."""
         rows = self.values["rows"]
         if name not in rows or "error" in rows[name]:
-            try:
-                rows[name] = figure(*arguments)
-            except Exception as error:
-                rows[name] = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+            with contextlib.redirect_stderr(_Heard(sys.stderr)) as heard:
+                try:
+                    rows[name] = figure(*arguments)
+                except Exception as error:
+                    rows[name] = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+            if heard.fallbacks:
+                rows[name]["ran_eagerly"] = heard.fallbacks
             release(self.device)
             print(f"{name}: {json.dumps(rows[name])}", flush=True)
             self.write()
@@ -97,6 +102,20 @@ class Record:
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps(self.values, indent=1) + "\n")
         os.replace(partial, self.path)
+
+
+class _Heard:
+    """Standard error, with the lines that say what runs eagerly kept."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.fallbacks = stream, []
+
+    def write(self, text: str) -> int:
+        self.fallbacks += [line for line in text.splitlines() if "running eagerly" in line]
+        return self.stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def _circumstances(place: Place) -> dict[str, Any]:

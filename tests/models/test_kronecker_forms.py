@@ -57,6 +57,18 @@ def test_every_form_gives_the_same_output_and_gradients(monkeypatch, kind: str, 
         assert float((one - other).abs().max()) < 1e-6 * max(1.0, float(one.abs().max()))
 
 
+@pytest.mark.parametrize("form", forms.FORMS)
+def test_narrow_frozen_weights_give_narrow_outputs(monkeypatch, form: str):
+    layer = _adapted(LAYERS["low-rank conv"])
+    layer.base_layer.to(torch.bfloat16)
+    x = torch.randn(2, 16, 6, 6, dtype=torch.bfloat16)
+    expected = layer(x)
+    monkeypatch.setattr(forms, "choose", lambda work, device: form)
+    found = layer(x)
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+
+
 def test_without_its_adapter_a_layer_is_as_it_was(monkeypatch):
     layer = _adapted(LAYERS["linear"])
     monkeypatch.setattr(forms, "choose", lambda work, device: "built")

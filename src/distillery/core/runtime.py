@@ -174,13 +174,13 @@ class Captured:
         undo: Callable[[], object] = lambda: None,
     ) -> None:
         self._run, self._graphs, self._kind, self._undo = run, graphs, kind, undo
-        self._num_left, self._gave_up = num_warm_up, False
+        self._num_left, self.gave_up = num_warm_up, False
         self._inputs: list[Tensor] = []
         self._output: Any = None
         self._replay: Callable[[], None] | None = None
 
     def __call__(self, *inputs: Any) -> Any:
-        if self._gave_up:
+        if self.gave_up:
             return self._run(*inputs)
         if self._num_left:
             self._num_left -= 1
@@ -198,7 +198,7 @@ class Captured:
             self._replay, self._output = self._graphs.record(lambda: self._run(*static))
         except RuntimeError as error:  # CUDA refuses what has to wait for the device
             tell(self._kind, f"the step can't be recorded ({_first_line(error)})")
-            self._gave_up = True
+            self.gave_up = True
             self._undo()
             return False
         self._inputs = tensors_in(static)
@@ -217,6 +217,11 @@ class Captures:
         if key not in self._captured:
             self._captured[key] = self._make()
         return self._captured[key](*inputs)
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether something of it could not be recorded and runs eagerly."""
+        return any(one.gave_up for one in self._captured.values())
 
 
 def captured(

@@ -115,7 +115,7 @@ def _build(names: Sequence[str], parts: Parts, dtype: torch.dtype) -> dict[str, 
     shared = shared_parts(copy.deepcopy(dict(parts)))
     built = {name: INFERENCE_ROWS[name].build(shared) for name in names}
     for part in (part for evaluation in built.values() for part in evaluation.parts.values()):
-        part.requires_grad_(False).eval().to(dtype)
+        nn.Module.to(part.requires_grad_(False).eval(), dtype)  # diffusers' own warns in vain
     return built
 
 

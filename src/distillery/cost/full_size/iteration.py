@@ -38,7 +38,7 @@ class Iteration:
     def narrow(self, dtype: torch.dtype) -> None:
         """Weights that stay as they are in a narrower dtype, as the stages load them."""
         for module in (*self.frozen.values(), *self.teacher.values()):
-            module.to(dtype)
+            nn.Module.to(module, dtype)  # diffusers' own warns in vain
         if any("lora" in name for name, _ in self.model.named_parameters()):
             for parameter in self.model.parameters():
                 if not parameter.requires_grad:

@@ -10,7 +10,16 @@ from typing import Any
 
 import torch
 
-from distillery.core.runtime import CompileError, Kind, captured, compiling, records, tell, usable
+from distillery.core.runtime import (
+    Captures,
+    CompileError,
+    Kind,
+    captured,
+    compiling,
+    records,
+    tell,
+    usable,
+)
 from distillery.cost.timing import Seconds
 
 Job = Callable[[], object]
@@ -35,7 +44,7 @@ def ready(job: Job, kind: Kind, device: torch.device) -> Job | None:
     except CompileError as error:
         tell(kind, f"it can't be compiled ({error})")
         return None
-    return run
+    return None if isinstance(run, Captures) and run.gave_up else run
 
 
 def compiled(function: Callable[..., Any], kind: Kind) -> Callable[..., Any]:

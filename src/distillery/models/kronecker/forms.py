@@ -106,6 +106,7 @@ def up_weight(a: Tensor, u: Tensor) -> Tensor:
 def branch(layer: nn.Module, x: Tensor, a: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """The layer, and a branch beside it."""
     (n, r, _), up, result = v.shape, up_weight(a, u), layer(x)
+    x = x.to(u.dtype)
     if isinstance(conv := geometry_of(layer), nn.Linear):
         blocks = x.unflatten(-1, (n, -1))
         share = functional.linear(functional.linear(blocks, v.flatten(0, 1)).flatten(-2), up)
@@ -122,10 +123,16 @@ def joined(layer: LowRankLayer, x: Tensor, a: Tensor, u: Tensor, v: Tensor) -> T
     up = torch.cat([layer.expand.weight.flatten(1).to(u.dtype), up_weight(a, u)], dim=1)
     down = torch.cat([reduce.weight.to(v.dtype), _block_diagonal(v, reduce)])
     bias = None if bias is None else bias.to(u.dtype)
+    wide = x.to(u.dtype)
     if isinstance(reduce, nn.Linear):
-        return functional.linear(functional.linear(x, down), up, bias)
-    inner = functional.conv2d(x, down, None, reduce.stride, reduce.padding, reduce.dilation)
-    return functional.conv2d(inner, up[:, :, None, None], bias)
+        return _as_given(functional.linear(functional.linear(wide, down), up, bias), x)
+    inner = functional.conv2d(wide, down, None, reduce.stride, reduce.padding, reduce.dilation)
+    return _as_given(functional.conv2d(inner, up[:, :, None, None], bias), x)
+
+
+def _as_given(result: Tensor, x: Tensor) -> Tensor:
+    """In the dtype of the input; under autocast in the one that products have there."""
+    return result if torch.is_autocast_enabled(x.device.type) else result.to(x.dtype)
 
 
 def _block_diagonal(v: Tensor, layer: nn.Module) -> Tensor:
@@ -143,9 +150,11 @@ def built(layer: nn.Module, x: Tensor, a: Tensor, u: Tensor, v: Tensor) -> Tenso
     weight = (layer.merged_weight() if is_low_rank else layer.weight).to(u.dtype)
     weight = weight + update_weight(a, u, v).reshape(weight.shape)
     bias = None if layer.bias is None else layer.bias.to(u.dtype)
+    wide = x.to(u.dtype)
     if isinstance(geometry, nn.Linear):
-        return functional.linear(x, weight, bias)
-    return functional.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation)
+        return _as_given(functional.linear(wide, weight, bias), x)
+    place = (geometry.stride, geometry.padding, geometry.dilation)
+    return _as_given(functional.conv2d(wide, weight, bias, *place), x)
 
 
 FORMS = {"branch": branch, "joined": joined, "built": built}

@@ -110,7 +110,7 @@ class KroneckerLayer(nn.Module, BaseTunerLayer):
             self.unmerge()
         if (form := self._form(x)) != "apart":
             a, u, v = self.factors(self.active_adapters[0])
-            return forms.FORMS[form](self.base_layer, x.to(u.dtype), a, u, v).to(x.dtype)
+            return forms.FORMS[form](self.base_layer, x, a, u, v)
         result = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters or self.merged:
             return result
