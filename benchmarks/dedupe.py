@@ -1,118 +1,286 @@
-"""Near-duplicates against ImageHash's pHash, and the candidate search against all pairs.
+"""Near-duplicates: recall per edit, false merges, and the search among a million.
 
-Draws scenes, plants one JPEG (quality 30 to 95) and one resized copy of a tenth of them, and prints
-for both: recall and precision of the pairs found at the same Hamming distance, and microseconds
-per image for the hash. Precision counts a pair of independently drawn scenes as wrong. Then the
-processor time of `hamming_pairs` and of comparing all pairs, for random hashes with planted
-neighbours.
+Photos are those of an img2dataset folder; scenes are drawn. Every picture is edited in each way of
+`EDITS`; recall is the share of edited copies found with their original. Precision counts a pair of
+different photos, or of scenes of different contents, as wrong; with a Wilson interval of 95%. Hard
+negatives share a background, a template with other text, or almost no contrast. With --num_hashes,
+processor time and peak memory of the search for both kinds of pairs, 1% planted duplicates.
 
-Usage: python benchmarks/dedupe.py [--num_scenes 1000] [--num_hashes 60000]
-Needs the peer: pip install ImageHash
+Usage: python benchmarks/dedupe.py [--photos FOLDER] [--num_scenes 150] [--num_hashes 1000000]
+       [--out docs/results/data/dedupe.json]
 """
 
 import argparse
+import json
+import platform
+import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import cv2
-import imagehash
 import numpy as np
-from PIL import Image
 
 from distillery.data.dedupe.candidates import hamming_pairs
+from distillery.data.dedupe.clusters import Clusters
 from distillery.data.dedupe.compare import thumbnail
-from distillery.data.dedupe.find import Row, near_duplicates
-from distillery.data.dedupe.phash import phash, to_integers
+from distillery.data.dedupe.find import Row
+from distillery.data.dedupe.near import mirrored_pairs, near_duplicates
+from distillery.data.dedupe.phash import hash_luma, small_luma
+from distillery.data.dedupe.windows import SKETCH_BYTES, sketch, window_pairs
+from distillery.data.images import decode_rgb
+from distillery.data.ingest.readers import read_source
 from distillery.data.scenes.draw import draw_scene
 
-MAX_HAMMING = 10
-MIN_SSIM = 0.9
+MAX_HAMMING, MIN_SSIM = 10, 0.9
+PHOTO_PX = 256
+Image = np.ndarray
 
 
-def planted(num_scenes: int) -> tuple[list[np.ndarray], list[int]]:
-    """Images and, for each, the number of the scene it shows."""
-    images = [draw_scene(1, index, 64).image for index in range(num_scenes)]
-    shows = list(range(num_scenes))
-    rng = np.random.default_rng(0)
-    for index in range(0, num_scenes, 10):
-        quality = int(rng.integers(30, 96))
-        data = cv2.imencode(".jpg", images[index], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        side_px = int(rng.integers(40, 100))
-        resized = Image.fromarray(images[index]).resize((side_px, side_px), Image.BICUBIC)
-        images += [cv2.imdecode(data, cv2.IMREAD_COLOR), np.asarray(resized)]
-        shows += [index, index]
-    return images, shows
+def jpeg(image: Image, quality: int) -> Image:
+    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 1)
 
 
-def timed(function: Callable[[], object]) -> tuple[object, float]:
-    start = time.process_time()
-    result = function()
-    return result, time.process_time() - start
+def resized(image: Image, scale: float) -> Image:
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
-def all_pairs(hashes: np.ndarray) -> int:
-    """Number of pairs within the distance, comparing every hash with every later one."""
-    return sum(
-        int((np.bitwise_count(hashes[i + 1 :] ^ value) <= MAX_HAMMING).sum())
-        for i, value in enumerate(hashes)
+def cropped(image: Image, share: float, rng: np.random.Generator) -> Image:
+    """Keeps 1 - share of both sides, at a random place."""
+    height, width = (round(side * (1 - share)) for side in image.shape[:2])
+    top, left = (
+        int(rng.integers(0, a - b + 1)) for a, b in zip(image.shape, (height, width), strict=False)
     )
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
-def report(name: str, pairs: set[tuple[int, int]], shows: list[int], hash_s: float) -> None:
-    expected = {
-        (i, j) for i in range(len(shows)) for j in range(i + 1, len(shows)) if shows[i] == shows[j]
-    }
-    right = len(pairs & expected)
-    print(
-        f"{name:10} recall {right / len(expected):.4f}  precision {right / max(len(pairs), 1):.4f}"
-        f"  pairs {len(pairs)}  hash {1e6 * hash_s / len(shows):.0f} us per image"
-    )
+def levels(image: Image, gain: float, shift: float) -> Image:
+    return np.clip(np.rint(image.astype(float) * gain + shift), 0, 255).astype(np.uint8)
 
 
-def compare_decisions(num_scenes: int) -> None:
-    images, shows = planted(num_scenes)
-    ours, ours_s = timed(lambda: [phash(image) for image in images])
-    theirs, theirs_s = timed(lambda: [imagehash.phash(Image.fromarray(i)) for i in images])
-    rows = [
-        Row(f"{i:06d}", 0, None, f"{i:064x}", code, image.shape[1], image.shape[0], 0)
-        for i, (code, image) in enumerate(zip(ours, images, strict=True))
+def contrast(image: Image, gain: float) -> Image:
+    mean = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean()
+    return levels(image, gain, mean * (1 - gain))
+
+
+def grey(image: Image) -> Image:
+    return np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
+
+
+def bordered(image: Image, share: float, level: int) -> Image:
+    width = max(1, round(min(image.shape[:2]) * share))
+    return cv2.copyMakeBorder(image, *[width] * 4, cv2.BORDER_CONSTANT, value=(level,) * 3)
+
+
+def watermarked(image: Image, alpha: float, rng: np.random.Generator) -> Image:
+    scale = image.shape[1] / 512
+    font, width = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(scale * 2))
+    (text_px, height_px), _ = cv2.getTextSize("(c) stock", font, scale, width)
+    left = int(rng.integers(0, max(1, image.shape[1] - text_px)))
+    bottom = int(rng.integers(height_px, image.shape[0] - 2))
+    painted = image.copy()
+    cv2.putText(painted, "(c) stock", (left, bottom), font, scale, (255,) * 3, width, cv2.LINE_AA)
+    return np.rint(image * (1 - alpha) + painted * alpha).astype(np.uint8)
+
+
+EDITS: dict[str, Callable[[Image, np.random.Generator], Image]] = {
+    "JPEG 30": lambda image, rng: jpeg(image, 30),
+    "JPEG 90": lambda image, rng: jpeg(image, 90),
+    "resized by 0.5": lambda image, rng: resized(image, 0.5),
+    "resized by 0.9": lambda image, rng: resized(image, 0.9),
+    "cropped by 5%": lambda image, rng: cropped(image, 0.05, rng),
+    "cropped by 10%": lambda image, rng: cropped(image, 0.10, rng),
+    "cropped by 10%, JPEG 75": lambda image, rng: jpeg(cropped(image, 0.10, rng), 75),
+    "cropped by 10%, one side": lambda image, rng: image[:, : round(0.9 * image.shape[1])].copy(),
+    "brightness x 0.8": lambda image, rng: levels(image, 0.8, 0),
+    "brightness x 1.15": lambda image, rng: levels(image, 1.15, 0),
+    "brightness x 1.2": lambda image, rng: levels(image, 1.2, 0),
+    "brightness + 40": lambda image, rng: levels(image, 1, 40),
+    "brightness - 40": lambda image, rng: levels(image, 1, -40),
+    "contrast x 0.8": lambda image, rng: contrast(image, 0.8),
+    "contrast x 1.2": lambda image, rng: contrast(image, 1.2),
+    "grey": lambda image, rng: grey(image),
+    "border of 3%, grey": lambda image, rng: bordered(image, 0.03, 128),
+    "border of 5%, white": lambda image, rng: bordered(image, 0.05, 255),
+    "border of 10%, black": lambda image, rng: bordered(image, 0.10, 0),
+    "watermark, half seen": lambda image, rng: watermarked(image, 0.5, rng),
+    "watermark, white": lambda image, rng: watermarked(image, 1.0, rng),
+    "mirrored": lambda image, rng: np.ascontiguousarray(image[:, ::-1]),
+}
+
+
+class Views:
+    """Sketches and thumbnails of images in memory."""
+
+    def __init__(self, images: Sequence[Image]) -> None:
+        self._thumbnails = [thumbnail(image) for image in images]
+        self._lumas = [small_luma(image) for image in images]
+        self._sketches = [
+            np.frombuffer(sketch(image, luma), np.uint8)
+            for image, luma in zip(images, self._lumas, strict=True)
+        ]
+        sides = [image.shape[:2] for image in images]
+        self.rows = [
+            Row(str(i), 0, None, f"{i:064x}", hash_luma(luma), 0, width, height)
+            for i, (luma, (height, width)) in enumerate(zip(self._lumas, sides, strict=True))
+        ]
+
+    def sketches(self, rows: Sequence[Row]) -> np.ndarray:
+        return np.stack([self._sketches[int(row.key)] for row in rows])
+
+    def thumbnails(self, rows: Sequence[Row]) -> np.ndarray:
+        return np.stack([self._thumbnails[int(row.key)] for row in rows])
+
+
+def find(images: Sequence[Image], search: Callable) -> Clusters:
+    views, clusters = Views(images), Clusters(len(images))
+    for i, j in search(views.rows, views, MAX_HAMMING, MIN_SSIM):
+        clusters.join(i, j)
+    return clusters
+
+
+def wilson(good: int, total: int) -> list[float]:
+    """The interval of 95% of a share (Wilson 1927)."""
+    if not total:
+        return [0.0, 1.0]
+    z, share = 1.959964, good / total
+    centre = share + z**2 / (2 * total)
+    spread = z * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    scale = 1 + z**2 / total
+    return [round(float((centre + sign * spread) / scale), 4) for sign in (-1, 1)]
+
+
+def share(good: int, total: int) -> dict:
+    value = round(good / total, 4) if total else None
+    return {"value": value, "ci": wilson(good, total), "n": total}
+
+
+def measure(images: Sequence[Image], same: Callable[[int, int], bool]) -> dict:
+    """Recall of each edit, and precision over all pairs that became one cluster."""
+    num, rng, recall, right, wrong = len(images), np.random.default_rng(0), {}, 0, 0
+    for name, edit in EDITS.items():
+        edited = [edit(image, rng) for image in images]
+        search = mirrored_pairs if name == "mirrored" else near_duplicates
+        roots = find([*images, *edited], search).roots()
+        found = int((roots[:num] == roots[num:]).sum())
+        recall[name] = share(found, num)
+        for root in np.unique(roots):
+            shown = np.flatnonzero(roots == root)[1:] % num
+            right += sum(same(int(root), int(i)) for i in shown)
+            wrong += sum(not same(int(root), int(i)) for i in shown)
+    return {"recall": recall, "precision": share(right, right + wrong)}
+
+
+def hard_negatives(num: int) -> Iterator[tuple[str, list[Image]]]:
+    """Groups of pictures none of which is another."""
+    rng = np.random.default_rng(1)
+    ground = cv2.resize(rng.integers(60, 200, (6, 6, 3)).astype(np.uint8), (256, 256))
+    placed = []
+    for k in range(num):
+        image = ground.copy()
+        centre = tuple(int(x) for x in rng.integers(60, 196, 2))
+        colour = tuple(int(x) for x in rng.integers(0, 256, 3))
+        cv2.circle(image, centre, 30 + k % 20, colour, -1, cv2.LINE_AA)
+        placed.append(image)
+    yield "one background, another object", placed
+    pages = []
+    for _ in range(num):
+        page = np.full((256, 256, 3), 250, np.uint8)
+        page[:40] = (40, 60, 120)
+        for line in range(8):
+            words = "".join(rng.choice(list("abcdefghijklmnop  "), 14))
+            place = (12, 70 + 24 * line)
+            cv2.putText(page, words, place, cv2.FONT_HERSHEY_SIMPLEX, 0.8, (20,) * 3, 2)
+        pages.append(page)
+    yield "one template, another text", pages
+    faint = [
+        np.clip(128 + cv2.resize(rng.normal(0, 3, (9, 9, 3)), (256, 256)), 0, 255).astype(np.uint8)
+        for _ in range(num)
     ]
-    pixels = {row.key: thumbnail(image) for row, image in zip(rows, images, strict=True)}
-    found, decide_s = timed(
-        lambda: near_duplicates(
-            rows, lambda wanted: np.stack([pixels[r.key] for r in wanted]), MAX_HAMMING, MIN_SSIM
-        )
-    )
-    blocks = hamming_pairs(to_integers([str(code) for code in theirs]), MAX_HAMMING)
-    proposed = {(int(i), int(j)) for block in blocks for i, j in block}
-    report("ours", set(found), shows, ours_s)
-    report("ImageHash", proposed, shows, theirs_s)
-    print(f"hash time, ours / ImageHash: {ours_s / theirs_s:.2f}; our decisions {decide_s:.1f} s")
+    yield "low contrast", faint
 
 
-def compare_search(num_hashes: int) -> None:
+def measure_negatives(num: int) -> dict:
+    """Pairs of each group that were merged, of all its pairs."""
+    merged = {}
+    for name, images in hard_negatives(num):
+        roots = find(images, near_duplicates).roots()
+        counts = np.unique(roots, return_counts=True)[1]
+        merged[name] = share(int((counts * (counts - 1) // 2).sum()), num * (num - 1) // 2)
+    return merged
+
+
+def measure_search(num_hashes: int) -> dict:
+    """Processor seconds and peak memory of the three searches, 1% planted duplicates."""
     rng = np.random.default_rng(0)
-    hashes = rng.integers(0, 2**63, num_hashes, dtype=np.uint64)
-    hashes[::100] ^= np.uint64(0b1011)
-    hashes[1::100] = hashes[::100] ^ np.uint64(1 << 40)
-    blocks, ours_s = timed(lambda: np.concatenate(list(hamming_pairs(hashes, MAX_HAMMING))))
-    num_brute, brute_s = timed(lambda: all_pairs(hashes))
-    num_ours = len(np.unique(blocks, axis=0))
-    assert num_ours == num_brute, (num_ours, num_brute)
-    print(
-        f"{num_hashes} hashes, {num_ours} pairs: ours {ours_s:.1f} s, all pairs {brute_s:.1f} s, "
-        f"ratio {ours_s / brute_s:.2f}"
-    )
+    hashes = rng.integers(0, 2**64, num_hashes, dtype=np.uint64)
+    copies, num = rng.integers(0, num_hashes, (2, num_hashes // 100)), num_hashes // 100
+    flips = np.uint64(1) << rng.integers(0, 64, (num, 8), dtype=np.uint64)
+    hashes[copies[1]] = hashes[copies[0]] ^ np.bitwise_xor.reduce(flips, axis=1)
+    mirrored = rng.permutation(hashes)
+    found = {"num_hashes": num_hashes}
+    for name, others in (("hashes", None), ("mirrored hashes", mirrored)):
+        start = time.process_time()
+        pairs = sum(len(block) for block in hamming_pairs(hashes, MAX_HAMMING, others))
+        found[name] = {"pairs": pairs, "cpu_s": round(time.process_time() - start, 1)}
+    start = time.process_time()
+    sketches = random_sketches(num_hashes, rng)
+    sketches[copies[1]] = sketches[copies[0]]
+    made_s = time.process_time() - start
+    pairs = sum(len(block) for block in window_pairs(sketches))
+    cpu_s = time.process_time() - start - made_s
+    found["windows"] = {"pairs": pairs, "cpu_s": round(cpu_s, 1)}
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return found | {"peak_rss_gib": round(peak_bytes / 2**30, 2)}
+
+
+def random_sketches(num: int, rng: np.random.Generator) -> np.ndarray:
+    """uint8 (num, 1152): smooth noise whose means and contrasts are spread as photos' are."""
+    sketches = np.empty((num, SKETCH_BYTES), np.uint8)
+    for start in range(0, num, 2**14):
+        count = min(2**14, num - start)
+        rough = rng.normal(size=(count, 8, 8)).astype(np.float32) * rng.gamma(9, 5, (count, 1, 1))
+        luma = np.repeat(np.repeat(rough, 4, 1), 4, 2) + rng.normal(118, 42, (count, 1, 1))
+        colour = rng.normal(128, 8, (count, 2, 1)) + rng.normal(0, 6, (count, 2, 64))
+        both = np.hstack([luma.reshape(count, -1), colour.reshape(count, -1)])
+        sketches[start : start + count] = both.clip(0, 255)
+    return sketches
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--num_scenes", type=int, default=1000)
-    parser.add_argument("--num_hashes", type=int, default=60_000)
+    parser.add_argument("--photos", type=Path)
+    parser.add_argument("--num_scenes", type=int, default=150)
+    parser.add_argument("--num_hashes", type=int, default=0)
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    compare_decisions(arguments.num_scenes)
-    compare_search(arguments.num_hashes)
+    found = {"date": time.strftime("%Y-%m-%d"), "machine": platform.machine()}
+    if arguments.photos:
+        images = [decode_rgb(s.image) for s in read_source("webdataset", arguments.photos)]
+        images = [resized(image, PHOTO_PX / min(image.shape[:2])) for image in images]
+        found["photos"] = measure(images, lambda i, j: i % len(images) == j % len(images))
+    if arguments.num_scenes:
+        scenes = [draw_scene(1, index, 64) for index in range(arguments.num_scenes)]
+
+        def same(i: int, j: int) -> bool:
+            first, second = (scenes[k % len(scenes)] for k in (i, j))
+            return describe(first) == describe(second)
+
+        found["scenes"] = measure([scene.image for scene in scenes], same)
+        found["hard negatives"] = measure_negatives(60)
+    if arguments.num_hashes:
+        found["search"] = measure_search(arguments.num_hashes)
+    text = json.dumps(found, indent=1)
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
+
+
+def describe(scene) -> tuple:
+    """What a scene holds, places left out: a crop moves them."""
+    things = ((item.shape, item.colour, item.size, item.texture) for item in scene.objects)
+    return (scene.background, *things)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def test_resized_and_recompressed_scenes_are_found(raw_rows, duplicates, capsys)
         print("recall:", ", ".join(f"{label} {value:.3f}" for label, value in recall.items()))
     assert recall["near_duplicate_jpeg"] >= 0.99
     assert recall["near_duplicate_resize"] >= 0.99
-    assert recall["near_duplicate_crop"] >= 0.4
+    assert recall["near_duplicate_crop"] >= 0.95
 
 
 def coincide(first, second):
@@ -111,7 +111,12 @@ def test_what_goes_as_near_duplicate_is_one_by_its_pixels(raw_rows, curated, dup
         image = decode_rgb(curated[key]["image"]["bytes"])
         return cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
 
-    wrong = [pair for pair in chance if not coincide(*map(pixels, pair))]
+    def is_connected(key, kept):
+        """Directly, or by another picture of the cluster."""
+        others = [kept, *(k for k, best in near.items() if best == kept and k != key)]
+        return any(coincide(pixels(key), pixels(other)) for other in others)
+
+    wrong = [pair for pair in chance if not is_connected(*pair)]
     assert len(wrong) <= 0.01 * len(near)
 
 

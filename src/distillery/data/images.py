@@ -21,7 +21,8 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from distillery.core.errors import DistilleryError
-from distillery.data.dedupe.phash import phash
+from distillery.data.dedupe.phash import hash_luma, small_luma
+from distillery.data.dedupe.windows import sketch
 
 MAX_PIXELS = 2**26
 MEMORY_LIMIT_BYTES = 2 * 2**30
@@ -48,12 +49,13 @@ class UndecodableError(Exception):
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Size as displayed, format and perceptual hash of a decoded image."""
+    """Size as displayed, format, perceptual hash and sketch (`dedupe.windows`) of an image."""
 
     width_px: int
     height_px: int
     format: str
     phash: str
+    sketch: bytes
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
@@ -130,7 +132,8 @@ def inspect_image(data: bytes) -> ImageFacts:
     """Decode in this process and describe; raises `UndecodableError`."""
     pixels, format_name = _decode(data)
     height, width = pixels.shape[:2]
-    return ImageFacts(width, height, format_name, phash(pixels))
+    luma = small_luma(pixels)
+    return ImageFacts(width, height, format_name, hash_luma(luma), sketch(pixels, luma))
 
 
 class Inspector:

@@ -1,6 +1,6 @@
 """The section deduplicate of params.yaml: duplicates and splits."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -23,5 +23,7 @@ class Deduplicate(Frozen):
     """Pairs whose perceptual hashes differ in at most this many bits are compared."""
     min_ssim: Share
     """Compared pairs with at least this structural similarity count as duplicates."""
+    mirrored: Literal["keep", "drop"]
+    """Whether mirror images stay, in one split, or go; text and left and right make it a choice."""
     split: Split
     """How the clusters of near-duplicates are divided into training, validation and test."""

@@ -2,7 +2,8 @@
 
 from distillery.core.run import Run
 from distillery.data.dedupe import selection as selecting
-from distillery.data.dedupe.find import find_duplicates, load_thumbnails, read_rows
+from distillery.data.dedupe.find import find_duplicates, read_rows
+from distillery.data.dedupe.views import CuratedViews
 from distillery.params import Params
 from distillery.stage import In, Out, stage
 
@@ -14,19 +15,20 @@ def deduplicate(params: Params, run: Run, curated: In, selection: Out) -> None:
     folders = selecting.part_folders(curated, params.data.parts)
     counts = selecting.read_counts(folders)
     selecting.require_kept(counts, curated)
-    kept, duplicates = find_duplicates(
+    found = find_duplicates(
         read_rows(folders),
-        load_thumbnails(folders, run.work / "thumbnails"),
+        CuratedViews(folders, run.work),
         max_hamming=settings.max_hamming,
         min_ssim=settings.min_ssim,
+        drop_mirrored=settings.mirrored == "drop",
     )
+    if found.mirrored:
+        print(f"deduplicate: {len(found.mirrored)} mirror images stay, by deduplicate.mirrored")
     selection.mkdir()
-    funnel = selecting.make_funnel(counts, duplicates)
-    selecting.write_funnel(selection, funnel)
+    selecting.write_funnel(selection, selecting.make_funnel(counts, found.gone))
     selecting.write_selection(
         selection,
-        kept,
-        duplicates,
+        found,
         seed=params.seed,
         val_share=settings.split.val,
         test_share=settings.split.test,

@@ -40,6 +40,8 @@ CURATED_SCHEMA = pa.schema(
         ("sha256", pa.string()),
         ("md5", pa.string()),
         ("phash", pa.string()),
+        ("sketch", pa.binary()),
+        ("num_bytes", pa.int64()),
         ("planted", pa.string()),
         ("segmentation", pa.binary()),
     ]
@@ -191,6 +193,8 @@ def _curated_row(sample: RawSample, facts: ImageFacts, digest: str) -> dict[str,
         "sha256": digest,
         "md5": hashlib.md5(sample.image, usedforsecurity=False).hexdigest(),
         "phash": facts.phash,
+        "sketch": facts.sketch,
+        "num_bytes": len(sample.image),
         "segmentation": sample.segmentation,
     }
 

@@ -19,14 +19,17 @@ _BLOCK_PAIRS = 2**18  # of one comparison: its arrays stay in the cache
 _YIELD_PAIRS = 2**16
 
 
-def hamming_pairs(hashes: np.ndarray, max_distance: int) -> Iterator[np.ndarray]:
+def hamming_pairs(
+    hashes: np.ndarray, max_distance: int, others: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
     """Blocks of int64 (M, 2), rows i < j, of hashes within `max_distance` bits; each pair once.
 
-    `hashes` is uint64 (N,). Memory is bounded by the block, so a collection of equal hashes costs
-    time, not memory.
+    `hashes` is uint64 (N,). With `others`, uint64 (N,), the rows i and j of all pairs of one of
+    `hashes` and one of `others`, i and j in any order. Memory is bounded by the block, so a
+    collection of equal hashes costs time, not memory.
     """
     waiting, num_waiting = [], 0
-    for pairs in _near_pairs(hashes, _radii(max_distance), max_distance):
+    for pairs in _near_pairs(hashes, others, _radii(max_distance), max_distance):
         waiting.append(pairs)
         num_waiting += len(pairs)
         if num_waiting >= _YIELD_PAIRS:
@@ -42,19 +45,28 @@ def _radii(max_distance: int) -> list[int]:
     return [share - (piece >= left) for piece in range(_NUM_PIECES)]
 
 
-def _near_pairs(hashes: np.ndarray, radii: list[int], max_distance: int) -> Iterator[np.ndarray]:
+def _near_pairs(
+    hashes: np.ndarray, others: np.ndarray | None, radii: list[int], max_distance: int
+) -> Iterator[np.ndarray]:
     for piece, radius in enumerate(radii):
-        values = _piece(hashes, piece)
-        order = np.argsort(values, kind="stable")
-        values, ordered = values[order], hashes[order]
-        starts = np.searchsorted(values, np.arange(2**_PIECE_BITS + 1))
+        values, ordered, order = _sorted(hashes, piece)
+        held = (values, ordered, order) if others is None else _sorted(others, piece)
+        starts = np.searchsorted(held[0], np.arange(2**_PIECE_BITS + 1))
         for mask in _masks_within(radius):
-            for left, right in _bucket_pairs(values, starts, mask):
-                differing = ordered[left] ^ ordered[right]
+            for left, right in _bucket_pairs(values, starts, mask, others is None):
+                differing = ordered[left] ^ held[1][right]
                 near = np.flatnonzero(np.bitwise_count(differing) <= max_distance)
                 near = near[~_found_before(differing[near], radii[:piece])]
                 if len(near):
-                    yield np.sort(np.stack([order[left[near]], order[right[near]]], 1), axis=1)
+                    pairs = np.stack([order[left[near]], held[2][right[near]]], axis=1)
+                    yield np.sort(pairs, axis=1) if others is None else pairs
+
+
+def _sorted(hashes: np.ndarray, piece: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values of a piece in order, the hashes in that order, and the order."""
+    values = _piece(hashes, piece)
+    order = np.argsort(values, kind="stable")
+    return values[order], hashes[order], order
 
 
 def _piece(hashes: np.ndarray, piece: int) -> np.ndarray:
@@ -80,12 +92,15 @@ def _masks_within(radius: int) -> list[int]:
 
 
 def _bucket_pairs(
-    values: np.ndarray, starts: np.ndarray, mask: int
+    values: np.ndarray, starts: np.ndarray, mask: int, is_self: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(left, right) places in the order of `values`, whose values differ by `mask`, in blocks."""
+    """(left, right) places in order of the values, which differ by `mask`, in blocks.
+
+    Left of `values`, right of what `starts` belongs to; where these are one, each pair once.
+    """
     targets = values ^ mask
-    left = np.flatnonzero(targets >= values)
-    first = starts[targets[left]] if mask else left + 1
+    left = np.flatnonzero(targets >= values) if is_self else np.arange(len(values))
+    first = starts[targets[left]] if mask or not is_self else left + 1
     counts = starts[targets[left] + 1] - first
     some = np.flatnonzero(counts)
     left, first, counts = left[some], first[some], counts[some]

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 HASH_BITS = 64
-_SIDE_PX = 32
+LUMA_PX = 32
 _FREQUENCIES = 8
 # In units of the orthonormal DCT of 8-bit luminance: twice the noise of JPEG quality 30 there.
 _MARGIN = 8.0
@@ -23,12 +23,27 @@ _MARGIN = 8.0
 
 def phash(image: np.ndarray) -> str:
     """Hash of a uint8 image of shape (H, W, 3), RGB; aspect ratio is ignored."""
+    return hash_luma(small_luma(image))
+
+
+def small_luma(image: np.ndarray) -> np.ndarray:
+    """uint8 (32, 32): luminance of a uint8 image of shape (H, W, 3)."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    interpolation = cv2.INTER_AREA if min(grey.shape) > _SIDE_PX else cv2.INTER_LINEAR
-    small = cv2.resize(grey, (_SIDE_PX, _SIDE_PX), interpolation=interpolation)
-    low = cv2.dct(small.astype(np.float32))[1 : _FREQUENCIES + 1, 1 : _FREQUENCIES + 1]
+    interpolation = cv2.INTER_AREA if min(grey.shape) > LUMA_PX else cv2.INTER_LINEAR
+    return cv2.resize(grey, (LUMA_PX, LUMA_PX), interpolation=interpolation)
+
+
+def hash_luma(luma: np.ndarray) -> str:
+    """Hash of what `small_luma` gives."""
+    low = cv2.dct(luma.astype(np.float32))[1 : _FREQUENCIES + 1, 1 : _FREQUENCIES + 1]
     bits = np.packbits((low > np.median(low) + _MARGIN).ravel())
     return bits.tobytes().hex()
+
+
+def mirrored_hashes(lumas: np.ndarray) -> np.ndarray:
+    """uint64 (N,): hashes of the mirrored images, from their uint8 (N, 32, 32) luminance."""
+    mirrored = np.ascontiguousarray(lumas[:, :, ::-1])
+    return to_integers([hash_luma(luma) for luma in mirrored])
 
 
 def to_integers(hashes: list[str]) -> np.ndarray:

@@ -1,9 +1,12 @@
 """Writes the selection: what stays with its split, what goes, and the funnel.
 
 In: the curated parts and what `dedupe` found. Out: `selection.parquet`, `rejected.parquet`,
-`funnel.json`. The funnel adds up: kept + rejected + failed = input, over all parts.
+`mirrored.parquet` (mirror images that stay), `funnel.json`. The funnel adds up: kept + rejected +
+failed = input, over all parts. Splits are drawn per cluster, mirror images in it, so no picture is
+in two.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +19,10 @@ from distillery.core.errors import DistilleryError
 from distillery.core.shards import write_table_shard
 from distillery.data.curation.curate import COUNTS
 from distillery.data.dedupe.advice import advice
-from distillery.data.dedupe.find import Duplicate, Row, draw_split
+from distillery.data.dedupe.find import Duplicate, Found
 from distillery.data.loader import SELECTION, SPLITS
 
-REJECTED, FUNNEL = "rejected.parquet", "funnel.json"
+REJECTED, MIRRORED, FUNNEL = "rejected.parquet", "mirrored.parquet", "funnel.json"
 SELECTION_SCHEMA = pa.schema(
     [("key", pa.string()), ("part", pa.int64()), ("cluster", pa.string()), ("split", pa.string())]
 )
@@ -31,6 +34,7 @@ REJECTED_SCHEMA = pa.schema(
         ("duplicate_of", pa.string()),
     ]
 )
+MIRRORED_SCHEMA = pa.schema([("key", pa.string()), ("mirrors", pa.string())])
 
 
 def part_folders(curated: Path, parts: Sequence[int]) -> dict[int, Path]:
@@ -84,15 +88,9 @@ def require_kept(counts: Iterable[Mapping[str, Any]], curated: Path) -> None:
 
 
 def write_selection(
-    folder: Path,
-    kept: Iterable[Row],
-    duplicates: Iterable[Duplicate],
-    *,
-    seed: int,
-    val_share: float,
-    test_share: float,
+    folder: Path, found: Found, *, seed: int, val_share: float, test_share: float
 ) -> dict[str, int]:
-    """Write both tables, sorted by key; return the number of rows per split.
+    """Write the three tables, sorted by key; return the number of rows per split.
 
     A cluster is named by the sha256 of its best copy, so its split follows the picture and not the
     key. Raises DistilleryError where a split with a share gets no row.
@@ -101,10 +99,10 @@ def write_selection(
         {
             "key": row.key,
             "part": row.part,
-            "cluster": row.sha256,
-            "split": draw_split(row.sha256, seed, val_share, test_share),
+            "cluster": (cluster := found.clusters[row.key]),
+            "split": draw_split(cluster, seed, val_share, test_share),
         }
-        for row in sorted(kept, key=lambda row: row.key)
+        for row in sorted(found.kept, key=lambda row: row.key)
     ]
     gone = [
         {
@@ -113,8 +111,9 @@ def write_selection(
             "reason": duplicate.reason,
             "duplicate_of": duplicate.duplicate_of,
         }
-        for duplicate in sorted(duplicates, key=lambda duplicate: duplicate.row.key)
+        for duplicate in sorted(found.gone, key=lambda duplicate: duplicate.row.key)
     ]
+    mirrored = [{"key": key, "mirrors": best} for key, best in sorted(found.mirrored.items())]
     sizes = Counter(row["split"] for row in rows)
     shares = {"train": 1 - val_share - test_share, "val": val_share, "test": test_share}
     empty = [name for name in SPLITS if shares[name] > 0 and not sizes[name]]
@@ -125,7 +124,17 @@ def write_selection(
         )
     write_table_shard(folder / SELECTION, rows, SELECTION_SCHEMA)
     write_table_shard(folder / REJECTED, gone, REJECTED_SCHEMA)
+    write_table_shard(folder / MIRRORED, mirrored, MIRRORED_SCHEMA)
     return {name: sizes[name] for name in SPLITS}
+
+
+def draw_split(cluster: str, seed: int, val_share: float, test_share: float) -> str:
+    """`train`, `val` or `test`, from a hash of the seed and the cluster's name."""
+    digest = hashlib.sha256(f"{seed}:{cluster}".encode()).digest()
+    position = int.from_bytes(digest[:8], "big") / 2**64
+    if position < test_share:
+        return "test"
+    return "val" if position < test_share + val_share else "train"
 
 
 def write_funnel(folder: Path, funnel: Mapping[str, Any]) -> None:

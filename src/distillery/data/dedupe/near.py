@@ -1,0 +1,169 @@
+"""Pairs of rows that show the same picture, or its mirror image.
+
+In: rows with their hashes, and where their sketches and thumbnails come from. Out: enough pairs to
+connect all rows that are one. Hashes propose pairs in one frame (recompressed, resized, brighter,
+grey, watermarked), sketches propose crops and borders, hashes of mirrored sketches mirror images;
+`compare` decides. Pairs that others have connected are not compared, so that a collection of equal
+pictures costs a comparison a picture, not a pair.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from distillery.data.dedupe.candidates import hamming_pairs
+from distillery.data.dedupe.clusters import Clusters
+from distillery.data.dedupe.compare import (
+    Thumbnails,
+    coarse_views,
+    mirrored_picture,
+    plausible,
+    same_picture,
+    same_window,
+)
+from distillery.data.dedupe.phash import LUMA_PX, mirrored_hashes, to_integers
+from distillery.data.dedupe.windows import WINDOWS, window_pairs
+
+_NUM_WHOLES = 8
+
+
+class HashedRow(Protocol):
+    """What of a row is looked at here."""
+
+    phash: str
+    width_px: int
+    height_px: int
+
+
+class Views(Protocol):
+    """Where the looks of rows come from."""
+
+    def sketches(self, rows: Sequence[HashedRow]) -> np.ndarray:
+        """uint8 (N, 1152), as `windows.sketch` makes them."""
+
+    def thumbnails(self, rows: Sequence[HashedRow]) -> np.ndarray:
+        """uint8 (N, 64, 64, 3), as `compare.thumbnail` makes them."""
+
+
+def near_duplicates(
+    rows: Sequence[HashedRow], views: Views, max_hamming: int, min_ssim: float
+) -> list[tuple[int, int]]:
+    """Index pairs of rows that show the same picture: enough to connect all that do.
+
+    `rows` are ranked: of those that agree in one frame, the first eight are compared with windows,
+    since one of them may be too bright for a crop that another is the whole of.
+    """
+    clusters = Clusters(len(rows))
+    framed = _framed_pairs(rows, views, max_hamming, min_ssim)
+    for i, j in framed:
+        clusters.join(i, j)
+    first = _first_of(clusters.roots(), _NUM_WHOLES)
+    for i, j in _window_pairs([rows[i] for i in first], views, min_ssim):
+        if clusters.root(int(first[i])) != clusters.root(int(first[j])):
+            clusters.join(int(first[i]), int(first[j]))
+            framed.append((int(first[i]), int(first[j])))
+    return framed
+
+
+def _first_of(roots: np.ndarray, num: int) -> np.ndarray:
+    """int64 (M,): in order, the first `num` rows of each cluster, by its root."""
+    order = np.argsort(roots, kind="stable")
+    begins = np.flatnonzero(np.append(True, np.diff(roots[order]) != 0)[: len(roots)])
+    places = np.arange(len(roots)) - np.repeat(begins, np.diff(np.append(begins, len(roots))))
+    return np.sort(order[places < num])
+
+
+def _framed_pairs(
+    rows: Sequence[HashedRow], views: Views, max_hamming: int, min_ssim: float
+) -> list[tuple[int, int]]:
+    """Pairs in one frame. The search for candidates runs twice rather than hold all pairs: once to
+    know which images to decode, once, over these, to compare them."""
+    hashes = to_integers([row.phash for row in rows])
+    proposed = np.zeros(len(rows), dtype=bool)
+    for block in hamming_pairs(hashes, max_hamming):
+        proposed[block] = True
+    wanted = np.flatnonzero(proposed)
+    if not len(wanted):
+        return []
+    thumbnails = _thumbnails([rows[i] for i in wanted], views)
+    blocks = hamming_pairs(hashes[wanted], max_hamming)
+    confirmed = sorted(_confirm(thumbnails, blocks, min_ssim))
+    return [(int(wanted[i]), int(wanted[j])) for i, j in confirmed]
+
+
+def _window_pairs(
+    rows: Sequence[HashedRow], views: Views, min_ssim: float
+) -> list[tuple[int, int]]:
+    """Pairs of which one is a window of the other."""
+    proposed = _best_windows(window_pairs(views.sketches(rows)))
+
+    def is_one(thumbnails: Thumbnails, i: int, j: int, window: int) -> bool:
+        return same_window(thumbnails, i, j, WINDOWS[window], min_ssim)
+
+    return _confirm_few(rows, views, proposed, is_one)
+
+
+def mirrored_pairs(
+    rows: Sequence[HashedRow], views: Views, max_hamming: int, min_ssim: float
+) -> list[tuple[int, int]]:
+    """Index pairs of rows that show mirror images of one another, none of which are one picture."""
+    hashes = to_integers([row.phash for row in rows])
+    lumas = views.sketches(rows)[:, : LUMA_PX**2].reshape(-1, LUMA_PX, LUMA_PX)
+    blocks = [*hamming_pairs(hashes, max_hamming, mirrored_hashes(lumas))]
+    pairs = np.unique(np.sort(np.concatenate([np.empty((0, 2), np.int64), *blocks]), 1), axis=0)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+
+    def is_one(thumbnails: Thumbnails, i: int, j: int) -> bool:
+        return mirrored_picture(thumbnails, i, j, min_ssim)
+
+    return _confirm_few(rows, views, pairs, is_one)
+
+
+def _confirm_few(
+    rows: Sequence[HashedRow],
+    views: Views,
+    proposed: np.ndarray,
+    is_one: Callable[..., bool],
+) -> list[tuple[int, int]]:
+    """The pairs, of rows (i, j, ...) of `proposed`, that connect two clusters."""
+    wanted = np.unique(proposed[:, :2])
+    if not len(wanted):
+        return []
+    thumbnails = _thumbnails([rows[i] for i in wanted], views)
+    clusters, found = Clusters(len(rows)), []
+    places = np.searchsorted(wanted, proposed[:, :2]).tolist()
+    for (i, j, *more), place in zip(proposed.tolist(), places, strict=True):
+        if clusters.root(i) != clusters.root(j) and is_one(thumbnails, *place, *more):
+            clusters.join(i, j)
+            found.append((i, j))
+    return found
+
+
+def _best_windows(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """int64 (M, 3): of each pair, either way round, the window of the highest cosine."""
+    found = np.concatenate([np.empty((0, 4)), *blocks])
+    found = found[np.lexsort((found[:, 2], -found[:, 3], found[:, 1], found[:, 0]))]
+    is_first = np.append(True, (found[1:, :2] != found[:-1, :2]).any(axis=1))[: len(found)]
+    return found[is_first][:, :3].astype(np.int64)
+
+
+def _thumbnails(rows: Sequence[HashedRow], views: Views) -> Thumbnails:
+    sides = np.array([min(row.width_px, row.height_px) for row in rows])
+    return Thumbnails(views.thumbnails(rows), sides)
+
+
+def _confirm(
+    thumbnails: Thumbnails, blocks: Iterable[np.ndarray], min_ssim: float
+) -> Iterator[tuple[int, int]]:
+    """The pairs of one frame that connect two clusters."""
+    clusters = Clusters(len(thumbnails.pixels))
+    coarse = coarse_views(thumbnails.pixels)
+    for block in blocks:
+        roots = clusters.roots()
+        apart = block[roots[block[:, 0]] != roots[block[:, 1]]]
+        near = apart[plausible(coarse, apart)]
+        for i, j in near[np.lexsort((near[:, 1], near[:, 0]))].tolist():
+            if clusters.root(i) != clusters.root(j) and same_picture(thumbnails, i, j, min_ssim):
+                clusters.join(i, j)
+                yield i, j
