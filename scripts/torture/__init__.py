@@ -1,0 +1,1 @@
+"""Ordeals for the pipeline: see scripts/torture.sh."""

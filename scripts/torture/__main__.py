@@ -1,0 +1,62 @@
+"""`python -m torture --minutes N`: all ordeals, one table; scripts/torture.sh calls it."""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from torture.crowd import crowd
+from torture.flips import damage_files
+from torture.kills import fill_disk, kill_stages, run_twice
+from torture.rerun import clock_set_back, read_only, staleness
+from torture.result import Result, as_table
+from torture.small_project import SmallProject
+
+
+def main() -> int:
+    """Parse the command line, make the project, run the ordeals; 1 if anything was lost."""
+    parser = argparse.ArgumentParser(prog="scripts/torture.sh", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--folder", type=Path, help="keep the project there, or go on with it")
+    parser.add_argument("--out", type=Path, help="file for the table")
+    options = parser.parse_args()
+    seed = options.seed if options.seed is not None else int(time.time()) % 100_000
+    print(f"seed {seed}", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+        results = torture((options.folder or Path(folder)) / "project", options.minutes * 60, seed)
+    table = f"Seed {seed}, {options.minutes:g} minutes.\n\n{as_table(results)}"
+    print(table)
+    if options.out:
+        options.out.write_text(table + "\n")
+    return int(any(row.lost for row in results))
+
+
+def torture(root: Path, seconds: float, seed: int) -> list[Result]:
+    """The ordeals; the first four share the time, the others take what they take."""
+    project = SmallProject(root)
+    rng = random.Random(seed)
+    ordeals = (
+        lambda: kill_stages(project, rng, 0.5 * seconds),
+        lambda: damage_files(project, seed, 0.15 * seconds),
+        lambda: crowd(project, min(60.0, 0.15 * seconds)),
+        lambda: fill_disk(project, rng, 0.2 * seconds),
+        lambda: run_twice(project),
+        lambda: read_only(project),
+        lambda: clock_set_back(project),
+        lambda: staleness(project),
+    )
+    results = []
+    for ordeal in ordeals:
+        started = time.monotonic()
+        results.append(ordeal())
+        row = results[-1]
+        took = f"{time.monotonic() - started:.0f} s"
+        print(f"{row.name}: {row.tried} tried, {len(row.lost)} lost, {took}", file=sys.stderr)
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(main())
