@@ -161,7 +161,23 @@ def published(folder: Path) -> None:
         (folder / name / "config.json").write_text("{}")
 
 
+def old_names(folder: Path) -> None:
+    """Names as Stable Diffusion 1.5's published files have them, and a buffer that is no weight."""
+    olds = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def rename(name: str) -> str:
+        for new, old in olds.items():
+            name = name.replace(f"attentions.0.{new}.", f"attentions.0.{old}.")
+        return name
+
+    rename_tensors(UNET.replace("unet", "vae"), rename)(folder)
+    state = load_file(folder / TEXT)
+    state["text_model.embeddings.position_ids"] = torch.arange(16)[None]
+    save_file(state, folder / TEXT, metadata={"format": "pt"})
+
+
 ACCEPTED = {
+    "with names of older versions": old_names,
     "with more parts": published,
     "without an index": lambda folder: (folder / "model_index.json").unlink(),
     "with another pipeline": edit(

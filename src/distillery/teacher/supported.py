@@ -16,6 +16,7 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 _GET = "get it again"
 _NEEDED = "only Stable Diffusion 1.x and 2.x and what has their parts can be distilled"
 _CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
+_HINT_CHANNELS = [16, 32, 96, 256]
 _VAE_LEVELS = [128, 256, 512, 512]
 # Further inputs of a U-Net; each key with the value that means none.
 _FURTHER_INPUTS = {
@@ -26,7 +27,8 @@ _FURTHER_INPUTS = {
 # What must be alike for a ControlNet's residuals to fit a U-Net; with diffusers' defaults.
 _FITTING = {
     "cross_attention_dim": 1280, "in_channels": 4, "block_out_channels": [320, 640, 1280, 1280],
-    "layers_per_block": 2, "down_block_types": None, "transformer_layers_per_block": 1,
+    "layers_per_block": 2, "transformer_layers_per_block": 1,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
     "mid_block_type": "UNetMidBlock2DCrossAttn",
 }  # fmt: skip
 
@@ -116,6 +118,13 @@ def require_fit(folder: Path) -> None:
         )
 
 
+def _of(config: Mapping[str, Any], key: str) -> Any:
+    """A value, its default where it is not given; [2, 2, 2] is 2 for what may differ by level."""
+    value = _FITTING[key] if config.get(key) is None else config[key]
+    is_by_level = isinstance(value, list) and not isinstance(_FITTING[key], list)
+    return value[0] if is_by_level and len(set(map(str, value))) == 1 else value
+
+
 def require_fitting_controlnet(kind: str, place: Path, teacher: Path) -> None:
     """Raise DistilleryError where a ControlNet was made for another U-Net, or other maps."""
     own = read_json(place / "config.json", remedy=_GET)
@@ -123,8 +132,8 @@ def require_fitting_controlnet(kind: str, place: Path, teacher: Path) -> None:
         raise DistilleryError(f"{place}: {made}, not ControlNetModel; use a plain ControlNet")
     unet = read_json(teacher / "unet/config.json")
     vae = read_json(teacher / "vae/config.json")
-    hint = own.get("conditioning_embedding_out_channels", [16, 32, 96, 256])
-    needed = {key: (own.get(key, usual), unet.get(key, usual)) for key, usual in _FITTING.items()}
+    hint = own.get("conditioning_embedding_out_channels") or _HINT_CHANNELS
+    needed = {key: (_of(own, key), _of(unet, key)) for key in _FITTING}
     needed["conditioning_channels"] = (own.get("conditioning_channels", 3), 3)
     halvings = len(vae.get("block_out_channels", _VAE_LEVELS)) - 1
     needed["halvings of the map (conditioning_embedding_out_channels)"] = (len(hint) - 1, halvings)
