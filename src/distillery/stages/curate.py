@@ -4,6 +4,7 @@ from distillery.core.run import Run
 from distillery.data.curation.curate import curate_shard, finish_part, shard_paths, shards_of_part
 from distillery.data.curation.filters import build_filters
 from distillery.data.images import Inspector
+from distillery.data.ingest.refused import read_refused
 from distillery.params import Params
 from distillery.stage import In, Out, stage
 
@@ -24,7 +25,8 @@ def curate(params: Params, run: Run, part: int, raw: In, curated: Out) -> None:
                 for path, name in named.items():
                     run.finish(path, name)
             progress.update()
-    finish_part(curated)
+    # What was refused before it was downloaded is counted once, in the first part.
+    finish_part(curated, read_refused(raw) if part == 0 else {})
 
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
 An interrupted run goes on after the last shard that it finished.
 """
 
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from distillery.core.run import Run
+from distillery.data.curation.filters import COLUMN_FILTERS, build_filters, filter_params
 from distillery.data.ingest.download import Downloader
 from distillery.data.ingest.download.rows import DownloadPool
 from distillery.data.ingest.download.stats import has_images, require_downloads
@@ -16,6 +20,7 @@ from distillery.data.ingest.raw import write_raw_shards
 from distillery.data.ingest.readers import read_source
 from distillery.data.ingest.readers.datasets import read_datasets
 from distillery.data.ingest.readers.urls import count_rows, list_tables, read_urls
+from distillery.data.ingest.refused import require_rows, write_refused
 from distillery.data.ingest.resume import ShardResume
 from distillery.data.ingest.sample import RawSample
 from distillery.data.scenes.defects import assign_defects, draw_samples
@@ -25,20 +30,27 @@ from distillery.params.ingest import Ingest
 from distillery.stage import Out, stage
 
 
-# Of `ingest.download` only what an image depends on: more patience or fewer threads must not
-# throw away what is downloaded, and an error may have just advised them.
+# Of `curate` the keys of COLUMN_FILTERS, which source urls filters by before it downloads. Of
+# `ingest.download` only what an image depends on: more patience or fewer threads must not throw
+# away what is downloaded, and an error may have just advised them.
 @stage(
     reads=["ingest.source", "ingest.path", "ingest.shard_size_samples", "ingest.max_samples",
-           "ingest.download.max_bytes", "ingest.datasets", "ingest.scenes"],
+           "ingest.download.max_bytes", "ingest.datasets", "ingest.scenes",
+           "curate.blocklists", "curate.max_punsafe", "curate.max_pwatermark",
+           "curate.min_aesthetic", "curate.min_similarity", "curate.stock_hosts"],
     unrecorded=["ingest.download"],
 )  # fmt: skip
 def ingest(params: Params, run: Run, raw: Out) -> None:
-    """Rewrite the source's images and captions as raw shards; nothing is decoded or dropped."""
+    """Rewrite the source's images and captions as raw shards; nothing is decoded.
+
+    Of a list of URLs, rows that the filters refuse by their columns are not downloaded.
+    """
     settings = params.ingest
     if settings.source == "scenes":
         _draw_scenes(settings, run, raw)
     elif settings.source == "urls":
-        _download(settings, run, raw)
+        rules = {name: getattr(params.curate, name) for name in filter_params(COLUMN_FILTERS)}
+        _download(settings, rules, run, raw)
     else:
         _rewrite(settings, run, raw)
 
@@ -86,11 +98,11 @@ def _read(settings: Ingest) -> Iterator[RawSample]:
     )
 
 
-def _download(settings: Ingest, run: Run, raw: Path) -> None:
+def _download(settings: Ingest, rules: dict[str, Any], run: Run, raw: Path) -> None:
     limits, source = settings.download, Path(settings.path)
     tables = list_tables(source)
     num_rows = count_rows(tables)
-    resume = ShardResume(run, source, is_good=has_images)
+    resume = ShardResume(run, source, has_images, map(Path, rules["blocklists"]))
     downloader = Downloader(
         timeout_s=limits.timeout_s,
         max_bytes=limits.max_bytes,
@@ -98,18 +110,22 @@ def _download(settings: Ingest, run: Run, raw: Path) -> None:
         max_per_host=limits.max_per_host,
     )
     total = min(num_rows, settings.max_samples or num_rows)
+    refused: Counter[str] = Counter()
+    rows = read_urls(tables, build_filters(COLUMN_FILTERS, **rules), refused)
     with (
+        closing(rows),
         run.progress(total, unit="image") as progress,
         DownloadPool(downloader, limits.num_threads) as pool,
     ):
         write_raw_shards(
-            islice(read_urls(tables), settings.max_samples),
+            islice(require_rows(rows, source, refused), settings.max_samples),
             raw,
             settings.shard_size_samples,
             load=pool.download,
             resume=resume,
             progress=progress.update,
         )
+    write_refused(raw, refused)
     require_downloads(raw, source, limits.max_failed_share, again=resume.drop)
 
 

@@ -7,7 +7,7 @@ bytes), `rejected/<i>.parquet` (refused and failed rows with reason and detail),
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,8 +212,10 @@ def _rejected_row(sample: RawSample, reason: str, detail: str) -> dict[str, Any]
     }
 
 
-def finish_part(curated: Path) -> dict[str, Any]:
+def finish_part(curated: Path, refused_before: Mapping[str, int]) -> dict[str, Any]:
     """Write `counts.json` and the dataset card of a part from its shards; return the counts.
+
+    `refused_before` are rows by reason that were never downloaded.
 
     Shards without a kept row are deleted first, because `datasets` can't read an empty one.
     `unscored` counts kept rows that passed a score's filter because they have no such score.
@@ -223,6 +225,7 @@ def finish_part(curated: Path) -> dict[str, Any]:
             path.unlink()
     scores = _read_columns(curated, SCORES)
     refused = Counter(row["reason"] for row in _read_columns(curated / REJECTED, ["reason"]))
+    refused.update(refused_before)
     counts = {
         "input": len(scores) + refused.total(),
         "kept": len(scores),

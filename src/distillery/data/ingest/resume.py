@@ -7,7 +7,7 @@ that starts afresh.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,22 @@ _KEY_CHARS = 16
 
 
 class ShardResume:
-    """The finished shards of one run. Of a tar that `is_good` refuses, nothing is kept."""
+    """The finished shards of one run. Of a tar that `is_good` refuses, nothing is kept.
+
+    `lists` are further files that say which rows a shard holds.
+    """
 
     def __init__(
         self,
         run: Run,
         source: Path | None = None,
         is_good: Callable[[Path], bool] = lambda tar: True,
+        lists: Iterable[Path] = (),
     ) -> None:
         self._run, self._is_good = run, is_good
         last = read_run(run.work_root, run.label) or {}
         completed = last if last.get("fingerprint") == run.fingerprint else {}
-        self._folder = hash_json([_listing(source), completed])[:_KEY_CHARS]
+        self._folder = hash_json([_listing(source), completed, *map(_listing, lists)])[:_KEY_CHARS]
         _delete_others(run.work / FINISHED, self._folder)
 
     def take(self, tar: Path) -> bool:

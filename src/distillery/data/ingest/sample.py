@@ -38,7 +38,7 @@ MAX_IMAGE_BYTES = 2**28
 
 CAPTION_NAMES = ("caption", "text", "prompt", "title")
 SCORE_NAMES = ("similarity", "punsafe", "pwatermark", "aesthetic")
-_ALIASES = {
+COLUMN_ALIASES = {
     "url": ("url",),
     "similarity": ("similarity", "clip_similarity", "clip_similarity_vitb32"),
     "punsafe": ("punsafe",),
@@ -47,7 +47,7 @@ _ALIASES = {
     "planted": ("planted",),
 }
 # The names above in lower case, of all columns that are read beside the caption.
-METADATA_NAMES = tuple(alias for aliases in _ALIASES.values() for alias in aliases)
+METADATA_NAMES = tuple(alias for aliases in COLUMN_ALIASES.values() for alias in aliases)
 READ_NAMES = {*CAPTION_NAMES, *METADATA_NAMES}
 SUCCESS = "success"
 FAILED_TO_DOWNLOAD = "failed_to_download"  # begins img2dataset's status, and ours
@@ -134,12 +134,12 @@ def require_decoded(row: Mapping[str, Any]) -> None:
 
 def find_url(row: Mapping[str, Any]) -> Any:
     """What stands in a row's URL column, unchanged."""
-    return _lookup(row, _ALIASES["url"])
+    return _lookup(row, COLUMN_ALIASES["url"])
 
 
 def find_metadata(row: Mapping[str, Any]) -> dict[str, Any]:
     """URL, scores (floats; absent or NaN left out) and planted label of a row."""
-    metadata = {name: _lookup(row, aliases) for name, aliases in _ALIASES.items()}
+    metadata = {name: _lookup(row, aliases) for name, aliases in COLUMN_ALIASES.items()}
     for name in SCORE_NAMES:
         metadata[name] = _score(metadata[name])
     for name in ("url", "planted"):

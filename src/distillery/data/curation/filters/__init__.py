@@ -6,7 +6,7 @@ the caption. A new filter is a file here, its class in `FILTERS`, and its keys i
 Duplicates are resolved over all parts, by `dedupe`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from distillery.data.curation.filters.aspect import Aspect
@@ -34,19 +34,21 @@ FILTERS: tuple[type[Filter], ...] = (
     CaptionSpam,
     CaptionShort,
 )
+# Those that judge by URL and scores alone, and so may run before a list is downloaded.
+COLUMN_FILTERS = tuple(rule for rule in FILTERS if rule.condition is not Filter.condition)
 
 
-def filter_params() -> dict[str, Any]:
+def filter_params(rules: Sequence[type[Filter]] = FILTERS) -> dict[str, Any]:
     """{key: annotated type} of all filters: the section `curate` of the params."""
-    return {key: kind for rule in FILTERS for key, kind in rule.params().items()}
+    return {key: kind for rule in rules for key, kind in rule.params().items()}
 
 
-def build_filters(**settings: Any) -> list[Filter]:
+def build_filters(rules: Sequence[type[Filter]] = FILTERS, /, **settings: Any) -> list[Filter]:
     """The filters in the order they run; a setting of None leaves its filter out.
 
-    `settings` has a value for every key of `filter_params()`.
+    `settings` has a value for every key of `filter_params(rules)`.
     """
-    chosen = [(rule, {key: settings[key] for key in rule.params()}) for rule in FILTERS]
+    chosen = [(rule, {key: settings[key] for key in rule.params()}) for rule in rules]
     return [rule(**values) for rule, values in chosen if None not in values.values()]
 
 

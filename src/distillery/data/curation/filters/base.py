@@ -41,6 +41,14 @@ class Filter(ABC):
     def reject(self, row: Candidate) -> str | None:
         """None to keep the row, else the detail of its rejection: "31 px < 48 px"."""
 
+    def condition(self) -> str | None:
+        """SQL over `url` (text) and the scores (doubles) that is true only where `reject` refuses.
+
+        By it, rows of a list of URLs go before they are downloaded. None, the default, for a
+        filter that needs more than these columns.
+        """
+        return None
+
     @classmethod
     def params(cls) -> dict[str, Any]:
         """{key under `curate`: its annotated type}."""

@@ -34,6 +34,13 @@ class Blocklist(Filter):
         names = {"url": row.url, "md5": row.md5, "sha256": row.sha256}
         return next((name for name, value in names.items() if value in self._entries), None)
 
+    def condition(self) -> str | None:
+        if not self.blocklists:
+            return None
+        files = ", ".join("'" + name.replace("'", "''") + "'" for name in self.blocklists)
+        lines = f"SELECT unnest(string_split(content, chr(10))) AS line FROM read_text([{files}])"
+        return f"url IN (SELECT trim(line, ' ' || chr(9) || chr(13)) FROM ({lines}))"
+
 
 def read_blocklists(paths: Iterable[Path]) -> set[str]:
     """Entries of text files with one URL, md5 or sha256 a line; `#` starts a comment line."""

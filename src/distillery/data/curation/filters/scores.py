@@ -16,6 +16,14 @@ def _below(score: float | None, minimum: float) -> str | None:
     return f"{score:g} < {minimum:g}" if score is not None and score < minimum else None
 
 
+def _is_above(name: str, maximum: float) -> str:
+    return f"isfinite({name}) AND {name} > {maximum!r}::DOUBLE"
+
+
+def _is_below(name: str, minimum: float) -> str:
+    return f"isfinite({name}) AND {name} < {minimum!r}::DOUBLE"
+
+
 @dataclass(frozen=True)
 class Unsafe(Filter):
     """The probability of unsafe content is too high."""
@@ -28,6 +36,9 @@ class Unsafe(Filter):
 
     def reject(self, row: Candidate) -> str | None:
         return _above(row.punsafe, self.max_punsafe)
+
+    def condition(self) -> str:
+        return _is_above("punsafe", self.max_punsafe)
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,9 @@ class Watermark(Filter):
     def reject(self, row: Candidate) -> str | None:
         return _above(row.pwatermark, self.max_pwatermark)
 
+    def condition(self) -> str:
+        return _is_above("pwatermark", self.max_pwatermark)
+
 
 @dataclass(frozen=True)
 class Aesthetic(Filter):
@@ -57,6 +71,9 @@ class Aesthetic(Filter):
     def reject(self, row: Candidate) -> str | None:
         return _below(row.aesthetic, self.min_aesthetic)
 
+    def condition(self) -> str:
+        return _is_below("aesthetic", self.min_aesthetic)
+
 
 @dataclass(frozen=True)
 class Similarity(Filter):
@@ -70,3 +87,6 @@ class Similarity(Filter):
 
     def reject(self, row: Candidate) -> str | None:
         return _below(row.similarity, self.min_similarity)
+
+    def condition(self) -> str:
+        return _is_below("similarity", self.min_similarity)

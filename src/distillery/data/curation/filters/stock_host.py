@@ -1,5 +1,6 @@
 """The filter on stock-photo hosts."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -22,6 +23,18 @@ class StockHost(Filter):
     def reject(self, row: Candidate) -> str | None:
         host, names = _host(row.url or ""), (name.lower() for name in self.stock_hosts)
         return next((name for name in names if host == name or host.endswith(f".{name}")), None)
+
+    def condition(self) -> str | None:
+        if not self.stock_hosts:
+            return None
+        names = [name.lower().replace("'", "''") for name in self.stock_hosts]
+        named = " OR ".join(f"contains(lower(url), '{name}')" for name in names)
+        host = rf"([a-z0-9._-]*\.)?({'|'.join(map(re.escape, names))})(:[0-9]*)?([/?#]|$)"
+        whole, bare = f"^[a-z][a-z0-9+.-]*://{host}", f"^{host}"
+        return (
+            f"({named}) AND (regexp_matches(lower(url), '{whole}') OR "
+            f"(NOT contains(url, '//') AND regexp_matches(lower(url), '{bare}')))"
+        )
 
 
 def _host(url: str) -> str:

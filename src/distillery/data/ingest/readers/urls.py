@@ -3,23 +3,29 @@
 In: a parquet, csv, tsv or jsonl file, or a folder of them. Out: `UrlRow`s, file names sorted, rows
 as they are stored, a batch in memory at a time. URL, caption and score columns are found under the
 names of `raw_sample`, in any case. A line that can't be read is a row too, marked as damaged, so
-that it is counted. Nothing is downloaded here, and URLs are not judged.
+that it is counted. Rows that filters refuse by their columns are counted and left out; of parquet
+they never become objects. Nothing is downloaded here.
 """
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distillery.core.errors import DamagedError, DistilleryError
+from distillery.data.curation.columns import column_filters, first_refusal, judge_table
+from distillery.data.curation.filters.base import Filter
 from distillery.data.ingest.readers.rows import rows_of
 from distillery.data.ingest.sample import (
     CAPTION_NAMES,
+    COLUMN_ALIASES,
     READ_NAMES,
     find_caption,
     find_metadata,
@@ -73,11 +79,51 @@ def count_rows(tables: Iterable[Path]) -> int:
     )
 
 
-def read_urls(tables: Iterable[Path]) -> Iterator[UrlRow]:
-    """The rows of all lists, in order."""
+def read_urls(
+    tables: Iterable[Path],
+    filters: Sequence[Filter] = (),
+    refused: Counter[str] | None = None,
+) -> Iterator[UrlRow]:
+    """The rows of all lists, in order, that no filter refuses by URL or scores.
+
+    `refused` counts the others by reason, up to the last row that was taken when this is closed.
+    """
+    refused = Counter() if refused is None else refused
+    judging = column_filters(filters)
     for table in tables:
-        for number, row in enumerate(_read_raw(table)):
+        is_parquet = table.suffix.lower() == ".parquet"
+        verdicts = judge_table(table, judging, COLUMN_ALIASES) if judging and is_parquet else None
+        if verdicts is None:
+            yield from _judged(table, judging, refused)
+        else:
+            yield from _kept(table, verdicts, [rule.reason for rule in judging], refused)
+
+
+def _judged(table: Path, judging: Sequence[Filter], refused: Counter[str]) -> Iterator[UrlRow]:
+    """The rows of any table that stay, each judged as an object."""
+    for number, row in enumerate(_read_raw(table)):
+        read = _as_row(row, str(number), table.name)
+        reason = None if read.is_damaged else first_refusal(read.metadata, judging)
+        if reason is None:
+            yield read
+        else:
+            refused[reason] += 1
+
+
+def _kept(
+    table: Path, verdicts: np.ndarray, reasons: Sequence[str], refused: Counter[str]
+) -> Iterator[UrlRow]:
+    """The rows of a parquet file whose verdict is 0; the others, also damaged ones, are counted."""
+    num_seen = 0
+    numbers = np.flatnonzero(verdicts == 0).tolist()
+    try:
+        for number, row in zip(numbers, _read_parquet(table, verdicts == 0), strict=True):
+            num_seen = number + 1
             yield _as_row(row, str(number), table.name)
+        num_seen = len(verdicts)
+    finally:
+        counts = np.bincount(verdicts[:num_seen], minlength=len(reasons) + 1)[1:]
+        refused.update({name: int(n) for name, n in zip(reasons, counts, strict=True) if n})
 
 
 def _as_row(row: dict[str, Any] | None, key: str, source: str) -> UrlRow:
@@ -97,14 +143,29 @@ def _read_raw(table: Path) -> Iterator[dict[str, Any] | None]:
     return _read_jsonl(table) if suffix == ".jsonl" else _read_csv(table)
 
 
-def _read_parquet(table: Path) -> Iterator[dict[str, Any] | None]:
+def _read_parquet(table: Path, keep: np.ndarray | None = None) -> Iterator[dict[str, Any] | None]:
+    """All rows, or those that a mask keeps; row groups without any are not read."""
     try:
         with pq.ParquetFile(table) as file:
             wanted = [n for n in file.schema_arrow.names if n.lower() in READ_NAMES]
-            for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
-                yield from rows_of(batch)
+            first = 0
+            for group in range(file.num_row_groups):
+                end = first + file.metadata.row_group(group).num_rows
+                if keep is None or keep[first:end].any():
+                    batches = file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=wanted)
+                    yield from _rows_to_keep(batches, keep, first)
+                first = end
     except (OSError, pa.ArrowException) as error:
         raise _damaged(table, error) from None
+
+
+def _rows_to_keep(
+    batches: Iterable[pa.RecordBatch], keep: np.ndarray | None, first: int
+) -> Iterator[dict[str, Any]]:
+    for batch in batches:
+        end = first + batch.num_rows
+        yield from rows_of(batch if keep is None else batch.filter(pa.array(keep[first:end])))
+        first = end
 
 
 def _read_csv(table: Path) -> Iterator[dict[str, Any] | None]:
