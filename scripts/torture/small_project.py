@@ -5,6 +5,7 @@ again, killed and compared. Stages run in forks of this process, which has impor
 nothing of the project: a fork runs the project's own code.
 """
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -156,7 +157,8 @@ class SmallProject:
 
 def _set_times(path: Path, seconds: float) -> None:
     for file in [path, *path.rglob("*")]:
-        os.utime(file, (seconds, seconds), follow_symlinks=False)
+        with contextlib.suppress(FileNotFoundError):  # a temporary that went meanwhile
+            os.utime(file, (seconds, seconds), follow_symlinks=False)
 
 
 def limit_files(num_bytes: int) -> Callable[[], None]:
