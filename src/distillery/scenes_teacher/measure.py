@@ -27,9 +27,11 @@ from distillery.data.scenes.draw import Scene
 from distillery.metrics.edges import edges, match_edges
 from distillery.metrics.miou import mean_iou
 from distillery.metrics.reader import METRICS, read_segmentation, recall
+from distillery.models.load import load_network
 from distillery.scenes_teacher.controlnet import CONDITIONS
 from distillery.scenes_teacher.pool import unit_range
 from distillery.scenes_teacher.probe import pick_scenes, record_probe
+from distillery.teacher.examine import require_teacher
 
 BATCH = 32
 
@@ -75,7 +77,7 @@ def miou(images: np.ndarray, scenes: list[Scene]) -> float:
 @torch.no_grad()
 def measure_vae(folder: Path, scenes: list[Scene]) -> dict[str, float]:
     """What the VAE alone loses: PSNR, edges and the reader's ceiling."""
-    vae = AutoencoderKL.from_pretrained(folder / "vae")
+    vae = load_network(AutoencoderKL.from_pretrained, folder / "vae")
     images = np.stack([scene.image for scene in scenes])
     decoded = []
     for chunk in torch.from_numpy(unit_range(images)).split(BATCH):
@@ -94,6 +96,7 @@ def measure_vae(folder: Path, scenes: list[Scene]) -> dict[str, float]:
 def measure(folder: Path, *, num_samples: int, guidance: float, num_steps: int) -> dict:
     """All figures; `num_samples` images of each kind."""
     singles, doubles = pick_scenes(num_samples, 1), pick_scenes(num_samples, 2)
+    require_teacher(folder)  # the pipeline would draw missing weights at random
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     report = {"num_samples": num_samples, "guidance": guidance, "num_steps": num_steps}
@@ -112,7 +115,7 @@ def measure_control(pipeline, folder: Path, kind: str, guidance, num_steps, num_
     scenes = pick_scenes(num_samples, None)
     controlled = StableDiffusionControlNetPipeline(
         **pipeline.components,
-        controlnet=ControlNetModel.from_pretrained(folder / f"controlnet_{kind}"),
+        controlnet=load_network(ControlNetModel.from_pretrained, folder / f"controlnet_{kind}"),
         requires_safety_checker=False,
     )
     controlled.set_progress_bar_config(disable=True)

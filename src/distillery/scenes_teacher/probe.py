@@ -17,6 +17,7 @@ from transformers import CLIPImageProcessor, CLIPModel
 from distillery.data.scenes.draw import Scene, draw_scene
 from distillery.data.scenes.palette import SHAPES
 from distillery.metrics.shape_probe import record_accuracy
+from distillery.models.load import load_network
 
 SEED = 2_100_000_000
 NUM_SCENES = 3000
@@ -59,7 +60,8 @@ def measure_probe(clip: Path, scenes: list[Scene]) -> dict[str, float]:
 
 @torch.no_grad()
 def _pooled_features(clip: Path, scenes: list[Scene]) -> torch.Tensor:
-    model, process = CLIPModel.from_pretrained(clip), CLIPImageProcessor.from_pretrained(clip)
+    model = load_network(CLIPModel.from_pretrained, clip)
+    process = CLIPImageProcessor.from_pretrained(clip)
     rows = []
     for start in range(0, len(scenes), BATCH):
         images = [scene.image for scene in scenes[start : start + BATCH]]

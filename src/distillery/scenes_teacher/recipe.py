@@ -23,6 +23,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from distillery.core.artifacts import hash_json
 from distillery.core.errors import DistilleryError
 from distillery.data.scenes.draw import TEACHER_SEEDS, draw_scene
+from distillery.models.load import load_network
 from distillery.scenes_teacher import clip, controlnet, export, probe, tokens, unet, vae
 from distillery.scenes_teacher.pca import PatchPca
 
@@ -67,8 +68,8 @@ class Workshop:
     def load_unet(self) -> tuple[UNet2DConditionModel, CLIPTextModel]:
         folder = self.work / "unet"
         networks = (
-            UNet2DConditionModel.from_pretrained(folder / "unet"),
-            CLIPTextModel.from_pretrained(folder / "text_encoder"),
+            load_network(UNet2DConditionModel.from_pretrained, folder / "unet"),
+            load_network(CLIPTextModel.from_pretrained, folder / "text_encoder"),
         )
         return tuple(network.to(self.device) for network in networks)
 
@@ -229,7 +230,7 @@ def assemble(recipe: Mapping, out: Path, work: Path, *, seed: int) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     export.save_pipeline(
         temporary,
-        vae=AutoencoderKL.from_pretrained(work / "vae"),
+        vae=load_network(AutoencoderKL.from_pretrained, work / "vae"),
         unet=network,
         text_encoder=text_encoder,
         tokenizer=shop.tokenizer,
