@@ -162,8 +162,9 @@ def test_predictions_are_made_once_and_kept(tmp_path):
     assert len(made) == 2
 
 
-def test_recomputed_activations_need_less_memory(parts):
-    setup = replace(SETUP, batch_size=8)
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_recomputed_activations_need_less_memory(parts, dtype):
+    setup = replace(SETUP, batch_size=8, dtype=dtype)
     kept, recomputed = (
         predicted_peak("full_finetune", parts, setup, checkpointing=checkpointing)
         for checkpointing in (False, True)

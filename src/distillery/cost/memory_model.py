@@ -23,6 +23,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from distillery.models.checkpointing import recomputing_in
+
 ADAM_STATES = 2
 
 
@@ -139,9 +141,14 @@ def _cast(leaf: object, dtype: torch.dtype) -> object:
     return leaf.to(dtype) if is_cast else leaf
 
 
-def mixed(dtype: torch.dtype) -> contextlib.AbstractContextManager:
-    """`Mixed`, or nothing for float32."""
-    return contextlib.nullcontext() if dtype == torch.float32 else Mixed(dtype)
+@contextlib.contextmanager
+def mixed(dtype: torch.dtype) -> Iterator[None]:
+    """`Mixed`, or nothing for float32; also for what is recomputed in the backward pass."""
+    if dtype == torch.float32:
+        yield
+        return
+    with Mixed(dtype), recomputing_in(partial(Mixed, dtype)):
+        yield
 
 
 def predict_step(
