@@ -93,7 +93,7 @@ def train_seeds(training: Training, job: Job, card: Card) -> None:
         )
         folder = job.out / f"seed-{seed}" if place else job.out
         training.save(model.to("cpu"), folder)
-        if training.draw:
+        if (work / PREVIEW).is_file():  # of several processes the main one draws
             shutil.copyfile(work / PREVIEW, folder / PREVIEW)
     values = {**training.described, **dataclasses.asdict(settings)}
     write_json(job.out / TRAINING, {"settings": values, "seeds": histories})

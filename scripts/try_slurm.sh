@@ -1,0 +1,83 @@
+#!/bin/bash
+# A Slurm of one node on this machine, and the tiny preset on it: sh scripts/try_slurm.sh [TARGET ...]
+# Needs root on Debian or Ubuntu (apt-get install slurm-wlm, 1 min) and the extra [cluster]. It runs the
+# targets (all), then trains for longer than a job's time limit and sees the training go on where it
+# was. Everything lies in a scratch folder; the daemons are ended at the end.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+targets=("${@:-all}")
+root=$(mktemp -d /tmp/try-slurm.XXXX)
+chmod 755 "$root"
+export SLURM_CONF=$root/slurm.conf DVC_NO_ANALYTICS=1
+
+command -v slurmctld >/dev/null || { apt-get update -q && DEBIAN_FRONTEND=noninteractive \
+  apt-get install -y -q --no-install-recommends slurm-wlm munge; } >"$root/apt.log"
+python -c "import snakemake_executor_plugin_slurm" 2>/dev/null \
+  || { echo "no Slurm plugin: pip install -c constraints.txt -e '.[cluster]'"; exit 2; }
+
+host=$(hostname -s) cores=$(nproc)
+memory=$(awk '/MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
+cat >"$SLURM_CONF" <<CONF
+ClusterName=try
+SlurmctldHost=$host(127.0.0.1)
+SlurmUser=root
+AuthType=auth/munge
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+MinJobAge=600
+KillWait=5
+ReturnToService=2
+SlurmctldPidFile=$root/ctld.pid
+SlurmdPidFile=$root/d.pid
+SlurmctldLogFile=$root/ctld.log
+SlurmdLogFile=$root/d.log
+StateSaveLocation=$root/state
+SlurmdSpoolDir=$root/spool
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$cores RealMemory=$memory State=UNKNOWN
+PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP
+CONF
+# Jobs do not get SLURM_CONF: what is started in one looks here.
+usual=/etc/slurm/slurm.conf
+[ ! -e "$usual" ] || { echo "$usual: this machine has a Slurm of its own; use that"; exit 2; }
+mkdir -p "$root/state" "$root/spool" /run/munge /etc/slurm
+ln -s "$SLURM_CONF" "$usual"
+started=()
+stop() { rm -f "$usual"; for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done; }
+trap stop EXIT
+if ! munge -n >/dev/null 2>&1; then
+  [ -s /etc/munge/munge.key ] || mungekey --create
+  chown -R munge: /etc/munge /run/munge
+  runuser -u munge -- munged --foreground & started+=($!)
+  sleep 2
+fi
+slurmctld -D >/dev/null 2>&1 & started+=($!)
+sleep 2
+slurmd -D -N "$host" >/dev/null 2>&1 & started+=($!)
+for _ in $(seq 30); do sinfo -h -o %t 2>/dev/null | grep -q idle && break; sleep 1; done
+sinfo
+
+PYTHONPATH=src:tests python -W ignore tests/project.py "$root/project" >/dev/null 2>&1
+cd "$root/project"
+run=(python -m snakemake --workflow-profile profiles/slurm --seconds-between-status-checks 5
+  --latency-wait 5 --default-resources "slurm_partition=main" "runtime=10" "mem_mb=1000")
+echo "== ${targets[*]}"
+"${run[@]}" -- "${targets[@]}" 2>&1 | tee "$root/run.log" | grep -E "steps \(|Done|rror|Finished" || true
+grep -q "Done. Open" "$root/run.log"
+
+echo "== a training that is longer than its time limit of one minute"
+sed -i '/^distill_unet:/,/^finetune_control:/ {
+  s/steps: 4}/steps: 100000}/
+  s/_every_steps: 2/_every_steps: 20/ }' params.yaml
+grep -q "steps: 100000}" params.yaml
+timeout 240 "${run[@]}" --set-resources distill_unet:runtime=1 --restart-times 5 -- models/unet/elr \
+  >"$root/limit.log" 2>&1 || true
+scancel --me
+grep -o "SLURM status is: 'TIMEOUT'" "$root/limit.log"
+grep -rhoE "resumed at step [1-9][0-9]*" .snakemake/slurm_logs
+echo "== what a GPU job would ask for"
+"${run[@]}" -n --config device=cuda -- models/unet/elr 2>&1 | grep -m1 -E "gpu=1" || true
+echo "Slurm ran it, and a job that met its limit went on. Logs: $root"
