@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from distillery.core import runtime
-from distillery.core.runtime import Captures, Kind, mapped, tensors_in
+from distillery.core.runtime import Captures, Kind
+from distillery.core.trees import mapped, tensors_in
 
 
 class FakeGraphs:

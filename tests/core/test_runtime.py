@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from distillery.core import runtime
-from distillery.core.runtime import Captured, Captures, Runtime, mapped, tensors_in
+from distillery.core.runtime import Captured, Captures, Runtime
+from distillery.core.trees import mapped, tensors_in
 from fake_graphs import FakeGraphs, make_input
 
 

@@ -10,18 +10,20 @@ says why. Not here: what is computed.
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from distillery.core.trees import mapped, tensors_in
 
 Kind = Literal["eager", "compile", "graph"]
 KINDS: tuple[Kind, ...] = ("eager", "compile", "graph")
 MatmulPrecision = Literal["highest", "high"]
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 # Of images evaluated at once, up to which channels_last is quicker in half precision: on an H100
-# by 22% at 1, by 14% at 2, slower by 4% at 8 (docs/results/runtime).
+# by 22% at 1, by 14% at 2, slower by 4% at 8 (docs/results/profile/2026-11-26-bench-sd15-h100-fp16.json).
 MAX_CHANNELS_LAST_ROWS = 4
 T = TypeVar("T")
 
@@ -98,28 +100,6 @@ def set_matmul_precision(precision: MatmulPrecision, device: torch.device) -> No
     if device.type == "cuda":
         torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.allow_tf32 = precision == "high"
-
-
-def mapped(tree: T, change: Callable[[Tensor], Tensor]) -> T:
-    """The same lists, mappings and dataclasses with `change` of every tensor in them."""
-    if isinstance(tree, Tensor):
-        return change(tree)
-    if isinstance(tree, Mapping):
-        return type(tree)({name: mapped(value, change) for name, value in tree.items()})
-    if isinstance(tree, list | tuple):
-        return type(tree)([mapped(value, change) for value in tree])
-    if dataclasses.is_dataclass(tree):
-        fields = (field.name for field in dataclasses.fields(tree) if field.init)
-        changed = {name: mapped(getattr(tree, name), change) for name in fields}
-        return dataclasses.replace(tree, **changed)
-    return tree
-
-
-def tensors_in(tree: Any) -> list[Tensor]:
-    """All tensors of a tree, in order."""
-    found: list[Tensor] = []
-    mapped(tree, lambda tensor: found.append(tensor) or tensor)
-    return found
 
 
 class Graphs(Protocol):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distillery.core.runtime import mapped
+from distillery.core.trees import mapped
 from distillery.diffusion.conditioning import Conditioning
 
 

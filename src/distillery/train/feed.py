@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from distillery.core.runtime import mapped
+from distillery.core.trees import mapped
 from distillery.diffusion.batch import Movable
 
 B = TypeVar("B", bound=Movable)
