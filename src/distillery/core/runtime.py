@@ -22,8 +22,8 @@ Kind = Literal["eager", "compile", "graph"]
 KINDS: tuple[Kind, ...] = ("eager", "compile", "graph")
 MatmulPrecision = Literal["highest", "high"]
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
-# Of images evaluated at once, up to which channels_last is quicker in half precision: on an H100
-# by 22% at 1, by 14% at 2, slower by 4% at 8 (docs/results/profile/2026-11-26-bench-sd15-h100-fp16.json).
+# Images at once up to which channels_last is faster in half precision: on an H100 by 22% at 1 and
+# by 14% at 2, slower by 4% at 8 (docs/results/profile/2026-11-26-bench-sd15-h100-fp16.json).
 MAX_CHANNELS_LAST_ROWS = 4
 T = TypeVar("T")
 
