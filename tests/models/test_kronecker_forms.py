@@ -47,6 +47,7 @@ def test_every_form_gives_the_same_output_and_gradients(monkeypatch, kind: str, 
     layer = _adapted(LAYERS[kind])
     x = torch.randn(2, 16, 6, 6) if "conv" in kind else torch.randn(2, 5, 16)
     expected = _run(layer, x)
+    monkeypatch.setattr(forms, "kernels_cost", lambda device: True)
     monkeypatch.setattr(forms, "choose", lambda work, device: form)
     called, chosen = [], forms.FORMS[form]
     spy = {form: lambda *args: called.append(1) or chosen(*args)}
@@ -63,6 +64,7 @@ def test_narrow_frozen_weights_give_narrow_outputs(monkeypatch, form: str):
     layer.base_layer.to(torch.bfloat16)
     x = torch.randn(2, 16, 6, 6, dtype=torch.bfloat16)
     expected = layer(x)
+    monkeypatch.setattr(forms, "kernels_cost", lambda device: True)
     monkeypatch.setattr(forms, "choose", lambda work, device: form)
     found = layer(x)
     assert found.dtype == expected.dtype == torch.bfloat16
@@ -71,6 +73,7 @@ def test_narrow_frozen_weights_give_narrow_outputs(monkeypatch, form: str):
 
 def test_without_its_adapter_a_layer_is_as_it_was(monkeypatch):
     layer = _adapted(LAYERS["linear"])
+    monkeypatch.setattr(forms, "kernels_cost", lambda device: True)
     monkeypatch.setattr(forms, "choose", lambda work, device: "built")
     x = torch.randn(3, 16)
     layer.enable_adapters(False)

@@ -66,9 +66,14 @@ def geometry_of(layer: nn.Module) -> nn.Module:
     return layer.reduce if isinstance(layer, LowRankLayer) else layer
 
 
+def kernels_cost(device: torch.device) -> bool:
+    """Whether a device may wait longer for a kernel than the kernel takes."""
+    return device.type == "cuda"
+
+
 def choose(work: Work, device: torch.device) -> Form:
     """The form of least predicted time for a training step, forward and backward."""
-    if device.type != "cuda":
+    if not kernels_cost(device):
         return "apart"
     forms: list[Form] = ["apart"]
     if work.has_blocks:

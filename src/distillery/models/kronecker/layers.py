@@ -123,6 +123,8 @@ class KroneckerLayer(nn.Module, BaseTunerLayer):
 
     def _form(self, x: Tensor) -> forms.Form:
         """`apart`, where there is more to do than one adapter on a plain layer."""
+        if not forms.kernels_cost(x.device):
+            return "apart"
         own = [v for name, v in self.kronecker_v.items() if name in self.active_adapters]
         is_plain = isinstance(self.base_layer, nn.Linear | nn.Conv2d | LowRankLayer)
         if not is_plain or self.disable_adapters or self.merged:
