@@ -36,7 +36,7 @@ class Project:
 
     def _start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, *arguments], cwd=self.root, text=True,
+            [str(self.python / "python"), *arguments], cwd=self.root, text=True,
             env=_environment(self.python), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )  # fmt: skip

@@ -18,8 +18,8 @@ MAX_FILES = {"filter": 3, "metric": 3, "kind": 3, "stage": 9, "family": 7}
 
 
 @pytest.fixture
-def copy(tmp_path: Path, tiny_teacher: Path) -> Project:
-    project = copy_repository(tmp_path / "copy", tiny_teacher)
+def copy(tmp_path: Path, tiny_teacher: Path, python: Path) -> Project:
+    project = copy_repository(tmp_path / "copy", tiny_teacher, python=python)
     shutil.copytree(ROOT / "docs", project.root / "docs", dirs_exist_ok=True)
     project.git("add", ".")
     project.git("commit", "--quiet", "--message", "docs")

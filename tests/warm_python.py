@@ -1,9 +1,9 @@
-"""An interpreter for stages that has imported torch and diffusers before it starts.
+"""An interpreter that has imported torch, diffusers and the front ends before it starts.
 
 `python -m distillery.stages.X` spends most of its time on imports when the data are tiny. The
-`python` made here hands that command, or `-m pretend_device`, to a server, which forks: the child
-runs the command's own code, from its own folder, with its own environment and output. Everything
-else goes to the real interpreter. The main job, not the tests, starts every stage from cold.
+`python` made here hands that command, and those of the front ends, to a server, which forks: the
+child runs the command's own code, from its own folder, with its own environment and output.
+Everything else goes to the real interpreter. The main job, not the tests, starts all from cold.
 
 python tests/warm_python.py SOCKET    serve
 """
@@ -23,9 +23,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MODULES = (
-    "accelerate", "cv2", "diffusers.models.unets.unet_2d_condition", "jinja2", "matplotlib.figure",
-    "peft", "pyarrow.parquet", "pydantic", "skimage.metrics", "torch", "torchmetrics",
-    "transformers.models.clip.modeling_clip",
+    "accelerate", "cv2", "diffusers.models.unets.unet_2d_condition", "dvc.cli", "dvc.repo",
+    "jinja2", "matplotlib.figure", "peft", "pyarrow.parquet", "pydantic", "pytest",
+    "skimage.metrics", "snakemake.cli", "torch", "torchmetrics",
+    "transformers.models.clip.modeling_clip", "typer",
 )  # fmt: skip
 CLASSES = {
     "diffusers": ("AutoencoderKL", "ControlNetModel", "StableDiffusionControlNetPipeline"),
@@ -34,7 +35,8 @@ CLASSES = {
 # Its first line is the real interpreter, without what takes long to start.
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
-if sys.argv[1:2] != ["-m"] or not sys.argv[2].startswith(("distillery.stages.", "pretend_device")):
+warm = ("distillery.", "dvc", "pretend_device", "pytest", "snakemake")
+if sys.argv[1:2] != ["-m"] or not sys.argv[2].startswith(warm):
     os.execv("{python}", ["{python}", *sys.argv[1:]])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect("{address}")

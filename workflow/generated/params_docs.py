@@ -4,7 +4,12 @@ In: the pydantic models and a params file. Out: the texts of the schemas of para
 presets, of docs/params.md, and of the shipped params.yaml that presets differ from.
 """
 
+import ast
+import functools
+import inspect
+import itertools
 import json
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,7 @@ from typing import Any
 import yaml
 
 from distillery.params import Params
+from distillery.params.base import Frozen
 from distillery.params.overrides import WRITTEN_BY
 
 _INTRO = """# Parameters
@@ -32,9 +38,39 @@ watched: after changing the files there, run `snakemake -R ingest` (or `prepare_
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of params.yaml."""
+    """The JSON schema of params.yaml; a field's docstring is its description.
+
+    pydantic could read the docstrings itself, but does so whenever a stage starts (0.2 CPU s).
+    """
     described = Params.model_json_schema()
+    sections = {**described["$defs"], Params.__name__: described}
+    for model in _models(Frozen):
+        fields = sections.get(model.__name__, {}).get("properties", {})
+        for name in fields.keys() & _docstrings(model).keys():
+            fields[name]["description"] = _docstrings(model)[name]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **described}
+
+
+def _models(base: type) -> Iterator[type]:
+    """`base` and every class below it."""
+    yield base
+    for model in base.__subclasses__():
+        yield from _models(model)
+
+
+@functools.cache
+def _docstrings(model: type) -> dict[str, str]:
+    """{field: the text below it} of a class and those that it extends."""
+    texts = {} if model is Frozen else _docstrings(model.__base__)
+    try:
+        source = textwrap.dedent(inspect.getsource(model))
+    except OSError:  # made by a call: its fields bring their descriptions
+        return texts
+    for field, below in itertools.pairwise(ast.parse(source).body[0].body):
+        match field, below:
+            case ast.AnnAssign(ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                texts = {**texts, name: inspect.cleandoc(text)}
+    return texts
 
 
 def preset_schema() -> dict[str, Any]:

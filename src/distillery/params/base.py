@@ -57,9 +57,7 @@ CachePrecision = Annotated[Literal["fp32", "fp16"], BeforeValidator(_read_old_wo
 class Frozen(BaseModel):
     """Immutable, strict about types, closed to unknown keys; a number may be written as text."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     @field_validator("*", mode="before")
     @classmethod
