@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from distillery.core.code import lock
 from distillery.core.code.lock import lock_text, stage_code, verbs
 from distillery.core.code.reach import Reach
 from project import tiny_params
@@ -86,12 +87,33 @@ def test_a_stale_lock_is_refused_where_there_are_locks(tmp_path: Path) -> None:
     for name in ("src", "workflow"):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "params.yaml").write_text(tiny_params())
-    lock = tmp_path / "workflow/code/ingest.lock"
-    lock.write_text(lock.read_text().replace("total ", "total 0"))
+    stale = tmp_path / "workflow/code/ingest.lock"
+    stale.write_text(stale.read_text().replace("total ", "total 0"))
     done = _run_ingest(tmp_path)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"ingest: {lock}: not what the code is now; run `python workflow/sync")
+    assert line.startswith(f"ingest: {stale}: not what the code is now; run `python workflow/sync")
     assert not (tmp_path / "data").exists()
     shutil.rmtree(tmp_path / "workflow")
     assert _run_ingest(tmp_path).returncode == 0
+
+
+def test_code_is_followed_once_for_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "src" / "distillery"
+    shutil.copytree(ROOT / "src/distillery", package, ignore=shutil.ignore_patterns("__py*"))
+    followed = []
+    monkeypatch.setattr(
+        lock, "stage_code", lambda *given: followed.append(given) or stage_code(*given)
+    )
+    code = lock._kept_code("ingest", package)
+    assert lock._kept_code("ingest", package) == code == stage_code("ingest", package)
+    assert len(followed) == 1
+    (record,) = (package / "__pycache__").glob("ingest.*.json")
+    for damage in ("[]", "{", '{"sources": "0"}'):
+        record.write_text(damage)
+        assert lock._kept_code("ingest", package) == code
+    (package / "core/errors.py").open("a").write("# a word\n")
+    assert lock._kept_code("ingest", package) == code
+    assert len(followed) == 5
