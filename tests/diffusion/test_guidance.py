@@ -139,6 +139,19 @@ def test_scales_are_drawn_in_training_and_spread_in_validation() -> None:
     assert not Scales(3.0, 3.0).varies
 
 
+def test_a_share_has_its_own_scales_of_the_whole_batch() -> None:
+    objective = DistillGuided(diffusion(), online(small_unet()), Scales(2.0, 8.0))
+
+    def drawn(*given) -> list[float]:
+        torch.manual_seed(0)
+        return objective.prepare(draw_batch(), *given).drawn[SCALE].tolist()
+
+    first, second = drawn(0, 2), drawn(1, 2)
+    torch.manual_seed(0)
+    assert sorted(first + second) == sorted(Scales(2.0, 8.0).draw(6, random=True).tolist())
+    assert len(set(first + second)) == 6
+
+
 def test_the_student_is_told_each_samples_scale() -> None:
     student, batch = small_unet(time_cond_proj_dim=EMBEDDING_DIM), draw_batch()
     objective = DistillGuided(diffusion(), online(small_unet()), Scales(2.0, 8.0))

@@ -139,6 +139,17 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
 
 
+def test_parts_of_a_batch_drop_what_the_whole_would(root: Path, tmp_path: Path):
+    """The losses of three steps, all of whose choices are made for the step, not for a part."""
+    whole, parts = (
+        _train(root, tmp_path / str(num), batch_size=4, accumulate_steps=num) for num in (1, 2)
+    )
+    one, other = (training["seeds"]["0"]["train"] for training in (whole, parts))
+    assert [entry["step"] for entry in one] == [1, 2, 3]
+    for mine, theirs in zip(one, other, strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+
+
 def _batch() -> Batch:
     given = unet_inputs()
     generator = torch.Generator().manual_seed(5)

@@ -76,10 +76,14 @@ class TuneControl:
     drop: Drop
     distances: Distances = Distances()
 
-    def prepare(self, batch: Batch) -> Batch:
-        """The batch with the choice of what each sample keeps, from torch's generator."""
-        conditions = self.drop.kept_conditions(len(batch.latents), len(self.kinds))
-        captions = self.drop.kept_captions(len(batch.keys))
+    def prepare(self, batch: Batch, share: int = 0, num_shares: int = 1) -> Batch:
+        """The batch with the choice of what each sample keeps, from torch's generator.
+
+        The choice is made for all of a step's shares, so that it does not depend on their number.
+        """
+        num_samples = len(batch.keys) * num_shares
+        conditions = self.drop.kept_conditions(num_samples, len(self.kinds))[share::num_shares]
+        captions = self.drop.kept_captions(num_samples)[share::num_shares]
         return dataclasses.replace(batch, drawn={CONDITIONS: conditions, CAPTIONS: captions})
 
     def __call__(self, model: nn.Module, batch: Batch) -> Terms:

@@ -110,11 +110,13 @@ class DistillGuided:
     def __call__(self, model: nn.Module, batch: Batch) -> Terms:
         return {"output": self.diffusion.error(*self.outputs(model, batch), batch)}
 
-    def prepare(self, batch: Batch) -> Batch:
-        """The batch with a scale for each sample, from torch's generator where scales vary."""
-        return dataclasses.replace(
-            batch, drawn={SCALE: self.scales.draw(len(batch.keys), random=True)}
-        )
+    def prepare(self, batch: Batch, share: int = 0, num_shares: int = 1) -> Batch:
+        """The batch with a scale for each sample, from torch's generator where scales vary.
+
+        They are drawn for all of a step's shares, so that they do not depend on their number.
+        """
+        scales = self.scales.draw(len(batch.keys) * num_shares, random=True)
+        return dataclasses.replace(batch, drawn={SCALE: scales[share::num_shares]})
 
     def outputs(self, model: nn.Module, batch: Batch) -> Pair:
         """The student's output and the guided teacher's [n, C, h, w].

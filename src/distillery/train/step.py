@@ -62,7 +62,9 @@ class Step:
     """Steps of `state` one after the other; `trained` is its model as `accelerator` prepared it.
 
     Before each, torch's generator is seeded from `seed` and the step. An objective with a method
-    `prepare(batch)` makes its random choices there, on the CPU, before the batch is moved.
+    `prepare(batch, share, num_shares)` makes its random choices there, on the CPU, before the batch
+    is moved; the shares of a step are the parts of all processes, of which share i has the samples
+    i, i + num_shares, ...
     """
 
     def __init__(
@@ -96,10 +98,17 @@ class Step:
         return values.clone()  # a recorded step writes the next values to the same place
 
     def _once(self, parts: Sequence[B]) -> Tensor:
+        prepared = [self._prepare(part, n, len(parts)) for n, part in enumerate(parts)]
+        return self._run([on_device(part, self._accelerator.device) for part in prepared])
+
+    def _prepare(self, part: B, number: int, num_parts: int) -> B:
+        """Every part and process begins with the same seed, and takes its share of the choices."""
         torch.manual_seed(self._seed + 1_000_003 * self._state.step)
         prepare = getattr(self._objective, "prepare", None)
-        prepared = [prepare(part) for part in parts] if prepare else parts
-        return self._run([on_device(part, self._accelerator.device) for part in prepared])
+        if prepare is None:
+            return part
+        rank, num_processes = self._accelerator.process_index, self._accelerator.num_processes
+        return prepare(part, rank + number * num_processes, num_parts * num_processes)
 
     def _run_compiled(self, parts: Sequence[B]) -> Tensor:
         """As `_once`; what the compiler can't do is done eagerly from here on."""
