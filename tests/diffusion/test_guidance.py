@@ -9,6 +9,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
 from distillery.diffusion.batch import Batch
+from distillery.diffusion.conditioning import SCALE
 from distillery.diffusion.guidance import (
     DistillGuided,
     OnlinePair,

@@ -14,7 +14,7 @@ from distillery.metrics.shape_probe import (
     why_shut,
 )
 from distillery.scenes_teacher.probe import record_probe
-from distillery.teacher.source import copy_teacher
+from distillery.teacher.copy import copy_teacher
 
 SHIPPED = Path(__file__).parents[2] / "data" / "scenes-sd"
 
