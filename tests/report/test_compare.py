@@ -9,11 +9,11 @@ import pytest
 from fake_run import make_run
 
 from distillery.cli import main
-from distillery.commands import compare_open
 from distillery.commands.changes import MISSING
-from distillery.commands.compare import compare
-from distillery.commands.compare_html import write_html
-from distillery.commands.compare_runs import compare_runs
+from distillery.commands.compare import open as compare_open
+from distillery.commands.compare.html import write_html
+from distillery.commands.compare.runs import compare_runs
+from distillery.commands.compare.text import compare
 from distillery.core.errors import DistilleryError
 
 PARAMS = "seed: 0\npaths: {metrics: metrics}\ntraining: {steps: 200, lr: 0.002}\n"

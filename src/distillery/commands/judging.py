@@ -78,10 +78,10 @@ def compare(
     Example: distillery compare main HEAD --json
     Example: distillery compare ../yesterday . --html compare.html
     """
-    from distillery.commands.compare import compare as command
+    from distillery.commands.compare.text import compare as command
 
     if html is not None:
-        from distillery.commands.compare_html import write_html
+        from distillery.commands.compare.html import write_html
 
         typer.echo(write_html(run_a, run_b, html))
         return

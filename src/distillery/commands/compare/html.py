@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from distillery.commands.changes import rows
-from distillery.commands.compare import by_model, of_changed
-from distillery.commands.compare_open import path_of
-from distillery.commands.compare_runs import Comparison, Move, compare_runs
+from distillery.commands.compare.open import path_of
+from distillery.commands.compare.runs import Comparison, Move, compare_runs
+from distillery.commands.compare.text import by_model, of_changed
 from distillery.commands.plan import counted
 from distillery.core.errors import DistilleryError
 from distillery.core.publishing import publish

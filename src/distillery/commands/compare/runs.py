@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distillery.commands.changes import changed
-from distillery.commands.compare_open import opened, path_of, read_params
+from distillery.commands.compare.open import opened, path_of, read_params
 from distillery.core.errors import DistilleryError
 from distillery.families import STUDENTS
 from distillery.report.differences import paired, rounded

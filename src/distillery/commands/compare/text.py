@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distillery.commands.changes import as_lines
-from distillery.commands.compare_runs import Comparison, Move, compare_runs
+from distillery.commands.compare.runs import Comparison, Move, compare_runs
 from distillery.families import STUDENTS
 from distillery.metrics.catalog import CATALOG
 from distillery.report import story

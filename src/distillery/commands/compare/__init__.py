@@ -1,0 +1,1 @@
+"""Two runs side by side: what changed, what moved beyond its interval; as text and as a page."""
