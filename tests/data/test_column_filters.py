@@ -52,7 +52,7 @@ def write_list(path, web, suffix):
     return blocked
 
 
-def list_params(tmp_path, web, suffix="parquet"):
+def list_params(tmp_path, web, suffix="parquet", **filters):
     path = tmp_path / f"list.{suffix}"
     blocked = write_list(path, web, suffix)
     return make_params(
@@ -62,7 +62,10 @@ def list_params(tmp_path, web, suffix="parquet"):
             "ingest.source": "urls",
             "ingest.path": str(path),
             "ingest.shard_size_samples": 4,
-            "curate.blocklists": [str(blocked)],
+            "ingest.download.filters.blocklists": [str(blocked)],
+            "ingest.download.filters.max_punsafe": 0.5,
+            "ingest.download.filters.min_aesthetic": 6.0,
+            **{f"ingest.download.filters.{name}": value for name, value in filters.items()},
         },
     )
 
@@ -86,11 +89,22 @@ def test_rows_after_the_last_sample_are_not_counted(web, tmp_path):
 
 
 def test_a_list_of_which_nothing_is_left_is_an_error(web, tmp_path):
-    params = change(list_params(tmp_path, web), "curate.min_aesthetic", 9.0)
+    params = list_params(tmp_path, web, min_aesthetic=9.0)
     message = r"list\.parquet: all 12 rows are refused by their columns, most by aesthetic \(8\)"
     with pytest.raises(DistilleryError, match=message):
         ingest(params, raw=tmp_path / "raw")
     assert not web.seen
+
+
+def test_curate_asks_for_more_without_another_download(web, tmp_path):
+    """`ingest` and its own filters do not know of `curate`'s, which judge what was downloaded."""
+    assert not [key for key in ingest.reads if not key.startswith("ingest.")]
+    params = list_params(tmp_path, web, min_aesthetic=None)
+    ingest(params, raw=tmp_path / "raw")
+    assert json.loads((tmp_path / "raw/refused.json").read_text()) == {"blocklist": 1, "punsafe": 3}
+    curate(params, part=0, raw=tmp_path / "raw", curated=tmp_path / "curated/0")
+    counts = json.loads((tmp_path / "curated/0/counts.json").read_text())
+    assert counts["rejected"] == {"punsafe": 3, "aesthetic": 3, "blocklist": 1}
 
 
 URLS = [

@@ -36,6 +36,16 @@ def _edited(tmp_path: Path, old: str, new: str) -> tuple[Path, int]:
         ("min_side_px: 48", "min_side_pixels: 48", "curate.min_side_pixels: unknown key"),
         ("min_side_px: 48", "min_side_px: wide", "curate.min_side_px: Input should be a valid int"),
         ("min_side_px: 48", "min_side_px: 0", "greater than or equal to 1 (got 0)"),
+        (
+            "      min_aesthetic: null",
+            "      min_beauty: 5.0",
+            "ingest.download.filters.min_beauty: unknown key; known here: blocklists, max_punsafe",
+        ),
+        (
+            "      max_punsafe: null",
+            "      max_punsafe: 1.5",
+            "ingest.download.filters.max_punsafe: Input should be less than or equal to 1 (got",
+        ),
         ("device: cpu ", "device: tpu ", "device: Input should be 'cpu' or 'cuda'"),
         ("parts: [0, 1]", "parts: [0, 2]", "data: parts must be 0, 1, ... in order, got [0, 2]"),
         (

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
+from distillery.data.curation.filters import COLUMN_FILTERS, filter_params
 from distillery.params.base import AboveZero, Count, Frozen, Positive, Share
 
 
@@ -20,8 +21,16 @@ class Scenes(Frozen):
     """Share of the scenes that get each defect, planted with a label to measure curation by."""
 
 
+BeforeDownload = create_model(
+    "BeforeDownload",
+    __base__=Frozen,
+    __doc__="Filters on a list's own columns; null or an empty list switches one off.",
+    **filter_params(COLUMN_FILTERS),
+)
+
+
 class Download(Frozen):
-    """How the images of a list of URLs are fetched; of it, only max_bytes runs `ingest` again."""
+    """How the images of a list of URLs are fetched; max_bytes and filters run `ingest` again."""
 
     num_threads: Annotated[int, Field(ge=1, le=256)]
     """How many downloads run at a time."""
@@ -35,6 +44,8 @@ class Download(Frozen):
     """Further tries after a timeout, a broken connection or a server's error."""
     max_failed_share: Share
     """Share of failed rows above which the stage ends with an error."""
+    filters: BeforeDownload
+    """Which rows of the list are left out before anything is downloaded; `curate` filters again."""
 
 
 class Datasets(Frozen):

@@ -9,10 +9,9 @@ from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from distillery.core.run import Run
-from distillery.data.curation.filters import COLUMN_FILTERS, build_filters, filter_params
+from distillery.data.curation.filters import COLUMN_FILTERS, build_filters
 from distillery.data.ingest.download import Downloader
 from distillery.data.ingest.download.rows import DownloadPool
 from distillery.data.ingest.download.stats import has_images, require_downloads
@@ -30,14 +29,12 @@ from distillery.params.ingest import Ingest
 from distillery.stage import Out, stage
 
 
-# Of `curate` the keys of COLUMN_FILTERS, which source urls filters by before it downloads. Of
-# `ingest.download` only what an image depends on: more patience or fewer threads must not throw
+# Of `ingest.download` only what the shards depend on: more patience or fewer threads must not throw
 # away what is downloaded, and an error may have just advised them.
 @stage(
     reads=["ingest.source", "ingest.path", "ingest.shard_size_samples", "ingest.max_samples",
-           "ingest.download.max_bytes", "ingest.datasets", "ingest.scenes",
-           "curate.blocklists", "curate.max_punsafe", "curate.max_pwatermark",
-           "curate.min_aesthetic", "curate.min_similarity", "curate.stock_hosts"],
+           "ingest.download.max_bytes", "ingest.download.filters", "ingest.datasets",
+           "ingest.scenes"],
     unrecorded=["ingest.download"],
 )  # fmt: skip
 def ingest(params: Params, run: Run, raw: Out) -> None:
@@ -49,8 +46,7 @@ def ingest(params: Params, run: Run, raw: Out) -> None:
     if settings.source == "scenes":
         _draw_scenes(settings, run, raw)
     elif settings.source == "urls":
-        rules = {name: getattr(params.curate, name) for name in filter_params(COLUMN_FILTERS)}
-        _download(settings, rules, run, raw)
+        _download(settings, run, raw)
     else:
         _rewrite(settings, run, raw)
 
@@ -98,8 +94,9 @@ def _read(settings: Ingest) -> Iterator[RawSample]:
     )
 
 
-def _download(settings: Ingest, rules: dict[str, Any], run: Run, raw: Path) -> None:
+def _download(settings: Ingest, run: Run, raw: Path) -> None:
     limits, source = settings.download, Path(settings.path)
+    rules = dict(limits.filters)
     tables = list_tables(source)
     num_rows = count_rows(tables)
     resume = ShardResume(run, source, has_images, map(Path, rules["blocklists"]))

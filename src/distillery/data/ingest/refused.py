@@ -36,5 +36,5 @@ def require_rows(rows: Iterable[T], source: Path, refused: Mapping[str, int]) ->
         most = max(refused, key=lambda reason: (refused[reason], reason))
         raise DistilleryError(
             f"{source}: all {sum(refused.values())} rows are refused by their columns, most by "
-            f"{most} ({refused[most]}); loosen that filter under curate in the params"
+            f"{most} ({refused[most]}); loosen it under ingest.download.filters"
         )

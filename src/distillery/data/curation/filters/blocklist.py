@@ -50,7 +50,7 @@ def read_blocklists(paths: Iterable[Path]) -> set[str]:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DistilleryError(
-                f"{path}: not readable as a text file ({error}); correct curate.blocklists"
+                f"{path}: not readable as a text file ({error}); correct that name under blocklists"
             ) from None
         stripped = (line.strip() for line in lines)
         entries.update(_entry(line) for line in stripped if line and not line.startswith("#"))
