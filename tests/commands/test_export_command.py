@@ -1,11 +1,14 @@
 """`distillery export` as it is typed: what each model becomes, and what is refused with what."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
 
 from distillery.cli import main
+from distillery.families.description import read_description
 from export.conftest import make_project
 
 
@@ -60,6 +63,7 @@ def test_files_for_other_tools(models: Path, tmp_path: Path, capsys: pytest.Capt
         ("control/elr", "hub", "a", (), "ControlAdapter.from_pretrained"),
         ("control/elr", "diffusers", "a", (), "ControlAdapter.from_pretrained"),
         ("guidance/lora_distill", "comfyui-node", "a.py", (), "export --to kohya"),
+        ("unet/elr", "student", "a", (), "is a student's folder already"),
         ("unet/elr", "diffusers", "a", ("--push", "me/x"), "--push goes with --to hub"),
         ("teacher", "diffusers", "a", (), "student.json: not found"),
         ("unet/elr", "diffusers", ".", (), "exists already"),
@@ -73,10 +77,48 @@ def test_refusals_name_what_to_do(models, model, to, out, more, reason, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+def test_a_whole_student_has_a_folder_that_says_all(models, tmp_path, monkeypatch, capsys):
+    """Made of its parts, then drawn from elsewhere without params."""
+    whole = models / "whole/mine"
+    controlnet = ("--controlnet", str(models / "controlnet/distilled"))
+    assert export(models, "guidance/lora_distill_elr", "student", whole, *controlnet) == 0
+    assert [file.name for file in whole.iterdir()] == ["student.json"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "maps").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "maps/00000.png")
+    asked = ("--prompt", "a star", "--conditions", "maps", "--size", "64", "--steps", "1")
+    with pytest.raises(SystemExit) as ended:
+        main(["generate", str(whole), *asked, "--out", "images"])
+    assert ended.value.code == 0
+    assert (tmp_path / "images/00000.png").is_file()
+    assert export(models, "whole/mine", "diffusers", tmp_path / "x") == 2
+    assert "holds no ControlNet; export both apart" in capsys.readouterr().err
+    assert export(models, "whole/mine", "hub", tmp_path / "x", *controlnet) == 2
+    assert "has a ControlNet of its own" in capsys.readouterr().err
+    shutil.copytree(whole, tmp_path / "moved")
+    assert export(tmp_path, "moved", "hub", tmp_path / "x") == 2
+    assert "moved: its backbone is not at" in capsys.readouterr().err
+
+
+def test_a_whole_student_by_its_name(models, tmp_path, monkeypatch):
+    shipped = Path(__file__).parents[2] / "params.yaml"
+    monkeypatch.chdir(models.parent)
+    Path("params.yaml").write_text(shipped.read_text())
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "whole/student", "--to", "student", str(tmp_path / "student")])
+    assert (ended.value.code or 0) == 0
+    named = read_description(tmp_path / "student")
+    assert named.name == "whole/student"
+    parts = {"model": "guidance/lora_distill_elr", "controlnet": "controlnet/distilled",
+             "teacher": "teacher", "backbone": "unet/elr"}  # fmt: skip
+    assert named.bases(tmp_path / "student") == {k: models / part for k, part in parts.items()}
+
+
 def test_parts_that_do_not_go_together(models: Path, tmp_path: Path, capsys):
     for model, other, to, reason in (
         ("unet/elr", "controlnet/loha", "diffusers", "holds no ControlNet; export both apart"),
         ("controlnet/loha", "controlnet/loha", "hub", "goes with a U-Net student"),
+        ("unet/elr", "controlnet/loha", "student", "has a guidance student here"),
         ("unet/elr", "unet/elr", "hub", "unet/elr is no ControlNet"),
     ):
         more = ("--controlnet", str(models / other))

@@ -1,8 +1,8 @@
 """`distillery export`: a student in the form that another tool reads.
 
-In: a model folder that describes itself (`student.json`), a form, a place. Out: a file or a folder
-there, shown to answer as the student does before it has its name. Not here: the conversions
-(`distillery.export`).
+In: a model folder that describes itself (`student.json`) or a model's name, a form, a place. Out:
+a file or a folder there, shown to answer as the student does before it has its name. Not here: the
+conversions (`distillery.export`).
 """
 
 import warnings
@@ -12,37 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from distillery.commands.opening import Model, open_model
 from distillery.core.artifacts import read_json
 from distillery.core.errors import DistilleryError
+from distillery.core.publishing import publish
 from distillery.export import comfyui_node, hub, kohya, plain, single_file
 from distillery.export.hub_card import HubCard, results_of, sections_of
 from distillery.families.card import CARD
-from distillery.families.description import Description, read_description
-from distillery.families.load import Folders, load_student
+from distillery.families.description import write_description
+from distillery.families.whole import describe
 from distillery.models.control_adapter import ControlAdapter
 from distillery.models.load import load_unet
 from distillery.models.lora.files import LORA_FILE, load_guidance_unet
-
-CONTROLNETS = ("controlnet", "control")
-
-
-@dataclass(frozen=True)
-class Model:
-    """A student: where it lies, what it says of itself, what it builds on."""
-
-    folder: Path
-    description: Description
-    bases: dict[str, Path]
-    unet: UNet2DConditionModel | None
-    controlnet: ControlNetModel | None
-
-    @property
-    def teacher(self) -> Path:
-        return self.bases["teacher"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +46,8 @@ def export(
 ) -> str:
     """Write the model in `folder` to `out` in the form `to`; returns a sentence to say.
 
-    `controlnet`, the folder of a ControlNet student, makes a whole student of a U-Net with it.
+    `folder` may be a name in the project here (`whole/student`). `controlnet`, the folder of a
+    ControlNet student, makes a whole student of a U-Net with it.
     Raises DistilleryError where the model has no such form, saying which it has, and where the
     form's answers are not the student's.
     """
@@ -72,7 +58,7 @@ def export(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         _be_quiet()
-        TARGETS[to](_open(folder, controlnet), out, options)
+        TARGETS[to](open_model(folder, controlnet), out, options)
     if to == "comfyui-node":
         return (
             f"{out} is written; copy it to ComfyUI/custom_nodes, and {folder} into models/"
@@ -86,38 +72,6 @@ def _be_quiet() -> None:
     diffusers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-
-
-def _open(folder: Path, controlnet: Path | None) -> Model:
-    description = read_description(folder)
-    if controlnet is not None and description.family in CONTROLNETS:
-        raise DistilleryError(f"{folder}: is a ControlNet; --controlnet goes with a U-Net student")
-    bases = description.bases(folder)
-    if "teacher" not in bases:
-        raise DistilleryError(f"{folder}/student.json: names no teacher; rerun the model's stage")
-    student = _load(folder, description, bases)
-    is_control = description.family in CONTROLNETS
-    own = student.controlnet if is_control else None
-    if controlnet is not None:
-        other = read_description(controlnet)
-        own = _load(controlnet, other, other.bases(controlnet)).controlnet
-        if own is None:
-            raise DistilleryError(f"--controlnet {controlnet}: {other.name} is no ControlNet")
-    return Model(folder, description, bases, None if is_control else student.unet, own)
-
-
-def _load(folder: Path, description: Description, bases: dict[str, Path]) -> Any:
-    folders = Folders(
-        bases["teacher"], folder, 0, [0],
-        backbone=bases.get("backbone"), guidance_scale=_scale(description) or 1.0,
-    )  # fmt: skip
-    return load_student(description.name, folders)
-
-
-def _scale(description: Description) -> float | None:
-    """The guidance scale that a student has learned, the highest of several; None of the rest."""
-    scale = description.sampling.guidance_scale
-    return scale if scale is None or isinstance(scale, int | float) else max(scale)
 
 
 def _to_diffusers(model: Model, out: Path, options: Options) -> Path:
@@ -166,19 +120,33 @@ def _to_comfyui_node(model: Model, out: Path, options: Options) -> Path:
     return comfyui_node.write(out)
 
 
+def _to_student(model: Model, out: Path, options: Options) -> Path:
+    if model.controlnet is None or model.other is None:
+        raise DistilleryError(
+            f"{model.folder}: is a student's folder already; --to student puts a guidance student "
+            "and a --controlnet together"
+        )
+    described = describe(out, model.folder, model.other)
+    with publish(out) as partial:
+        partial.mkdir()
+        write_description(partial, described)
+    return out
+
+
 TARGETS: dict[str, Callable[[Model, Path, Options], Path]] = {
     "diffusers": _to_diffusers,
     "single-file": _to_single_file,
     "kohya": _to_kohya,
     "hub": _to_hub,
     "comfyui-node": _to_comfyui_node,
+    "student": _to_student,
 }
 
 
 def _refuse_whole(model: Model, form: str) -> None:
     if model.unet is not None and model.controlnet is not None:
         raise DistilleryError(
-            f"--controlnet: {form} holds no ControlNet; export both apart, or both together by "
+            f"{model.other}: {form} holds no ControlNet; export both apart, or both together by "
             "--to hub"
         )
 
@@ -194,8 +162,7 @@ def _refuse_adapter(model: Model) -> None:
 def _with_lora(model: Model) -> UNet2DConditionModel:
     """The backbone with the LoRA beside its weights, not merged into them."""
     backbone = load_unet(model.bases.get("backbone", model.teacher))
-    scale = _scale(model.description)
-    return load_guidance_unet(model.folder, backbone, fuse=False, scale=scale)
+    return load_guidance_unet(model.folder, backbone, fuse=False, scale=model.guidance_scale)
 
 
 def _hub_models(model: Model) -> dict[str, Any]:
@@ -209,7 +176,7 @@ def _hub_models(model: Model) -> dict[str, Any]:
 
 
 def _card(model: Model, options: Options) -> HubCard:
-    header, name = _header(model.folder), model.description.name
+    header, name = _header(model.folder), model.name
     sampling = model.description.sampling
     once = sampling.evaluations_per_step == 1
     readme = model.folder / CARD
@@ -219,7 +186,7 @@ def _card(model: Model, options: Options) -> HubCard:
         name=name,
         base_model=options.base_model or header.get("base_model", "unknown"),
         license=options.license or header.get("license", "other"),
-        guidance_scale=_scale(model.description) if sampling.is_told_scale else 1 if once else None,
+        guidance_scale=model.guidance_scale if sampling.is_told_scale else 1 if once else None,
         datasets=options.datasets,
         results=results_of(metrics) if options.metrics or metrics.is_file() else None,
         about=sections_of(readme.read_text(encoding="utf-8")) if readme.is_file() else "",

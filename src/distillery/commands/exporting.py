@@ -9,9 +9,14 @@ from distillery.core.errors import DistilleryError
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A student's folder, such as models/unet/elr.")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="A student's folder, models/unet/elr, or its name, whole/student."),
+    ],
     out: Annotated[Path, typer.Argument(help="The file or folder to write; it must not exist.")],
-    to: Annotated[str, typer.Option(help="diffusers, single-file, kohya, hub or comfyui-node.")],
+    to: Annotated[
+        str, typer.Option(help="diffusers, single-file, kohya, hub, comfyui-node or student.")
+    ],
     controlnet: Annotated[
         Path | None, typer.Option(help="A ControlNet student's folder, for a whole student.")
     ] = None,
@@ -40,6 +45,7 @@ def export(
     Example: distillery export models/unet/elr --to single-file elr.safetensors --fp16
     Example: distillery export models/guidance/lora_distill --to kohya lora.safetensors
     Example: distillery export models/unet/elr --to hub elr-hub --push me/elr
+    Example: distillery export whole/student --to student models/whole/student
     """
     from distillery.commands import export as command
     from distillery.export.hub import push as upload

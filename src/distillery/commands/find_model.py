@@ -76,7 +76,8 @@ def _described(folder: Path, params: Params | None) -> Choice:
         raise DistilleryError(f"{folder / STUDENT}: names no teacher; rerun the model's stage")
     teacher = bases.pop(TEACHER.name)
     settings = _settings(teacher, description.sampling.guidance_scale, params)
-    return Choice(description.name, Folders(teacher, folder, 0, [0], **bases), settings)
+    model = bases.pop("model", folder)  # the trained part of a whole student
+    return Choice(description.name, Folders(teacher, model, 0, [0], **bases), settings)
 
 
 def _named(model: str, params: Params) -> Choice:

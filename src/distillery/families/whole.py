@@ -1,16 +1,19 @@
 """The whole student: low-rank U-Net, distilled guidance and distilled ControlNet in one pipeline.
 
-It is not trained: `generate.whole` in the params names its parts.
+It is not trained: `generate.whole` in the params names its parts. A folder of its own holds a
+`student.json` that names them, and no weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from distillery.core.errors import DistilleryError
 from distillery.families.base import BACKBONE, Family, Part, Prediction
+from distillery.families.description import Description, base_of, read_description
 from distillery.families.facts import Facts, Shown, Texts
 from distillery.families.guidance import GUIDANCE
 from distillery.families.snippets import EDGES, ONCE, guidance_unet, program
@@ -49,6 +52,22 @@ class _Whole(Family):
         parts = {"unet": unet, "controlnet": controlnet}
         run = batched(with_control(unet, controlnet))
         return {"whole/teacher": Profiled(unet, parts, run, per=_STEP)}
+
+
+def describe(folder: Path, guidance: Path, controlnet: Path) -> Description:
+    """What `folder` says of the whole student of two students' folders.
+
+    Raises DistilleryError where one of them is something else, or they have different teachers.
+    """
+    unet, control = read_description(guidance), read_description(controlnet)
+    for path, part, wanted in ((guidance, unet, "guidance"), (controlnet, control, "controlnet")):
+        if part.family != wanted:
+            raise DistilleryError(f"{path}: a whole student has a {wanted} student here")
+    if unet.builds_on["teacher"].content != control.builds_on["teacher"].content:
+        raise DistilleryError(f"{controlnet}: has another teacher than {guidance}; rerun its stage")
+    bases = {**unet.bases(guidance), "model": guidance, "controlnet": controlnet}
+    named = {name: base_of(base, folder) for name, base in bases.items()}
+    return Description("whole", folder.name, named, control.condition_kinds, unet.sampling)
 
 
 def _snippet(model: str, settings: Mapping[str, Any]) -> str:
