@@ -174,6 +174,26 @@ def test_a_folder_is_all_that_is_needed(
     assert "y.yaml: not found" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("model", "scale", "said"),
+    [
+        ("guidance/lora", "5.5", ["guidance/lora: it has learned guidance 3; guidance scale 5.5 "
+                                  "would apply guidance twice and is left out"]),
+        ("guidance/lora", "1", []),
+        ("guidance/lora", None, []),
+        ("unet/elr", "5.5", []),
+    ],
+)  # fmt: skip
+def test_guidance_that_was_learned_is_not_applied_twice(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture, model: str, scale: str, said: list
+) -> None:
+    asked = () if scale is None else ("--guidance-scale", scale)
+    assert _generate(model, "--prompt", "a star", *asked, "--out", tmp_path / "images") == 0
+    shown = capsys.readouterr()
+    assert [line for line in shown.err.splitlines() if "guidance" in line and "/" in line] == said
+    assert f"guidance scale {'5.5' if model == 'unet/elr' else '1'}," in shown.out
+
+
 def test_its_own_settings_are_said_where_there_are_no_params(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ from distillery.models.control_adapter.adapter import ControlAdapter
 from distillery.models.load import load_unet
 from distillery.train.sources import Sources
 from tiny_models import tiny_controlnet, tiny_unet, unet_inputs
+from two_processes import STEPS, require_same_steps
 
 KINDS = ("canny", "sketch")
 KRONECKER = {"n": 4, "r": 2, "alpha": 2.0, "share_A": True, "zero": "v", "indivisible": "error"}
@@ -148,6 +149,13 @@ def test_parts_of_a_batch_drop_what_the_whole_would(root: Path, tmp_path: Path):
     assert [entry["step"] for entry in one] == [1, 2, 3]
     for mine, theirs in zip(one, other, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("lambda_kd", [0.0, 0.5])
+def test_two_processes_train_as_one(root: Path, tmp_path: Path, lambda_kd: float):
+    require_same_steps(
+        lambda out: _train(root, out, batch_size=4, steps=STEPS, lambda_kd=lambda_kd), tmp_path
+    )
 
 
 def _batch() -> Batch:

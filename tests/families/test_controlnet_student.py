@@ -20,6 +20,7 @@ from distillery.models.student_controlnet.model import StudentControlNet
 from distillery.teacher.load import load_teacher_controlnet
 from distillery.train.sources import Sources
 from tiny_models import unet_inputs
+from two_processes import STEPS, require_same_steps
 
 CPU = torch.device("cpu")
 HINTS = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)).round()
@@ -62,6 +63,10 @@ def _train(root: Path, out: Path, student: str = "reduced_layer", **changed: Any
         job(out, **{**SETTINGS, **changed}),
     )
     return read_json(out / "training.json")["seeds"]["0"]
+
+
+def test_two_processes_train_as_one(root: Path, tmp_path: Path) -> None:
+    require_same_steps(lambda out: _train(root, out, steps=STEPS), tmp_path)
 
 
 def test_every_start_leaves_the_unet_as_it_is(root: Path) -> None:

@@ -22,6 +22,7 @@ from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.train.sources import Sources
 from tiny_models import unet_inputs
+from two_processes import STEPS, require_same_steps
 
 CPU = torch.device("cpu")
 VALUES = {
@@ -103,6 +104,12 @@ def test_cached_online_shared_and_separate_teachers_train_alike(root: Path, tmp_
     beside = _losses(_train(root, tmp_path / "beside", online=True, **full))
     assert beside == pytest.approx(_losses(_train(root, tmp_path / "full", **full)), rel=1e-4)
     assert type(UNet2DConditionModel.from_pretrained(tmp_path / "full")) is UNet2DConditionModel
+
+
+def test_two_processes_train_as_one(root: Path, tmp_path: Path) -> None:
+    """With the scales that each sample draws."""
+    changed = {"update": "full", "scale_low": 2.0, "scale_high": 8.0, "steps": STEPS}
+    require_same_steps(lambda out: _train(root, out, **changed), tmp_path)
 
 
 def test_the_same_run_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.params import load_params
 from distillery.stages.distill_unet import distill_unet
 from distillery.train.sources import Sources
+from two_processes import STEPS, require_same_steps
 
 ROOT = Path(__file__).parents[2]
 RANK = {
@@ -84,6 +85,11 @@ def _train(root: Path, out: Path, name: str, *, seeds: tuple = (0,), **changed: 
         job(out, seeds, name, **{**values, **changed}),
     )
     return read_json(out / "training.json")
+
+
+def test_two_processes_train_as_one(root: Path, tmp_path: Path) -> None:
+    changed = {"lambda_diffusion": 1.0, "lambda_feature": 1.0, "online": True, "steps": STEPS}
+    require_same_steps(lambda out: _train(root, out, out.name, **changed), tmp_path)
 
 
 def test_a_stage_reads_the_folders_that_it_is_given(root: Path, tmp_path: Path) -> None:

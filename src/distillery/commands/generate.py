@@ -65,6 +65,8 @@ def generate(
     batch_size, runtime = settings.pop("batch_size"), settings.pop("runtime")
     folders = choice.told(settings["guidance_scale"])
     student = load_student(choice.name, folders, device, dtype)
+    if said := student.refuses(given.get("guidance_scale", 1.0)):
+        print(f"{choice.name}: {said}", file=sys.stderr)
     kind = _kind(choice.name, student, conditions, kind)
     recorded = {
         "model": choice.name, "seed": seed, "kind": kind, **settings,

@@ -20,6 +20,7 @@ from distillery.diffusion.control import Residuals, batch_residuals, controlled_
 from distillery.diffusion.control_drop import Drop, apply_mask, single_conditions
 from distillery.diffusion.layerwise import Layerwise
 from distillery.diffusion.objectives import Diffusion, Terms
+from distillery.diffusion.processes import in_any_process
 from distillery.models.control_adapter.hints import stack
 
 CONDITIONS, CAPTIONS = "conditions", "captions"  # what a batch's `drawn` holds
@@ -117,12 +118,13 @@ class TuneControl:
         return batch_residuals(model, noisy, batch, "all")
 
     def _distance(self, batch: Batch, noisy: Tensor, kept: Tensor, given: list[Tensor]) -> Tensor:
-        """The mean of the layerwise distances, statistics over the batch.
+        """The mean of the layerwise distances, statistics over the batch, of all processes.
 
         Per sample they would be those of zeros where every condition is dropped.
         """
         wanted = self.distances.controlnets.residuals(batch, noisy, kept)
-        if not wanted:
+        if not in_any_process(bool(wanted), noisy.device):
             return given[0].new_zeros(())
+        wanted = wanted or [torch.zeros_like(residual) for residual in given]
         layerwise = Layerwise(self.unet, len(given), "teacher", "layer_batch")
         return torch.stack(layerwise.distances(wanted, given)).mean()

@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from distillery.diffusion.processes import mean_over_processes
+
 Stats = Literal["teacher", "own"]
 Axes = Literal["sample", "layer_batch", "channel", "instance", "running"]
 SIGMA_FLOOR = 1e-4
@@ -29,10 +31,20 @@ def moments(values: Tensor, axes: Axes) -> tuple[Tensor, Tensor]:
     channel      one pair per channel, over (n, h, w)
     instance     one pair per sample and channel, over (h, w)
     running      as layer_batch; `Layerwise` averages it over steps
+
+    Those over n are of the samples of all processes, in training.
     """
     over = _OVER["layer_batch" if axes == "running" else axes]
-    variance, mean = torch.var_mean(values.detach().float(), dim=over, keepdim=True, correction=0)
-    return mean, variance
+    variance, mean = torch.var_mean(_wide(values.detach()), dim=over, keepdim=True, correction=0)
+    if 0 not in over:
+        return mean, variance
+    overall = mean_over_processes(mean)
+    return overall, mean_over_processes(variance + (mean - overall).square())
+
+
+def _wide(values: Tensor) -> Tensor:
+    """In float32 at least."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 class Layerwise:
@@ -55,7 +67,7 @@ class Layerwise:
         return [self._distance(index, theirs, mine) for index, (theirs, mine) in enumerate(pairs)]
 
     def _distance(self, index: int, teacher: Tensor, student: Tensor) -> Tensor:
-        theirs, mine = teacher.detach().float(), student.float()
+        theirs, mine = _wide(teacher.detach()), _wide(student)
         mean, sigma = self._statistics(0, index, theirs)
         wanted = (theirs - mean) / sigma
         if self._stats == "own":

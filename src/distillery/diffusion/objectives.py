@@ -17,6 +17,7 @@ from distillery.diffusion.batch import Batch
 from distillery.diffusion.denoise import denoise
 from distillery.diffusion.losses import Weighting, timestep_weights, weighted_mse
 from distillery.diffusion.prediction import NATIVE_SPACE, Space, add_noise, alpha_sigma, target
+from distillery.diffusion.processes import mean_over_processes
 
 Terms = dict[str, Tensor]
 Objective = Callable[[nn.Module, Batch], Terms]
@@ -138,10 +139,11 @@ class FeatureDistance:
         self._student, self._teacher = _Tap(student), _Tap(teacher)
 
     def distance(self) -> Tensor:
-        """Mean over levels of |student - teacher|^2 / |teacher|^2."""
+        """Mean over levels of |student - teacher|^2 / |teacher|^2, the energy of all processes."""
         pairs = zip(self._student.outputs(), self._teacher.outputs(), strict=True)
         ratios = [
-            (s.float() - t.float()).square().mean() / t.float().square().mean().clamp(min=1e-8)
+            (s.float() - t.float()).square().mean()
+            / mean_over_processes(t.float().square().mean()).clamp(min=1e-8)
             for s, t in pairs
         ]
         return torch.stack(ratios).mean()

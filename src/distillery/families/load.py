@@ -22,12 +22,26 @@ from distillery.sampling.sampler import Control, Maps, Sampler, seed_folder
 
 @dataclass(frozen=True)
 class Student:
-    """`kinds`: the condition maps that `controlnet` knows; `is_guided`: needs two evaluations."""
+    """`kinds`: the condition maps that `controlnet` knows; `is_guided`: needs two evaluations.
+
+    `learned_scale` is the guidance scale that is in its weights; None where there is none, or where
+    it is told one.
+    """
 
     unet: UNet2DConditionModel
     controlnet: ControlNetModel | None = None
     kinds: tuple[str, ...] = ()
     is_guided: bool = True
+    learned_scale: float | None = None
+
+    def refuses(self, guidance_scale: float) -> str | None:
+        """What to say where a scale is asked for that `attach` does not apply; else None."""
+        if self.learned_scale is None or guidance_scale <= 1:
+            return None
+        return (
+            f"it has learned guidance {self.learned_scale:g}; guidance scale {guidance_scale:g} "
+            "would apply guidance twice and is left out"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Stage `generate`: the teacher or a student in, images of the test prompts out."""
 
+import sys
+
 from distillery.core.device import claim_device
 from distillery.core.precision import torch_dtype
 from distillery.core.run import Run
@@ -46,6 +48,8 @@ def generate(
                 teacher, model, seed, params.seeds, backbone, controlnet, settings.guidance_scale
             )
             student = load_student(variant, folders, device, dtype)
+            if seed == seeds[0] and (said := student.refuses(settings.guidance_scale)):
+                print(f"{run.label}: {said}", file=sys.stderr)
             maps = open_maps(student, conditions, sampler.resolution_px)
             write_samples(
                 samples / f"seed-{seed}", attach(sampler, student, maps),

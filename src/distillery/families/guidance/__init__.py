@@ -19,7 +19,9 @@ class _Guidance(Family):
         backbone = load_backbone(folders, device, dtype)
         unet = load_guidance_unet(folders.weights, backbone, scale=folders.guidance_scale)
         sampling = read_description(folders.weights).sampling
-        return Student(unet, is_guided=sampling.evaluations_per_step > 1)
+        learned = None if sampling.is_told_scale else sampling.guidance_scale
+        is_guided = sampling.evaluations_per_step > 1
+        return Student(unet, is_guided=is_guided, learned_scale=learned)
 
     def profiled(self, folders, teacher):
         from distillery.cost.workload import Profiled, unet_alone
