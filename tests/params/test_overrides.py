@@ -13,28 +13,37 @@ DEFAULT = ROOT / "params.yaml"
 
 
 def test_no_override_uses_the_file_itself() -> None:
-    assert effective_params(DEFAULT, [], {}) == DEFAULT
-    assert effective_params(DEFAULT, [DEFAULT], {"seed": 0}) == DEFAULT
+    assert effective_params(DEFAULT, [], {})[0] == DEFAULT
+    assert effective_params(DEFAULT, [DEFAULT], {"seed": 0})[0] == DEFAULT
 
 
 def test_overrides_reach_a_merged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     values = {"seed": 3, "curate": {"min_side_px": "64", "min_aesthetic": "null"}}
-    path = effective_params(DEFAULT, [], values)
-    assert path == effective_params(DEFAULT, [], values)
+    path, params = effective_params(DEFAULT, [], values)
+    assert path == effective_params(DEFAULT, [], values)[0]
     assert path.parent == Path("work")
-    params = load_params(path)
+    assert params == load_params(path)
     assert (params.seed, params.curate.min_side_px) == (3, 64)
     assert params.curate.min_aesthetic is None
     assert params.curate.max_aspect == load_params(DEFAULT).curate.max_aspect
 
 
-def test_nested_nonsense_is_refused_clearly(
+def test_problems_are_named_where_they_were_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In the file that was given, or on the command line, and no merged file is written."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DistilleryError, match=r"curate\.min_side_px: Input should be a valid int"):
-        load_params(effective_params(DEFAULT, [], {"curate": {"min_side_px": "large"}}))
+    given = {"curate": {"min_side_px": "large"}}
+    with pytest.raises(DistilleryError, match=r"^--config: curate\.min_side_px: Input should be a"):
+        effective_params(DEFAULT, [], given)
+    Path("mine.yaml").write_bytes(b"\xef\xbb\xbfseed: 1\r\ndata:\r\n  resolution: 64\r\n")
+    with pytest.raises(DistilleryError, match=r"^mine\.yaml:3: data\.resolution: unknown key"):
+        effective_params(DEFAULT, [Path("mine.yaml")], {})
+    given = {"ingest": {"source": "folder", "path": "lost"}}
+    with pytest.raises(DistilleryError, match=r"^--config: ingest\.path: lost is not there"):
+        effective_params(DEFAULT, [], given)
+    assert not Path("work").exists()
 
 
 def test_files_are_laid_over_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +51,7 @@ def test_files_are_laid_over_one_another(tmp_path: Path, monkeypatch: pytest.Mon
     tiny = ROOT / "tests/presets/tiny.yaml"
     part = tmp_path / "part.yaml"
     part.write_text("generate: {guidance_scale: 1.5}\n")
-    params = load_params(effective_params(DEFAULT, [tiny, part], {}))
+    _, params = effective_params(DEFAULT, [tiny, part], {})
     assert list(params.distill_unet.variants) == ["elr"]
     assert (params.generate.guidance_scale, params.generate.num_samples) == (1.5, 8)
 
@@ -69,6 +78,7 @@ def test_names_that_look_like_values_arrive_as_typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()
     given = {"ingest": {"source": "folder", "path": name}, "prepare_teacher": {"revision": name}}
-    params = load_params(effective_params(DEFAULT, [], given))
+    _, params = effective_params(DEFAULT, [], given)
     assert (params.ingest.path, params.prepare_teacher.revision) == (name, name)

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from distillery.core.errors import DistilleryError
 from distillery.data.conditions import KINDS
 from distillery.params import Params, base, load_params, select
+from distillery.params.load import read_values
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = ROOT / "params.yaml"
@@ -46,6 +47,13 @@ def _edited(tmp_path: Path, old: str, new: str) -> tuple[Path, int]:
             "      max_punsafe: 1.5",
             "ingest.download.filters.max_punsafe: Input should be less than or equal to 1 (got",
         ),
+        ("max_aspect: 2.0", "max_aspect: .nan", "curate.max_aspect: .nan is no number"),
+        (
+            "max_aspect: 2.0",
+            "max_aspect: 1e999999999",
+            "curate.max_aspect: Input should be a valid",
+        ),
+        ("split: {val: 0.05, test: 0.15}", "split: 3", "deduplicate.split: expected keys with val"),
         ("device: cpu ", "device: tpu ", "device: Input should be 'cpu' or 'cuda'"),
         ("parts: [0, 1]", "parts: [0, 2]", "data: parts must be 0, 1, ... in order, got [0, 2]"),
         (
@@ -80,9 +88,47 @@ def test_key_given_twice(tmp_path: Path) -> None:
         load_params(path)
 
 
+BROKEN = {
+    "seed: [0\n": r":2: not valid YAML: .* in what begins in line 1; close the bracket",
+    "curate:\n\tmin_side_px: 3\n": ":2: .*indent with blanks, not tabs",
+    "curate:\n  min_side_px: 3\n max_aspect: 2\n": ":3: .*indent it as the lines",
+    'seed: 1\ntitle: "x\n': ":3: .*in what begins in line 2; close the quote",
+    "seed: *base\n": ":1: .*undefined alias 'base'; define it",
+    "seed: 1\n---\nseed: 2\n": ":2: .*another document",
+    "seed: !!python/none x\n": ":1: .*delete the word with !",
+    "curate: &c\n  min_side_px: *c\n": "too deeply nested",
+    "": ":1: expected a mapping of sections",
+    "- seed: 1\n": ":1: expected a mapping of sections",
+    "a: 1\ntrue: 1\n": ":2: true is no name",
+    "a: 1\n? [a]\n: 1\n": ":2: a key is no name",
+    f"a: 1\nseed: {'9' * 5000}\n": r":2: seed: 9{40}\.\.\. can't be read",
+    "a: 1\nseed: 2024-13-45\n": ":2: seed: 2024-13-45 can't be read; write it in quotes",
+    "curate:\n  a: 1\n  a: 2\n": r":3: curate\.a: given twice",
+    "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else '0'] * 9)}]" for i in range(9)):
+        "too much of it",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_broken_yaml_is_one_line_with_what_to_do(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(DistilleryError, match=BROKEN[text]) as raised:
+        load_params(path)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_merge_key_brings_values_and_their_places(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("a: &a {b: 1}\nc:\n  <<: *a\n  d: 2\n")
+    values, places = read_values(path)
+    assert values["c"] == {"b": 1, "d": 2}
+    assert places[("c", "b")] == f"{path}:1"
+
+
 def test_broken_yaml_and_missing_file(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    with pytest.raises(DistilleryError, match="not found; `distillery use scenes`"):
+    with pytest.raises(DistilleryError, match="not found; `distillery use scenes` writes one"):
         load_params(path)
     path.write_text("seed: [0\n")
     with pytest.raises(DistilleryError, match=r"params.yaml:\d+: not valid YAML"):
@@ -254,7 +300,7 @@ def test_what_a_family_is_trained_on_must_be_made(
         ("seed: 0\n".encode("utf-16-be"), ":1: not valid YAML: character 0x00 is not allowed"),
         (b"seed: 0\nx: \x07\n", ":2: not valid YAML: character 0x07 is not allowed; delete it"),
         (b"seed: " + b"[" * 5000, ": not valid YAML: too deeply nested"),
-        (b"seed: " + b"9" * 5000, ": not valid YAML: Exceeds the limit (4300 digits)"),
+        (b"seed: " + b"9" * 5000, ":1: seed: " + "9" * 40 + "... can't be read"),
         (b"seed: 0\n\tx: 1\n", ":2: not valid YAML: found character"),
     ],
 )

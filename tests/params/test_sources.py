@@ -6,6 +6,7 @@ import pytest
 
 from distillery.core.errors import DistilleryError
 from distillery.params import load_params
+from distillery.params.load import read_values
 from distillery.params.sources import require_source
 from project import ROOT
 
@@ -28,18 +29,18 @@ def test_a_missing_source_is_named_with_its_line(params_file: Path) -> None:
     with pytest.raises(
         DistilleryError, match=r"params.yaml:\d+: ingest.path: my/pics is not there"
     ):
-        require_source(params_file, params)
+        require_source(params, read_values(params_file)[1])
     Path("my/pics").mkdir(parents=True)
-    require_source(params_file, params)
+    require_source(params, read_values(params_file)[1])
 
 
 def test_where_raw_shards_are_no_source_is_needed(params_file: Path) -> None:
     Path("data/raw").mkdir(parents=True)
-    require_source(params_file, load_params(params_file))
+    require_source(load_params(params_file), {})
 
 
 def test_scenes_and_hub_ids_need_no_folder(params_file: Path) -> None:
     text = params_file.read_text()
     for source in ("scenes", "datasets"):
         params_file.write_text(text.replace("source: folder", f"source: {source}"))
-        require_source(params_file, load_params(params_file))
+        require_source(load_params(params_file), {})

@@ -15,20 +15,17 @@ from distillery.families.teacher import TEACHER
 from distillery.data import conditions
 from distillery.params.demands import memory_mib
 from distillery.params.overrides import effective_params
-from distillery.params import load_params, select
-from distillery.params.sources import require_source
+from distillery.params import select
 
 # Jobs share the terminal: progress in whole lines, no redrawn bars.
 os.environ.update(DISTILLERY_FRONT_END="snakemake")
 
 try:
-    PARAMS_FILE = effective_params(
+    PARAMS_FILE, PARAMS = effective_params(
         Path("params.yaml"),
         workflow.overwrite_configfiles,
         workflow.config_settings.config,
     )
-    PARAMS = load_params(PARAMS_FILE)
-    require_source(PARAMS_FILE, PARAMS)
 except DistilleryError as error:
     print(error, file=sys.stderr)
     sys.exit(2)

@@ -34,6 +34,7 @@ Backbone = Annotated[str, Field(pattern=r"^(teacher|unet/[a-z0-9][a-z0-9_]*)$")]
 Kind = Literal[tuple(KINDS)]
 
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_MAX_EXPONENT = 308  # of a float; an int of more digits takes minutes to write
 _OLD_WORDS = {"no": "fp32", False: "fp32", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
@@ -87,6 +88,8 @@ def read_number(value: Any) -> Any:
     if not isinstance(value, str) or not _NUMBER.fullmatch(value):
         return value
     number = Decimal(value)
+    if number.adjusted() > _MAX_EXPONENT:
+        return value
     return int(number) if number == number.to_integral_value() else float(number)
 
 

@@ -6,7 +6,8 @@ of values that contradict each other are errors.
 """
 
 import codecs
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,21 @@ from pydantic import ValidationError
 from distillery.core.errors import DistilleryError
 from distillery.params.merge import section_at
 from distillery.params.model import Params
+
+_TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+_CAN_FAIL = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp")
+_MAX_SHOWN = 40
+_MAX_DEPTH, _MAX_KEYS = 50, 20_000
+_ADVICE = {
+    r"'\t'": "; indent with blanks, not tabs",
+    "expected <block end>": "; indent it as the lines that it belongs to",
+    "mapping values are not allowed": "; indent it as the lines above, or quote the text",
+    "unexpected end of stream": "; close the quote or bracket",
+    "expected ',' or": "; close the bracket, or put a comma",
+    "undefined alias": "; define it with & above, or write the value",
+    "another document": "; delete the line ---",
+    "could not determine a constructor": "; delete the word with !",
+}
 
 Places = Mapping[tuple, str]
 """`file:line` of every key path, e.g. {("curate", "min_side_px"): "params.yaml:72"}."""
@@ -32,6 +48,9 @@ def load_params(path: Path) -> Params:
 
 def check_values(values: Mapping[str, Any], places: Places, source: str) -> Params:
     """`values` as checked params; `source` is the place of what has none of its own."""
+    for key in _not_numbers(values, ()):  # comparisons with it are false, so no limit refuses it
+        where = f"{places.get(key, source)}: {_dotted(key)}"
+        raise DistilleryError(f"{where}: .nan is no number; write one, or null where that is said")
     try:
         return Params.model_validate(values)
     except ValidationError as error:
@@ -39,11 +58,23 @@ def check_values(values: Mapping[str, Any], places: Places, source: str) -> Para
         raise DistilleryError("\n".join(problems)) from None
 
 
+def _not_numbers(value: Any, key: tuple) -> Iterator[tuple]:
+    if isinstance(value, Mapping | list):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for name, item in items:
+            yield from _not_numbers(item, (*key, name))
+    elif value != value:
+        yield key
+
+
 def read_values(path: Path) -> tuple[dict[str, Any], dict[tuple, str]]:
     """The mapping in a YAML file, unchecked, and the place of every key path in it."""
     text = _read_text(path)
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        places = dict(islice(_places(node, (), path), _MAX_KEYS + 1))
+        if len(places) > _MAX_KEYS:
+            raise RecursionError  # aliases of aliases
         values = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DistilleryError(
@@ -51,8 +82,6 @@ def read_values(path: Path) -> tuple[dict[str, Any], dict[tuple, str]]:
         ) from None
     if not isinstance(values, dict):
         raise DistilleryError(f"{path}:1: expected a mapping of sections, as in params.yaml")
-    places: dict[tuple, str] = {}
-    _collect_places(node, (), places, path)
     return values, places
 
 
@@ -60,9 +89,9 @@ def _read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise DistilleryError(
-            f"{path}: not found; `distillery use scenes` writes a params.yaml"
-        ) from None
+        usual = path.name == "params.yaml"
+        remedy = "`distillery use scenes` writes one" if usual else "check the name"
+        raise DistilleryError(f"{path}: not found; {remedy}") from None
     except OSError as error:
         raise DistilleryError(f"{path}: {error.strerror}; give a params file") from None
     try:
@@ -86,23 +115,62 @@ def _why(error: Exception) -> str:
     if isinstance(error, yaml.reader.ReaderError):
         return f"character 0x{error.character:02x} is not allowed; delete it"
     if isinstance(error, RecursionError):
-        return "too deeply nested"
-    return getattr(error, "problem", None) or str(error).splitlines()[0]
+        return "too deeply nested, or too much of it"
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    advice = next((said for words, said in _ADVICE.items() if words in problem), "")
+    return f"{problem}{_begun(error)}{advice}"
 
 
-def _collect_places(node: yaml.Node, key: tuple, places: dict[tuple, str], path: Path) -> None:
+def _begun(error: Exception) -> str:
+    """Where the list, mapping or text begins that the error lies in, if on another line."""
+    begin, end = (getattr(error, f"{name}_mark", None) for name in ("context", "problem"))
+    is_apart = begin and end and begin.line != end.line
+    return f" in what begins in line {begin.line + 1}" if is_apart else ""
+
+
+def _places(node: yaml.Node, key: tuple, path: Path) -> Iterator[tuple[tuple, str]]:
+    """Key path and place of all that is below a node."""
+    if len(key) > _MAX_DEPTH:
+        raise RecursionError  # an anchor may contain itself
     if isinstance(node, yaml.MappingNode):
-        for name, value in node.value:
-            child = (*key, name.value)
-            place = f"{path}:{name.start_mark.line + 1}"
-            if child in places:
-                raise DistilleryError(f"{place}: {'.'.join(map(str, child))}: given twice")
-            places[child] = place
-            _collect_places(value, child, places, path)
+        yield from _places_of_keys(node, key, path)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            places[(*key, index)] = f"{path}:{value.start_mark.line + 1}"
-            _collect_places(value, (*key, index), places, path)
+            yield (*key, index), f"{path}:{value.start_mark.line + 1}"
+            yield from _places(value, (*key, index), path)
+    elif node is not None and node.tag in _CAN_FAIL:
+        _require_readable(node, f"{path}:{node.start_mark.line + 1}: {_dotted(key)}")
+
+
+def _places_of_keys(node: yaml.MappingNode, key: tuple, path: Path) -> Iterator[tuple[tuple, str]]:
+    seen = set()
+    for name, value in node.value:
+        place, child = f"{path}:{name.start_mark.line + 1}", (*key, name.value)
+        if name.tag == _MERGE:
+            for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                yield from _places(part, key, path)
+            continue
+        if name.tag != _TEXT:
+            what = name.value if isinstance(name, yaml.ScalarNode) else "a key"
+            raise DistilleryError(f"{place}: {what} is no name; write one, or quote it")
+        if name.value in seen:
+            raise DistilleryError(f"{place}: {_dotted(child)}: given twice")
+        seen.add(name.value)
+        yield child, place
+        yield from _places(value, child, path)
+
+
+def _dotted(key: tuple) -> str:
+    return ".".join(map(str, key))
+
+
+def _require_readable(node: yaml.ScalarNode, where: str) -> None:
+    """Numbers and dates are read after their form is known, and errors have no line by then."""
+    try:
+        yaml.SafeLoader("").construct_object(node)
+    except ValueError:
+        shown = node.value if len(node.value) < _MAX_SHOWN else f"{node.value[:_MAX_SHOWN]}..."
+        raise DistilleryError(f"{where}: {shown} can't be read; write it in quotes") from None
 
 
 def _describe(problem: Mapping[str, Any], places: Places, source: str) -> str:
@@ -112,11 +180,13 @@ def _describe(problem: Mapping[str, Any], places: Places, source: str) -> str:
         dotted, message = message.split(": ", 1)
         key = tuple(dotted.split("."))
     known = next((key[:n] for n in range(len(key), 0, -1) if key[:n] in places), ())
-    where = f"{places.get(known, f'{source}:1')}: {'.'.join(map(str, key))}"
+    where = f"{places.get(known, f'{source}:1')}: {_dotted(key)}"
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown key; known here: {', '.join(_known_keys(key[:-1]))}"
     if problem["type"] == "missing":
         return f"{where}: missing; docs/params.md describes it"
+    if problem["type"] in ("model_type", "dict_type"):
+        return f"{where}: expected keys with values below it, as in params.yaml"
     given = problem.get("input")
     shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | None) else ""
     if problem["type"] == "string_type" and given is not None:

@@ -1,13 +1,13 @@
 """Overrides given to Snakemake, as one params file that every stage can read.
 
-In: the default params file, `--configfile` files and `--config` values. Out: the path to pass on as
-`--params`: the default file itself when nothing differs, else a merged file whose name is a hash of
-its text. It does not check values; `load_params` does.
+In: the default params file, `--configfile` files and `--config` values. Out: checked params, and
+the path to pass on as `--params`: the default file itself when nothing differs, else a merged file
+whose name is a hash of its text. Problems are named where the user wrote them.
 """
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,41 @@ import yaml
 
 from distillery.core.errors import DistilleryError
 from distillery.core.publishing import publish
-from distillery.params.load import read_values
+from distillery.params.load import check_values, read_values
 from distillery.params.merge import lay_over, typed
+from distillery.params.model import Params
 from distillery.params.presets import FOLDER
+from distillery.params.sources import require_source
 
 WRITTEN_BY = "# Written by `distillery use "
 _USED = re.compile(rf"^{re.escape(WRITTEN_BY)}([^ `]+)", re.MULTILINE)
 
 
-def effective_params(default: Path, files: Sequence[Path], values: Mapping[str, Any]) -> Path:
-    """The params file to run with: `files` and `values` laid over `default`, in this order.
+def effective_params(
+    default: Path, files: Sequence[Path], values: Mapping[str, Any]
+) -> tuple[Path, Params]:
+    """The params to run with, and their file: `files`, then `values`, laid over `default`.
 
-    Raises DistilleryError for a preset over a params.yaml that holds another one: their mixture is
-    nobody's wish.
+    Raises DistilleryError, a line for each problem, and for a preset over a params.yaml that holds
+    another one: their mixture is nobody's wish.
     """
-    base, _ = read_values(default)
+    base, places = read_values(default)
     merged: Any = base
     for file in map(Path, files):
         _require_no_other_preset(default, file)
-        merged = lay_over(merged, read_values(file)[0])
+        given, given_places = read_values(file)
+        merged, places = lay_over(merged, given), {**places, **given_places}
     merged = lay_over(merged, typed(values))
-    return default if merged == base else _write(merged)
+    places.update(dict.fromkeys(_key_paths(values), "--config"))
+    params = check_values(merged, places, str(default))
+    require_source(params, places)
+    return (default if merged == base else _write(merged)), params
+
+
+def _key_paths(values: Any, start: tuple = ()) -> Iterator[tuple]:
+    for name, value in values.items() if isinstance(values, Mapping) else ():
+        yield (*start, name)
+        yield from _key_paths(value, (*start, name))
 
 
 def _require_no_other_preset(default: Path, file: Path) -> None:

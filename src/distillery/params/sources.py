@@ -1,24 +1,24 @@
 """Whether the images that are to be read are there, before anything runs.
 
-In: checked params, the file that they stand in. Out: nothing, or an error. Where the raw shards are
+In: checked params, the places of their keys. Out: nothing, or an error. Where the raw shards are
 made, or pulled, their source is not needed. Not here: reading it (`data.ingest`).
 """
 
 from pathlib import Path
 
 from distillery.core.errors import DistilleryError
-from distillery.params.load import read_values
+from distillery.params.load import Places
 from distillery.params.model import Params
 
 ON_DISK = ("webdataset", "parquet", "folder", "urls")
 
 
-def require_source(file: Path, params: Params) -> None:
-    """Raise DistilleryError, with the line of `file`, for an `ingest.path` that is not there."""
+def require_source(params: Params, places: Places) -> None:
+    """Raise DistilleryError, with its line, for an `ingest.path` that is not there."""
     source, path = params.ingest.source, params.ingest.path
     if source not in ON_DISK or Path(params.paths.raw).exists() or Path(path).exists():
         return
-    place = read_values(file)[1].get(("ingest", "path"), str(file))
+    place = places.get(("ingest", "path"), "params.yaml")
     raise DistilleryError(
         f"{place}: ingest.path: {path} is not there; name the images' file or folder, or set "
         "ingest.source: scenes"
