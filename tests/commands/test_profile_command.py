@@ -206,6 +206,29 @@ def test_the_command_says_what_fits_and_what_to_set(tiny_teacher, capsys, memory
     )
 
 
+def test_weights_in_bfloat16_are_predicted_and_never_timed(tiny_teacher, capsys):
+    asked = ["profile", "--preset", str(tiny_teacher), "--rows", "full_finetune",
+             "--resolution", "64", "--weights"]  # fmt: skip
+    for options, said in (
+        (["bf16"], "--weights bf16: needs --dtype bf16, not fp32"),
+        (["bf16", "--dtype", "bf16"], "--weights bf16: is predicted, not timed; add --repeats 0"),
+        (["fp8"], "--weights fp8: use fp32 or bf16"),
+    ):
+        with pytest.raises(SystemExit) as raised:
+            cli.main([*asked, *options])
+        assert raised.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_a_sample_takes_3_gb")
+def test_narrow_weights_are_among_what_to_set(tiny_teacher, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["profile", "--preset", str(tiny_teacher), "--rows", "elr", "--resolution", "64",
+                  "--batch", "16", "--memory-gb", "60", "--dtype", "bf16", "--weights",
+                  "bf16"])  # fmt: skip
+    assert capsys.readouterr().out.rstrip().endswith("gradient_checkpointing: false, weights: bf16")
+
+
 def test_a_kind_of_rows_can_be_named():
     kinds = {kind: profile.choose_rows(kind) for kind in ("training", "inference", "all")}
     assert kinds["training"] + kinds["inference"] == kinds["all"]

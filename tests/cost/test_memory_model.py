@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from distillery.cost.memory_model import Allocations, predict_evaluation, predict_step
 from distillery.cost.workload import Workload, controlnet_alone, unet_alone
 from distillery.models.student_controlnet.model import PRESETS, build_student
+from distillery.train.rounding import narrow
 from tiny_models import tiny_unet
 
 
@@ -84,6 +85,26 @@ def test_predicted_peak_is_within_a_tenth_of_tracked_allocations(case, side):
     assert predicted == pytest.approx(tracked, rel=0.1)
     assert found.weights == 4 * sum(p.numel() for p in unet.parameters())
     assert found.optimiser == 8 * sum(p.numel() for p in trained)
+
+
+def test_weights_in_bfloat16_take_twelve_bytes_where_others_take_sixteen():
+    """And the update of the largest of them four float32 copies, more than so few activations."""
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        model = nn.Sequential(nn.Linear(400, 300, bias=False), nn.Linear(300, 400, bias=False))
+        model.to("meta")
+        if dtype == torch.bfloat16:
+            narrow(model.parameters())
+        sample = torch.ones(1, 400, device="meta")
+        found[dtype] = predict_step(
+            lambda net=model, x=sample: net(x).sum(), list(model.parameters()), held=[model],
+            dtype=torch.bfloat16,
+        )  # fmt: skip
+    wide, slim = found[torch.float32], found[torch.bfloat16]
+    count = 2 * 400 * 300
+    assert (wide.weights, wide.optimiser) == (4 * count, 8 * count)
+    assert (slim.weights, slim.gradients, slim.optimiser) == (2 * count, 2 * count, 8 * count)
+    assert slim.activations == 4 * 4 * 400 * 300
 
 
 def evaluated(kind):

@@ -158,6 +158,15 @@ def test_two_processes_train_as_one(root: Path, tmp_path: Path, lambda_kd: float
     )
 
 
+def test_it_trains_with_weights_in_bfloat16(root: Path, tmp_path: Path):
+    narrow = {"precision": "bf16", "weights": "bf16"}
+    training = _train(root, tmp_path / "m", steps=2, lambda_kd=0.5, **narrow)
+    assert training["seeds"]["0"]["train"][-1]["loss"] > 0
+    adapter = ControlAdapter.from_pretrained(tmp_path / "m")
+    trained = [p for p in adapter.parameters() if p.requires_grad and p.ndim >= 2]
+    assert all(torch.equal(p, p.bfloat16().float()) for p in trained)
+
+
 def _batch() -> Batch:
     given = unet_inputs()
     generator = torch.Generator().manual_seed(5)

@@ -69,6 +69,16 @@ def test_two_processes_train_as_one(root: Path, tmp_path: Path) -> None:
     require_same_steps(lambda out: _train(root, out, steps=STEPS), tmp_path)
 
 
+def test_it_trains_with_weights_in_bfloat16(root: Path, tmp_path: Path) -> None:
+    whole = _train(root, tmp_path / "fp32")
+    narrow = _train(root, tmp_path / "m", precision="bf16", weights="bf16")
+    losses = [[entry["loss"] for entry in history["train"]] for history in (narrow, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    student = StudentControlNet.from_pretrained(tmp_path / "m")
+    weights = [p for p in student.parameters() if p.ndim >= 2]
+    assert all(torch.equal(p, p.bfloat16().float()) for p in weights)
+
+
 def test_every_start_leaves_the_unet_as_it_is(root: Path) -> None:
     inputs = unet_inputs()
     starts = [("original", "unet"), ("original", "teacher"), ("modulated", "random")]

@@ -112,6 +112,14 @@ def test_two_processes_train_as_one(root: Path, tmp_path: Path) -> None:
     require_same_steps(lambda out: _train(root, out, **changed), tmp_path)
 
 
+@pytest.mark.parametrize("update", ["lora", "full"])
+def test_it_trains_with_weights_in_bfloat16(root: Path, tmp_path: Path, update: str) -> None:
+    changed = {"update": update, "steps": 2}
+    whole = _train(root, tmp_path / "fp32", **changed)
+    narrow = _train(root, tmp_path / "m", precision="bf16", weights="bf16", **changed)
+    assert _losses(narrow) == pytest.approx(_losses(whole), rel=0.05)
+
+
 def test_the_same_run_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         _train(root, tmp_path / name / "m", steps=2)

@@ -92,6 +92,14 @@ def test_two_processes_train_as_one(root: Path, tmp_path: Path) -> None:
     require_same_steps(lambda out: _train(root, out, out.name, **changed), tmp_path)
 
 
+def test_it_trains_with_weights_in_bfloat16(root: Path, tmp_path: Path) -> None:
+    narrow = {"precision": "bf16", "weights": "bf16", "steps": 2}
+    _train(root, tmp_path / "m", "m", **narrow)
+    student = LowRankUNet2DConditionModel.from_pretrained(tmp_path / "m")
+    weights = [p for p in student.parameters() if p.ndim >= 2]
+    assert all(torch.equal(p, p.bfloat16().float()) for p in weights)
+
+
 def test_a_stage_reads_the_folders_that_it_is_given(root: Path, tmp_path: Path) -> None:
     """A cache under other names, with nothing beside it under the usual ones."""
     shutil.copytree(root / "cache/base", tmp_path / "a/latents")

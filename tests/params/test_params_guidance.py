@@ -12,8 +12,8 @@ VARIANT = {"objective": "teacher", "backbone": "teacher", "learning_rate": 1e-3,
 SECTION: dict[str, Any] = {
     "training": {
         "batch_size": 2, "weight_decay": 0.0, "warmup_steps": 1, "max_grad_norm": 1.0,
-        "ema_decay": 0.0, "precision": "fp32", "gradient_checkpointing": False,
-        "optimizer": "adamw", "runtime": "eager",
+        "ema_decay": 0.0, "precision": "fp32", "weights": "fp32",
+        "gradient_checkpointing": False, "optimizer": "adamw", "runtime": "eager",
         "matmul_precision": "highest", "memory_format": "auto", "accumulate_steps": 1,
         "checkpoint_every_steps": 1,
         "validate_every_steps": 1, "num_val_samples": 1,
@@ -72,3 +72,19 @@ def test_a_range_with_a_lora_is_refused() -> None:
 def test_other_refusals(changed: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         check(**changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "weights: bf16 can't be computed with in fp32; set precision: bf16"),
+        ({"precision": "fp16"}, "weights: bf16 can't be computed with in fp16"),
+        ({"precision": "bf16", "optimizer": "adamw8bit"}, "weights: adamw8bit .* set optimizer"),
+        ({"precision": "bf16", "ema_decay": 0.9}, "weights: an average .* set ema_decay: 0"),
+    ],
+)
+def test_narrow_weights_that_make_no_sense_are_refused(changed: dict[str, Any], said: str) -> None:
+    keys = {f"training__{name}": value for name, value in changed.items()}
+    with pytest.raises(ValidationError, match=said):
+        check(training__weights="bf16", **keys)
+    assert check(training__weights="bf16", training__precision="bf16").training.weights == "bf16"

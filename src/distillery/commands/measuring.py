@@ -170,6 +170,9 @@ def profile(
     dtype: Annotated[
         str, typer.Option(help="fp32, bf16 or fp16; training mixes it with fp32.")
     ] = "fp32",
+    weights: Annotated[
+        str, typer.Option(help="Of what trains: fp32, or bf16 (predicted only).")
+    ] = "fp32",
     runtime: Annotated[
         str, typer.Option(help="eager, compile, graph, or several; the quickest counts.")
     ] = "eager",
@@ -202,8 +205,8 @@ def profile(
     found = command.profile(
         preset, rows, device=device, batch_size=batch,
         batch_sizes=command.batch_sizes_in(batch_sizes), resolution_px=resolution,
-        num_repeats=repeats, dtype=dtype, runtimes=command.runtimes_in(runtime), plan=plan,
-        memory_gb=memory_gb,
+        num_repeats=repeats, dtype=dtype, weights=weights,
+        runtimes=command.runtimes_in(runtime), plan=plan, memory_gb=memory_gb,
     )  # fmt: skip
     if json_path:
         artifacts.write_json(json_path, found)

@@ -90,6 +90,7 @@ def profile(
     resolution_px: int | None = None,
     num_repeats: int = 3,
     dtype: str = "fp32",
+    weights: str = "fp32",
     runtimes: Sequence[Kind] = ("eager",),
     plan: Path | None = None,
     memory_gb: float | None = None,
@@ -97,6 +98,7 @@ def profile(
     """Rows by name, by kind, or comma-separated; `num_repeats` 0 predicts and runs nothing.
 
     `batch_size` is that of training rows, `batch_sizes` are those of inference rows.
+    `weights` are those that train: fp32, or bf16, of which memory alone is predicted.
     `resolution_px` defaults to the architecture's own. `plan` is a file of `distillery ranks`, for
     the planned U-Net. With `memory_gb` nothing is run: it says which batch of each training row
     fits. Raises DistilleryError for unknown names, a resolution that does not fit, or a device that
@@ -106,6 +108,7 @@ def profile(
         raise DistilleryError("--device cuda: no CUDA device here; use --device cpu")
     if dtype not in NAMES:
         raise DistilleryError(f"--dtype {dtype}: use one of {', '.join(NAMES)}")
+    _require_weights(weights, dtype, is_run=memory_gb is None and num_repeats > 0)
     names, parts = choose_rows(rows, plan), load_architecture(preset)
     if plan is not None:
         parts["planned"] = planned_unet(parts["unet"], plan)
@@ -116,6 +119,7 @@ def profile(
         tuple(batch_sizes),
         num_repeats if memory_gb is None else 0,
         dtype,
+        weights,
         tuple(runtimes),
         Predictions(usual_folder()),
     )
@@ -133,6 +137,18 @@ def profile(
         "rows": profiled,
         "ratios": ratios(profiled),
     }
+
+
+def _require_weights(weights: str, dtype: str, *, is_run: bool) -> None:
+    """Trained weights in bf16 are predicted, and computed with in bf16."""
+    if weights == "fp32":
+        return
+    if weights != "bf16":
+        raise DistilleryError(f"--weights {weights}: use fp32 or bf16")
+    if dtype != "bf16":
+        raise DistilleryError(f"--weights bf16: needs --dtype bf16, not {dtype}")
+    if is_run:
+        raise DistilleryError("--weights bf16: is predicted, not timed; add --repeats 0")
 
 
 def _run(names: Sequence[str], parts: Mapping[str, nn.Module], setup: Setup) -> dict[str, Any]:
@@ -155,6 +171,7 @@ def _settings(setup: Setup) -> dict[str, Any]:
         "resolution_px": setup.resolution_px,
         "num_repeats": setup.num_repeats,
         "dtype": setup.dtype,
+        **({"weights": setup.weights} if setup.weights != "fp32" else {}),
         "runtimes": list(setup.runtimes),
     }
 

@@ -130,6 +130,8 @@ class Training(Computation):
     """Decay of the running average of weights that is saved; 0 saves the last weights instead."""
     precision: Precision
     """Number format of the computation: fp32, or mixed precision with bf16 or fp16."""
+    weights: Literal["fp32", "bf16"]
+    """Number format of trained weights; bf16 is rounded at random, and needs precision bf16."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass: less memory, about a third more time."""
     optimizer: Literal["adamw", "adamw8bit"]
@@ -147,5 +149,24 @@ class Training(Computation):
             raise ValueError(
                 f"accumulate_steps: {self.accumulate_steps} equal parts do not make a batch_size "
                 f"of {self.batch_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> "Training":
+        if self.weights == "fp32":
+            return self
+        if self.precision != "bf16":
+            raise ValueError(
+                f"weights: bf16 can't be computed with in {self.precision}; set precision: bf16"
+            )
+        if self.optimizer != "adamw":
+            raise ValueError(
+                f"weights: {self.optimizer} rounds bf16 to the nearest, and small steps are lost; "
+                "set optimizer: adamw"
+            )
+        if self.ema_decay:
+            raise ValueError(
+                "weights: an average moves by less than bf16's spacing; set ema_decay: 0"
             )
         return self

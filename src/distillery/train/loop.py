@@ -30,6 +30,7 @@ from distillery.diffusion.objectives import Terms
 from distillery.models.checkpointing import recompute_activations
 from distillery.train.feed import Batches, ahead
 from distillery.train.logs import History, Log
+from distillery.train.rounding import narrow, widen
 from distillery.train.settings import Settings
 from distillery.train.state import Average, TrainState, trainable
 from distillery.train.step import Losses, Plan, Step, plan_of, require_finite
@@ -99,6 +100,7 @@ def fit(
     accelerator.wait_for_everyone()
     if state.average is not None:
         state.average.swap(trainable(model))
+    widen(trainable(model))
     return state.history
 
 
@@ -148,6 +150,8 @@ def _start(
     settings.way.lay_out(model, settings.batch_size)
     if settings.gradient_checkpointing:
         recompute_activations(model)
+    if settings.weights == "bf16":
+        narrow(trainable(model))
     optimizer = settings.make_optimizer(model, recordable=plan.records)
     averages = settings.ema_decay > 0
     average = Average(trainable(model), settings.ema_decay) if averages else None
@@ -168,7 +172,9 @@ def _validate(
     last = state.step == settings.steps
     if not accelerator.is_main_process or (state.step % settings.validate_every_steps and not last):
         return
-    with _averaged(state), torch.no_grad():
+    # What calls a part of the model by itself has autocast from nowhere else.
+    as_trained = accelerator.autocast() if settings.weights == "bf16" else contextlib.nullcontext()
+    with _averaged(state), torch.no_grad(), as_trained:
         state.model.eval()
         values = validate(state.model)
         state.model.train()

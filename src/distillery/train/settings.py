@@ -1,6 +1,7 @@
 """What a training needs to know beside its model, objective and data, as plain values.
 
-The stages' sections of the params say them all but the last two, which only recipes change.
+The stages' sections of the params say them all but `betas` and `final_learning_rate_share`, which
+only recipes change.
 """
 
 import math
@@ -12,6 +13,7 @@ from torch import nn
 
 from distillery.core.errors import DistilleryError
 from distillery.core.runtime import Kind, MatmulPrecision, MemoryFormat, Runtime
+from distillery.train.rounding import RandomlyRoundedAdamW
 from distillery.train.state import trainable
 
 
@@ -38,6 +40,7 @@ class Settings:
     num_val_samples: int
     betas: tuple[float, float] = (0.9, 0.999)
     final_learning_rate_share: float = 0.0
+    weights: Literal["fp32", "bf16"] = "fp32"
 
     @property
     def way(self) -> Runtime:
@@ -60,7 +63,8 @@ class Settings:
     ) -> torch.optim.Optimizer:
         """AdamW (Loshchilov & Hutter 2019) over what requires a gradient.
 
-        `recordable`, on CUDA: its learning rate is a tensor that a CUDA graph can read.
+        `recordable`, on CUDA: its learning rate is a tensor that a CUDA graph can read. With
+        `weights` bf16 they are rounded at random.
         """
         trained = trainable(model)
         if not trained:
@@ -70,6 +74,8 @@ class Settings:
         }  # fmt: skip
         if recordable:
             options["lr"] = torch.tensor(self.learning_rate, device=trained[0].device)
+        if self.weights == "bf16":
+            return RandomlyRoundedAdamW(trained, **options)
         if self.optimizer == "adamw":
             return torch.optim.AdamW(trained, **options, fused=True, capturable=recordable)
         return _adamw_8bit()(trained, **options)

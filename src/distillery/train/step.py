@@ -52,6 +52,8 @@ def plan_of(settings: Settings, accelerator: Accelerator) -> Plan:
         why = "fp16 scales its loss from step to step; use bf16"
     elif settings.optimizer != "adamw":
         why = f"{settings.optimizer} can't be recorded; use adamw"
+    elif settings.weights == "bf16":
+        why = "weights in bf16 are rounded by other noise in every step"
     if kind == "graph" and why:
         tell(kind, why)
         kind = "eager"

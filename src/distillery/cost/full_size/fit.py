@@ -38,7 +38,10 @@ def _fit(
         part = found["checkpointing"] = max(
             plain, _largest(name, parts, setup, memory_bytes, checkpointing=True)
         )
-    return {**found, "settings": settings_for(part, setup.batch_size, part > plain)}
+    settings = settings_for(part, setup.batch_size, part > plain)
+    if settings and setup.weights != "fp32":
+        settings["weights"] = setup.weights
+    return {**found, "settings": settings}
 
 
 def settings_for(part: int, batch_size: int, checkpointing: bool) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from distillery.diffusion.objectives import Objective
 from distillery.models.checkpointing import recompute_activations
+from distillery.train.rounding import narrow
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Iteration:
             for parameter in self.model.parameters():
                 if not parameter.requires_grad:
                     parameter.data = parameter.data.to(dtype)
+
+    def narrow_trained(self) -> None:
+        """Trained weights in bfloat16, as `training.weights` has them."""
+        narrow(self.trained())
 
     def trained(self) -> list[nn.Parameter]:
         """What the optimiser gets."""

@@ -80,9 +80,9 @@ def _plain(value: Any) -> Any:
 class Setup:
     """`batch_size` is that of training rows, `batch_sizes` are those of evaluations.
 
-    `dtype` fp32, bf16, fp16: evaluations are in it, training mixes it with float32. All `runtimes`
-    are timed; the quickest counts. `num_repeats` 0 predicts and runs nothing. `on_step` is told 1
-    after each timed call.
+    `dtype` fp32, bf16, fp16: evaluations are in it, training mixes it with float32. `weights` are
+    those that train, fp32 or bf16. All `runtimes` are timed; the quickest counts. `num_repeats` 0
+    predicts and runs nothing. `on_step` is told 1 after each timed call.
     """
 
     device: torch.device
@@ -91,6 +91,7 @@ class Setup:
     batch_sizes: tuple[int, ...] = (1, 8)
     num_repeats: int = 3
     dtype: str = "fp32"
+    weights: str = "fp32"
     runtimes: tuple[Kind, ...] = ("eager",)
     predictions: Predictions = field(default_factory=Predictions)
     on_step: Callable[[int], object] = lambda count: None
@@ -102,6 +103,6 @@ class Setup:
     def about(self, row: str, parts: Mapping[str, nn.Module], **sizes: Any) -> dict[str, Any]:
         """What a prediction of a row depends on."""
         return {
-            "row": row, "dtype": self.dtype, "resolution_px": self.resolution_px,
-            "architecture": architecture(parts), **sizes,
+            "row": row, "dtype": self.dtype, "weights": self.weights,
+            "resolution_px": self.resolution_px, "architecture": architecture(parts), **sizes,
         }  # fmt: skip

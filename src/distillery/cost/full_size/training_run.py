@@ -66,6 +66,8 @@ def _build(row: Row, parts: Mapping[str, nn.Module], setup: Setup) -> Iteration:
     iteration = row.build(parts)
     if setup.dtype != "fp32":
         iteration.narrow(setup.torch_dtype)
+    if setup.weights == "bf16":
+        iteration.narrow_trained()
     return iteration
 
 
