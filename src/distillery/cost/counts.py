@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from distillery.cost.shapes import run_operator
 from distillery.models.architectures import build_meta
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 
@@ -76,48 +77,9 @@ def count_macs(module: nn.Module, *inputs, **named_inputs) -> int:
     return counter.get_total_flops() // 2
 
 
-def _like(x: Tensor, *_: object, **__: object) -> Tensor:
-    return torch.empty_like(x)
-
-
-def _group_norm(x: Tensor, _weight, _bias, n: int, _c, _hw, groups: int, _eps) -> tuple:
-    moments = x.new_empty(n, groups)
-    return torch.empty_like(x), moments, moments
-
-
-def _layer_norm(x: Tensor, shape: list[int], *_: object) -> tuple:
-    moments = x.new_empty(x.shape[: x.dim() - len(shape)])
-    return torch.empty_like(x), moments, moments
-
-
-def _addmm(_bias: Tensor, x: Tensor, y: Tensor, **_: object) -> Tensor:
-    return x.new_empty(x.shape[0], y.shape[1])
-
-
-_ATEN = torch.ops.aten
-_SHAPES = {
-    _ATEN.native_group_norm.default: _group_norm,
-    _ATEN.native_layer_norm.default: _layer_norm,
-    _ATEN._safe_softmax.default: _like,
-    _ATEN.silu.default: _like,
-    _ATEN.gelu.default: _like,
-    _ATEN.addmm.default: _addmm,
-}
-
-
 class _ShapesOnMeta(TorchDispatchMode):
-    """On the meta device, the shapes of what a U-Net calls most, at once.
-
-    Torch's own references for these are Python, and over half of a count's time.
-    """
-
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        shape = _SHAPES.get(func) if args and _on_meta(args[0]) else None
-        return (shape or func)(*args, **(kwargs or {}))
-
-
-def _on_meta(value: object) -> bool:
-    return isinstance(value, Tensor) and value.device.type == "meta"
+        return run_operator(func, args, kwargs)
 
 
 def _unique_parameters(parts: Mapping[str, nn.Module]) -> Iterator[tuple[str, Tensor, bool]]:

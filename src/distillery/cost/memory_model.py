@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from distillery.cost.mixed import mixed
+from distillery.cost.shapes import run_operator
 
 ADAM_STATES = 2
 STATE_BYTES = 4  # a number of Adam's state, whatever the weight's format
@@ -83,7 +84,7 @@ class Allocations(TorchDispatchMode):
         super().__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        output = func(*args, **(kwargs or {}))
+        output = run_operator(func, args, kwargs)
         for leaf in tree_leaves(output):
             if isinstance(leaf, Tensor):
                 self._add(leaf)
