@@ -2,10 +2,10 @@
 
 import gc
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from distillery.params import Params, load_params
 from project import DVC_TARGETS, ROOT, Project, copy_repository, finish, save_tiny_teacher
@@ -44,10 +44,17 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a `python` that starts stages quickly."""
-    with warm_python(tmp_path_factory.mktemp("python")) as folder:
-        yield folder
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a `python` that starts stages quickly; one for all workers."""
+    folder, process = tmp_path_factory.getbasetemp(), os.getpid()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder, process = folder.parent, os.getppid()
+    with FileLock(folder / "python.lock"):
+        place = folder / "python"
+        if place.exists():
+            return place / "bin"
+        place.mkdir()
+        return warm_python(place, process)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -87,7 +86,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def printed(project: Path) -> dict[str, str]:
+def printed(project: Path, python: Path) -> dict[str, str]:
     """What the page's sections and the cards print, each run with names of its own.
 
     In one fresh process for all: importing takes longer than running.
@@ -101,10 +100,9 @@ def printed(project: Path) -> dict[str, str]:
         name: re.sub(r'pipeline\(("a red \w+")', r"pipeline(\1, num_inference_steps=2", code)
         for name, code in snippets.items()
     }
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", EACH_APART], input=json.dumps(shorter), cwd=project,
-        env=environment, capture_output=True, text=True,
+        [python / "python", "-c", EACH_APART], input=json.dumps(shorter), cwd=project,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads((project / "printed.json").read_text())

@@ -1,11 +1,12 @@
 """An interpreter that has imported torch, diffusers and the front ends before it starts.
 
 `python -m distillery.stages.X` spends most of its time on imports when the data are tiny. The
-`python` made here hands that command, and those of the front ends, to a server, which forks: the
-child runs the command's own code, from its own folder, with its own environment and output.
-Everything else goes to the real interpreter. The main job, not the tests, starts all from cold.
+`python` made here hands that command, those of the front ends, and `python -c`, to a server, which
+forks: the child runs the command's own code, from its own folder, with its own environment and
+output; nothing of this package is loaded before. Everything else goes to the real interpreter. The
+main job, not the tests, starts all from cold.
 
-python tests/warm_python.py SOCKET    serve
+python tests/warm_python.py SOCKET PROCESS    serve, for as long as the process lives
 """
 
 import array
@@ -19,7 +20,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 MODULES = (
@@ -35,12 +35,13 @@ CLASSES = {
 # Its first line is the real interpreter, without what takes long to start.
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
-warm = ("distillery.", "dvc", "pretend_device", "pytest", "snakemake")
-if sys.argv[1:2] != ["-m"] or not sys.argv[2].startswith(warm):
+modules = ("distillery.", "dvc", "pretend_device", "pytest", "snakemake")
+is_module = sys.argv[1:2] == ["-m"] and sys.argv[2].startswith(modules)
+if not is_module and sys.argv[1:2] != ["-c"]:
     os.execv("{python}", ["{python}", *sys.argv[1:]])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect("{address}")
-    wanted = json.dumps([sys.argv[2:], os.getcwd(), dict(os.environ)]).encode()
+    wanted = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
     files = array.array("i", [0, 1, 2])
     server.sendmsg([b"%10d" % len(wanted)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
     server.sendall(wanted)
@@ -48,24 +49,24 @@ with socket.socket(socket.AF_UNIX) as server:
 """
 
 
-@contextlib.contextmanager
-def warm_python(folder: Path) -> Iterator[Path]:
-    """A folder for PATH with a `python` in it, for as long as the context lasts."""
+def warm_python(folder: Path, process: int) -> Path:
+    """A folder for PATH with a `python` in it, for as long as the process lives."""
     address, python = folder / "socket", folder / "bin" / "python"
     python.parent.mkdir()
     python.write_text(CLIENT.format(python=sys.executable, address=address))
     python.chmod(0o755)
-    with subprocess.Popen([sys.executable, __file__, str(address)]) as server:
-        try:
-            while not address.exists():
-                assert server.poll() is None
-                time.sleep(0.05)
-            yield python.parent
-        finally:
-            server.kill()
+    # Read once, when the libraries are imported.
+    settings = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(folder / "modules")}
+    server = subprocess.Popen(
+        [sys.executable, __file__, str(address), str(process)], env={**os.environ, **settings}
+    )
+    while not address.exists():
+        assert server.poll() is None
+        time.sleep(0.05)
+    return python.parent
 
 
-def _serve(address: str) -> None:
+def _serve(address: str, process: int) -> None:
     for name in MODULES:
         __import__(name)
     for name, classes in CLASSES.items():
@@ -76,9 +77,8 @@ def _serve(address: str) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()
-        listener.settimeout(10)
-        tests = os.getppid()
-        while os.getppid() == tests:
+        listener.settimeout(2)
+        while Path(f"/proc/{process}").exists():
             with contextlib.suppress(TimeoutError):
                 connection, _ = listener.accept()
                 if os.fork() == 0:
@@ -94,16 +94,20 @@ def _answer(connection: socket.socket) -> int:
     size, ancillary, _, _ = connection.recvmsg(10, socket.CMSG_SPACE(3 * 4))
     files = array.array("i", ancillary[0][2])
     with connection.makefile("rb") as stream:
-        arguments, folder, environment = json.loads(stream.read(int(size)))
+        (option, *arguments), folder, environment = json.loads(stream.read(int(size)))
     for own, given in enumerate(files):
         os.dup2(given, own)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.path[:0] = [os.path.abspath(p) for p in environment["PYTHONPATH"].split(os.pathsep)]
-    sys.argv = ["-m", *arguments[1:]]
+    path = environment.get("PYTHONPATH")
+    sys.path[:0] = [os.path.abspath(p) for p in path.split(os.pathsep)] if path else []
+    sys.argv = [option, *arguments[1:]]
     try:
-        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+        if option == "-m":
+            runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+        else:
+            exec(compile(arguments[0], "<string>", "exec"), {"__name__": "__main__"})
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
@@ -116,4 +120,4 @@ def _answer(connection: socket.socket) -> int:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(sys.argv[1], int(sys.argv[2]))

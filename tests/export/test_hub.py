@@ -1,9 +1,7 @@
 """Hub folders: what loads where this package is not, what the card says, what is uploaded."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -72,16 +70,10 @@ def _run(*arguments: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def images(folders: Path) -> dict[str, torch.Tensor]:
+def images(folders: Path, python: Path) -> dict[str, torch.Tensor]:
     """What the cards' code draws in a process that has no `distillery`."""
-    environment = {
-        **os.environ, "PYTHONPATH": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
-        "HF_MODULES_CACHE": str(folders / "modules"),
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-P", "-W", "ignore", "-c", ELSEWHERE, *FOLDERS], cwd=folders,
-        env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+    command = [python / "python", "-c", ELSEWHERE, *FOLDERS]
+    done = subprocess.run(command, cwd=folders, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return load_file(folders / "images.safetensors")
 

@@ -1,7 +1,7 @@
 """The adapter in the ControlNet pipeline: its conditions, several adapters, a fresh process."""
 
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from diffusers import MultiControlNetModel, StableDiffusionControlNetPipeline
 from safetensors.torch import save_file
 
 from distillery.models.control_adapter.adapter import ControlAdapter
+from project import ROOT
 from tiny_models import tiny_pipeline
 
 CALL = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "np"}
@@ -95,13 +96,14 @@ assert type(adapter).__name__ == "ControlAdapter", type(adapter)
 """
 
 
-def test_a_saved_pipeline_loads_in_a_fresh_process(pipeline, tmp_path: Path):
+def test_a_saved_pipeline_loads_in_a_fresh_process(pipeline, tmp_path: Path, python: Path):
     pipeline.save_pretrained(tmp_path)
     arguments = inputs()
     with torch.no_grad():
         output = pipeline.controlnet(*arguments).mid_block_res_sample
     given = {str(number): value for number, value in enumerate(arguments)}
     save_file({**given, "output": output}, tmp_path / "given.safetensors")
-    command = [sys.executable, "-c", _FRESH, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [python / "python", "-c", _FRESH, tmp_path]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

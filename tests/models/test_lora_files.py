@@ -1,9 +1,7 @@
 """LoRA files: diffusers' and PEFT's key names, round trips, a student's folder."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -97,7 +95,7 @@ def test_equal_loras_give_equal_bytes(tmp_path: Path) -> None:
     assert (described["unet.r"], described["unet.lora_alpha"]) == (4, 6.0)
 
 
-def test_a_fresh_process_with_diffusers_alone(unet, tmp_path: Path) -> None:
+def test_a_fresh_process_with_diffusers_alone(unet, tmp_path: Path, python: Path) -> None:
     """`load_lora_weights(folder)`, then guidance_scale=1: one evaluation in each of 3 steps."""
     tiny_pipeline(layers_per_block=2).save_pretrained(tmp_path / "teacher")
     save_lora(with_lora(unet), tmp_path / "lora")
@@ -107,10 +105,8 @@ def test_a_fresh_process_with_diffusers_alone(unet, tmp_path: Path) -> None:
         "encoder_hidden_states": torch.randn(2, 5, 32),
     }
     save_file(inputs, tmp_path / "inputs.safetensors")
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", IN_DIFFUSERS], cwd=tmp_path, capture_output=True, text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": "", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    command = [python / "python", "-c", IN_DIFFUSERS]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     with torch.no_grad():
         wanted = unet(**inputs).sample
