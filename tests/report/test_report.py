@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_run import CONTROLLED, GUIDED, MODELS, WHOLE, make_run, png
+from matplotlib.figure import Figure
 
 from distillery.core.artifacts import hash_files
 from distillery.families import FAMILIES
@@ -49,6 +50,12 @@ def reports(folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
     reports = tmp_path_factory.mktemp("page") / "reports"
     _build(folders, reports)
     return reports
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty charts: drawing them is most of a report's time."""
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write("<svg></svg>"))
 
 
 class _Links(HTMLParser):
@@ -155,6 +162,7 @@ def test_a_run_with_next_to_nothing_still_has_a_page(tmp_path: Path):
     assert {claim["verdict"] for claim in claims} == {"not measured"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_only_families_of_the_run_are_shown(folders: Folders, reports: Path, tmp_path: Path):
     def families(reports: Path) -> set[str]:
         return {path.stem for path in (reports / "pages").glob("*.html")} & set(PAGES[:5])
@@ -180,6 +188,7 @@ def test_tables_are_the_same_as_csv_and_as_json(reports: Path):
     assert {"unet/elr", "teacher/guided"} <= {row["model"] for row in rows}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_users_own_run_comes_first(folders: Folders, reports: Path, tmp_path: Path):
     own = tmp_path / "metrics"
     shutil.copytree(folders.metrics, own)
@@ -198,6 +207,7 @@ def test_the_users_own_run_comes_first(folders: Folders, reports: Path, tmp_path
     assert "controlnet.html#controlnet-mine" in first.split("</section>")[0]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_verdicts_that_are_other_in_this_run_are_named(folders: Folders, tmp_path: Path):
     own = tmp_path / "metrics"
     shutil.copytree(folders.metrics, own)
