@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -17,6 +18,7 @@ from distillery.families.description import Description, Sampling, base_of, writ
 from distillery.models.load import load_unet
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.layers import add_lora
+from distillery.models.lora.negative import add_negative, save_negative
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from project import tiny_params
@@ -42,6 +44,14 @@ def finished_project(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactor
     save_lora(add_lora(student, r=2, alpha=2.0, targets="attention", seed=0), lora)
     bases = {"teacher": base_of(teacher, lora), "backbone": base_of(elr, lora)}
     write_description(lora, Description("guidance", "lora", bases, (), Sampling(1, 3.0)))
+    taught = lora.with_name("taught")
+    unet = add_lora(load_unet(tiny_teacher), r=2, alpha=2.0, targets="attention", seed=0)
+    save_lora(unet, taught)
+    torch.nn.init.normal_(add_negative(unet).negative_prompt.weight)
+    save_negative(unet, taught)
+    bases = {"teacher": base_of(teacher, taught), "backbone": base_of(teacher, taught)}
+    sampling = Sampling(1, 3.0, takes_negative=True)
+    write_description(taught, Description("guidance", "taught", bases, (), sampling))
     return root
 
 
@@ -192,6 +202,46 @@ def test_guidance_that_was_learned_is_not_applied_twice(
     shown = capsys.readouterr()
     assert [line for line in shown.err.splitlines() if "guidance" in line and "/" in line] == said
     assert f"guidance scale {'5.5' if model == 'unet/elr' else '1'}," in shown.out
+
+
+@pytest.mark.parametrize("model", ["guidance/taught", "unet/elr"])
+def test_a_negative_prompt_leads_away_where_it_can(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture, model: str
+) -> None:
+    asked = (model, "--prompt", "a star", "--out")
+    for name, options in {
+        "none": (),
+        "red": ("--negative", "red"),
+        "a": ("--negative", "a"),
+    }.items():
+        assert _generate(*asked, tmp_path / name, *options) == 0
+    none, red, new = (_pixels(tmp_path / name)["00000"] for name in ("none", "red", "a"))
+    assert not np.array_equal(none, red)
+    assert not np.array_equal(red, new)
+    assert json.loads((tmp_path / "red/generate.json").read_text())["negative"] == "red"
+    assert _generate(*asked, tmp_path / "red") == 2
+    assert "holds images of negative red, not None" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        ("guidance/lora", (), "guidance/lora draws in one evaluation and was not taught negative "
+         "prompts; train it with distill_guidance.guidance.negative: true, or draw with a guided"),
+        ("unet/elr", ("--guidance-scale", "1"), "unet/elr needs --guidance-scale above 1 for it"),
+    ],
+)  # fmt: skip
+def test_a_negative_prompt_that_would_be_lost_is_refused(
+    project: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    model: str,
+    options: tuple,
+    said: str,
+) -> None:
+    asked = (model, "--prompt", "a star", "--negative", "red", *options, "--out", tmp_path / "x")
+    assert _generate(*asked) == 2
+    assert f"--negative: {said}" in capsys.readouterr().err
 
 
 def test_its_own_settings_are_said_where_there_are_no_params(

@@ -12,15 +12,17 @@ from distillery.diffusion.batch import Batch
 from distillery.diffusion.conditioning import SCALE
 from distillery.diffusion.guidance import (
     DistillGuided,
+    Negatives,
     OnlinePair,
     Scales,
     cached_pair,
     guided,
 )
-from distillery.diffusion.objectives import Diffusion
+from distillery.diffusion.objectives import Diffusion, online_output
 from distillery.diffusion.prediction import alpha_sigma, convert
 from distillery.models.lora.guidance_embedding import EMBEDDING_DIM, scale_embedding
 from distillery.models.lora.layers import add_lora, lora_layers, lora_parameters
+from distillery.models.lora.negative import add_negative
 from models.test_lora import num_copies
 from tiny_models import tiny_unet
 
@@ -167,6 +169,33 @@ def test_the_student_is_told_each_samples_scale() -> None:
     torch.testing.assert_close(target, guided(*pair, scales))
     said.sum().backward()
     assert student.time_embedding.cond_proj.weight.grad.abs().sum() > 0
+
+
+def test_half_are_led_away_from_a_drawn_prompt() -> None:
+    """What the student learns is the teacher guided away from that prompt, and it is told which."""
+    student, teacher, batch = small_unet(), small_unet(), draw_batch()
+    text = batch.conditioning["text"]
+    bank, empty = torch.randn(5, *text.shape[1:]), torch.zeros(1, *text.shape[1:])
+    pair = online(teacher)
+    negatives = Negatives(bank, empty, online_output(teacher))
+    objective = DistillGuided(diffusion(), pair, Scales(3.0, 3.0), negatives=negatives)
+    torch.manual_seed(0)
+    drawn = negatives.draw(1000, random=True)
+    assert 400 < int((drawn < 0).sum()) < 600
+    assert set(drawn.tolist()) == {-1, 0, 1, 2, 3, 4}
+    seen = []
+    student.register_forward_pre_hook(lambda m, a, kw: seen.append(kw), with_kwargs=True)
+    add_negative(student)
+    said, target = objective.outputs(student, batch)  # by turns: none, number 1, none
+    told = seen[0]["negative_difference"]
+    assert torch.equal(told, torch.stack([torch.zeros_like(text[0]), bank[1], 0 * text[0]]))
+    noisy = diffusion().noisy(batch)
+    cond, uncond = pair(batch, noisy)
+    asked = dataclasses.replace(batch, conditioning={"text": bank[1].expand_as(text)})
+    uncond[1] = online_output(teacher)(asked, noisy)[1]
+    torch.testing.assert_close(target, guided(cond, uncond, torch.full((3,), 3.0)))
+    said.sum().backward()
+    assert student.negative_prompt.weight.grad.abs().sum() > 0
 
 
 def test_one_copy_of_the_weights_before_during_and_after_training() -> None:

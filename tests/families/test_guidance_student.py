@@ -27,8 +27,8 @@ from two_processes import STEPS, require_same_steps
 CPU = torch.device("cpu")
 VALUES = {
     "update": "lora", "objective": "teacher", "backbone": "teacher", "scale_low": 3.0,
-    "scale_high": 3.0, "rescale": 0.0, "online": False, "batched": True, "r": 4, "alpha": 8.0,
-    "targets": "all", "weighting": "constant", "gamma": 5.0,
+    "scale_high": 3.0, "rescale": 0.0, "online": False, "batched": True, "negative": False,
+    "r": 4, "alpha": 8.0, "targets": "all", "weighting": "constant", "gamma": 5.0,
 }  # fmt: skip
 SETTINGS = {
     "steps": 3, "learning_rate": 1e-3, "batch_size": 4, "weight_decay": 0.0, "warmup_steps": 1,
@@ -107,8 +107,9 @@ def test_cached_online_shared_and_separate_teachers_train_alike(root: Path, tmp_
 
 
 def test_two_processes_train_as_one(root: Path, tmp_path: Path) -> None:
-    """With the scales that each sample draws."""
-    changed = {"update": "full", "scale_low": 2.0, "scale_high": 8.0, "steps": STEPS}
+    """With the scales and negative prompts that each sample draws."""
+    changed = {"update": "full", "scale_low": 2.0, "scale_high": 8.0, "steps": STEPS,
+               "negative": True}  # fmt: skip
     require_same_steps(lambda out: _train(root, out, **changed), tmp_path)
 
 
@@ -118,6 +119,38 @@ def test_it_trains_with_weights_in_bfloat16(root: Path, tmp_path: Path, update: 
     whole = _train(root, tmp_path / "fp32", **changed)
     narrow = _train(root, tmp_path / "m", precision="bf16", weights="bf16", **changed)
     assert _losses(narrow) == pytest.approx(_losses(whole), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"online": True}, {"backbone": "unet/elr"}, {"update": "full", "scale_low": 2.0}],
+    ids=["lora", "elr", "full"],
+)
+def test_a_student_is_taught_negative_prompts(root: Path, tmp_path: Path, changed: dict) -> None:
+    training = _train(root, tmp_path / "m", negative=True, steps=2, **changed)
+    assert training["settings"]["negative"] is True
+    assert read_description(tmp_path / "m").sampling.takes_negative
+    base = root / ("elr" if "backbone" in changed else "teacher/unet")
+    scale = 3.0 if "update" in changed else None
+    told, plain = (
+        load_guidance_unet(tmp_path / "m", load_unet(base), scale=scale, negative=negative)
+        for negative in (True, False)
+    )
+    inputs = unet_inputs()
+    difference = torch.randn(inputs["encoder_hidden_states"].shape)
+    assert torch.equal(told(**inputs).sample, plain(**inputs).sample)
+    assert not torch.equal(
+        told(**inputs, negative_difference=difference).sample, plain(**inputs).sample
+    )
+    if "update" in changed:
+        assert type(UNet2DConditionModel.from_pretrained(tmp_path / "m")) is UNet2DConditionModel
+
+
+def test_the_plain_form_is_what_it_was_without_negative_prompts(root: Path, tmp_path: Path) -> None:
+    _train(root, tmp_path / "m", steps=1)
+    assert not (tmp_path / "m/negative_prompt.safetensors").exists()
+    with pytest.raises(DistilleryError, match=r"negative_prompt\.safetensors: not found"):
+        load_guidance_unet(tmp_path / "m", load_unet(root / "teacher/unet"), negative=True)
 
 
 def test_the_same_run_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:

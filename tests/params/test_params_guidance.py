@@ -19,7 +19,7 @@ SECTION: dict[str, Any] = {
         "validate_every_steps": 1, "num_val_samples": 1,
     },
     "weighting": {"kind": "constant", "gamma": 5.0},
-    "guidance": {"scale": 3.0, "rescale": 0.0, "online": True, "batched": True},
+    "guidance": {"scale": 3.0, "rescale": 0.0, "online": True, "batched": True, "negative": False},
     "lora": {"r": 4, "alpha": 4.0, "targets": "all"},
     "variants": {
         "full_distill": {"update": "full", **VARIANT},

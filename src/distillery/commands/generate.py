@@ -43,6 +43,7 @@ def generate(
     conditions: Path | None = None,
     kind: str | None = None,
     seed: int = 0,
+    negative: str = "",
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Draw one image per prompt into the folder `out`.
@@ -51,11 +52,12 @@ def generate(
 
     The noise of an image follows from `seed` and its name, so that models can be compared image by
     image. `kind` says what the maps in `conditions` are; a model of one kind need not be told.
+    `negative` is the prompt that all images are led away from, "" for none.
     `overrides` replace values of the params file, or the model's own: `num_inference_steps`,
     `guidance_scale`, `batch_size`, `resolution_px`, `device`.
 
-    Raises DistilleryError for a model, a prompt or a map that is not there, and where `out` holds
-    images of other settings.
+    Raises DistilleryError for a model, a prompt or a map that is not there, for a negative prompt
+    that the model can't be told, and where `out` holds images of other settings.
     """
     wanted = _prompts(prompts, prompts_file)
     given = _checked(overrides or {})
@@ -67,15 +69,18 @@ def generate(
     student = load_student(choice.name, folders, device, dtype)
     if said := student.refuses(given.get("guidance_scale", 1.0)):
         print(f"{choice.name}: {said}", file=sys.stderr)
+    if negative:
+        _require_negative(choice.name, student, settings["guidance_scale"])
     kind = _kind(choice.name, student, conditions, kind)
     recorded = {
-        "model": choice.name, "seed": seed, "kind": kind, **settings,
+        "model": choice.name, "seed": seed, "kind": kind, "negative": negative or None, **settings,
         "contents": _contents(folders, conditions),
     }  # fmt: skip
     todo = _undrawn(out, recorded, wanted)
     maps = _maps(student, conditions, kind, wanted, settings["resolution_px"])
     teacher = load_teacher(folders.teacher, device, dtype)
-    sampler = attach(Sampler(teacher, noise_seed=seed, runtime=runtime, **settings), student, maps)
+    sampler = Sampler(teacher, noise_seed=seed, runtime=runtime, negative=negative, **settings)
+    sampler = attach(sampler, student, maps)
     _record(out, recorded, wanted)
     _draw(out, sampler, [replace(p, condition=kind) for p in todo], batch_size)
     sampling = {**settings, "guidance_scale": sampler.guidance_scale}
@@ -100,6 +105,17 @@ def _checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
     if (side := given.get("resolution_px", 8)) % 8:
         raise DistilleryError(f"--size {side}: use a multiple of 8")
     return given
+
+
+def _require_negative(model: str, student: Student, guidance_scale: float) -> None:
+    """Guidance leads away from a negative prompt; one evaluation does where it was taught to."""
+    if student.is_guided and guidance_scale <= 1:
+        raise DistilleryError(f"--negative: {model} needs --guidance-scale above 1 for it")
+    if not (student.is_guided or student.takes_negative):
+        raise DistilleryError(
+            f"--negative: {model} draws in one evaluation and was not taught negative prompts; "
+            "train it with distill_guidance.guidance.negative: true, or draw with a guided model"
+        )
 
 
 def _contents(folders: Folders, conditions: Path | None) -> dict[str, str]:

@@ -122,6 +122,7 @@ def generate(
     condition_kind: Annotated[
         str | None, typer.Option(help="What they are, for a model that takes several kinds.")
     ] = None,
+    negative: Annotated[str, typer.Option(help="What none of the images shall show.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of the noise, with the image's name.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Else params.yaml's.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(min=0, help="Else params.yaml's.")] = None,
@@ -154,7 +155,8 @@ def generate(
     }  # fmt: skip
     drawn = command.generate(
         model, out, params_file=params_file, prompts=prompt or (), prompts_file=prompts,
-        conditions=conditions, kind=condition_kind, seed=seed, overrides=sampling,
+        conditions=conditions, kind=condition_kind, seed=seed, negative=negative,
+        overrides=sampling,
     )  # fmt: skip
     typer.echo(json.dumps(drawn, indent=1) if as_json else command.as_text(drawn))
 

@@ -1,7 +1,8 @@
 """What a network is told beside the noisy latents, and the operations that batches need of it.
 
 In and out: `Conditioning`, tensors by name, one row per sample: `text` are the text encoder's
-embeddings [n, length, width], `scale` the embedding of a guidance scale [n, width]. Not here: how
+embeddings [n, length, width], `scale` the embedding of a guidance scale [n, width], `negative` what
+a negative prompt's embedding differs by from the empty one's [n, length, width]. Not here: how
 diffusers calls them (`denoise`), condition maps.
 """
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 TEXT = "text"
 SCALE = "scale"
+NEGATIVE = "negative"
 Conditioning = Mapping[str, Tensor]
 
 

@@ -10,9 +10,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from distillery.diffusion.conditioning import SCALE, TEXT, Conditioning
+from distillery.diffusion.conditioning import NEGATIVE, SCALE, TEXT, Conditioning
 
-_ARGUMENTS = {TEXT: "encoder_hidden_states", SCALE: "timestep_cond"}
+# The last is no argument of diffusers': `models.lora.negative` adds it to a U-Net.
+_ARGUMENTS = {
+    TEXT: "encoder_hidden_states",
+    SCALE: "timestep_cond",
+    NEGATIVE: "negative_difference",
+}
 
 
 def denoise(
@@ -44,14 +49,16 @@ def control_residuals(
 ) -> list[Tensor]:
     """What a ControlNet adds to the U-Net: [n, C, h, w] each, down blocks first, mid block last.
 
-    `hint` [n, 3 x number of kinds, H, W] holds condition maps in [0, 1].
+    `hint` [n, 3 x number of kinds, H, W] holds condition maps in [0, 1]. A ControlNet is told no
+    negative prompt.
     """
+    told = {name: rows for name, rows in conditioning.items() if name != NEGATIVE}
     down, mid = controlnet(
         sample,
         timestep,
         controlnet_cond=hint.to(sample.dtype),
         return_dict=False,
-        **_arguments(conditioning, sample),
+        **_arguments(told, sample),
     )
     return [*down, mid]
 

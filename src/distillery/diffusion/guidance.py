@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from distillery.diffusion.batch import Batch
-from distillery.diffusion.conditioning import SCALE, Conditioning, repeated, stacked
+from distillery.diffusion.conditioning import NEGATIVE, SCALE, TEXT, Conditioning, repeated, stacked
 from distillery.diffusion.denoise import denoise
-from distillery.diffusion.objectives import Diffusion, Terms, online_output
+from distillery.diffusion.objectives import Diffusion, TeacherOutput, Terms, online_output
 from distillery.models.lora.guidance_embedding import EMBEDDING_DIM, scale_embedding
 from distillery.models.lora.layers import adapters_off
 
@@ -65,6 +65,12 @@ class OnlinePair:
             ask = online_output(self.unet)
             return ask(batch, noisy), ask(without, noisy)
 
+    @torch.no_grad()
+    def answer(self, batch: Batch, noisy: Tensor) -> Tensor:
+        """The U-Net's output for the batch's own conditioning."""
+        with adapters_off(self.unet) if self.shared else contextlib.nullcontext():
+            return online_output(self.unet)(batch, noisy)
+
     def _at_once(self, batch: Batch, noisy: Tensor, without: Batch) -> Pair:
         twice = dataclasses.replace(
             batch,
@@ -95,28 +101,70 @@ class Scales:
 
 
 @dataclass(frozen=True)
+class Negatives:
+    """Negative prompts that are drawn for half of the samples; the other half has none.
+
+    `bank` and `empty` are texts, [k, length, width] and [1, length, width]; `ask` is the teacher.
+    """
+
+    bank: Tensor
+    empty: Tensor
+    ask: TeacherOutput
+
+    def draw(self, count: int, *, random: bool) -> Tensor:
+        """int64 [count]: places in the bank, -1 for none; from torch's generator, or by turns."""
+        if not random:
+            numbers = torch.arange(count)
+            return torch.where(numbers % 2 == 1, numbers % len(self.bank), -1)
+        is_none = torch.rand(count) < 0.5
+        return torch.where(is_none, -1, torch.randint(len(self.bank), (count,)))
+
+    def told(self, places: Tensor) -> Tensor:
+        """What the drawn prompts' texts differ by from the empty one's, zeros for none."""
+        differences = self.bank[places.clamp(min=0)] - self.empty
+        return differences * (places >= 0).view(-1, 1, 1)
+
+    def instead(self, uncond: Tensor, batch: Batch, noisy: Tensor, told: Tensor) -> Tensor:
+        """`uncond`, the teacher's output without a caption, with that for the drawn prompts."""
+        texts = {TEXT: (self.empty + told).to(batch.conditioning[TEXT])}
+        asked = self.ask(dataclasses.replace(batch, conditioning=texts), noisy)
+        is_drawn = told.flatten(1).any(1).view(-1, 1, 1, 1)
+        return torch.where(is_drawn, asked.to(uncond), uncond)
+
+
+@dataclass(frozen=True)
 class DistillGuided:
     """w(t) |guided teacher(z_t, t, c) - student(z_t, t, c)|^2, the student evaluated once.
 
     Where scales vary, each sample has its own, and the student gets its embedding: at random
-    while it trains, evenly spread over the batch in eval mode.
+    while it trains, evenly spread over the batch in eval mode. With `negatives` the guided teacher
+    leads away from a drawn prompt instead of the empty one, and the student is told which.
     """
 
     diffusion: Diffusion
     teacher: TeacherPair
     scales: Scales
     rescale: float = 0.0
+    negatives: Negatives | None = None
 
     def __call__(self, model: nn.Module, batch: Batch) -> Terms:
         return {"output": self.diffusion.error(*self.outputs(model, batch), batch)}
 
     def prepare(self, batch: Batch, share: int = 0, num_shares: int = 1) -> Batch:
-        """The batch with a scale for each sample, from torch's generator where scales vary.
+        """The batch with a scale for each sample, from torch's generator where scales vary, and
+        perhaps a negative prompt.
 
         They are drawn for all of a step's shares, so that they do not depend on their number.
         """
-        scales = self.scales.draw(len(batch.keys) * num_shares, random=True)
-        return dataclasses.replace(batch, drawn={SCALE: scales[share::num_shares]})
+        drawn = self._draw(len(batch.keys) * num_shares, random=True)
+        shares = {name: values[share::num_shares] for name, values in drawn.items()}
+        return dataclasses.replace(batch, drawn=shares)
+
+    def _draw(self, count: int, *, random: bool) -> dict[str, Tensor]:
+        drawn = {SCALE: self.scales.draw(count, random=random)}
+        if self.negatives is not None:
+            drawn[NEGATIVE] = self.negatives.draw(count, random=random)
+        return drawn
 
     def outputs(self, model: nn.Module, batch: Batch) -> Pair:
         """The student's output and the guided teacher's [n, C, h, w].
@@ -125,15 +173,18 @@ class DistillGuided:
         activation is kept for the backward pass.
         """
         noisy = self.diffusion.noisy(batch)
-        scales = batch.drawn.get(SCALE)
-        if scales is None:
-            scales = self.scales.draw(len(batch.keys), random=model.training).to(noisy.device)
-        wanted = guided(*self.teacher(batch, noisy), scales, self.rescale)
-        return self.predict(model, noisy, batch, scales), wanted
-
-    def predict(self, model: nn.Module, noisy: Tensor, batch: Batch, scales: Tensor) -> Tensor:
-        """The student's native output [n, C, h, w] for these scales [n]."""
-        told = dict(batch.conditioning)
+        drawn = batch.drawn or self._draw(len(batch.keys), random=model.training)
+        drawn = {name: values.to(noisy.device) for name, values in drawn.items()}
+        cond, uncond = self.teacher(batch, noisy)
+        told: dict[str, Tensor] = {}
+        if self.negatives is not None:
+            told[NEGATIVE] = self.negatives.told(drawn[NEGATIVE])
+            uncond = self.negatives.instead(uncond, batch, noisy, told[NEGATIVE])
+        wanted = guided(cond, uncond, drawn[SCALE], self.rescale)
         if self.scales.varies:
-            told[SCALE] = scale_embedding(scales, EMBEDDING_DIM)
-        return denoise(model, noisy, batch.timesteps, told)
+            told[SCALE] = scale_embedding(drawn[SCALE], EMBEDDING_DIM)
+        return self.predict(model, noisy, batch, told), wanted
+
+    def predict(self, model: nn.Module, noisy: Tensor, batch: Batch, told: Conditioning) -> Tensor:
+        """The student's native output [n, C, h, w], told this beside the batch's conditioning."""
+        return denoise(model, noisy, batch.timesteps, {**batch.conditioning, **told})

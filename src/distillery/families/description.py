@@ -25,12 +25,14 @@ class Sampling:
 
     `evaluations_per_step` is 2 under classifier-free guidance and 1 where guidance was learned:
     then `guidance_scale` is the learned one, or [lowest, highest] where the student is told its
-    scale by an embedding (`is_told_scale`).
+    scale by an embedding (`is_told_scale`). `takes_negative`: it can be told a negative prompt in
+    that one evaluation.
     """
 
     evaluations_per_step: int = 2
     guidance_scale: float | Sequence[float] | None = None
     is_told_scale: bool = False
+    takes_negative: bool = False
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Student:
     """`kinds`: the condition maps that `controlnet` knows; `is_guided`: needs two evaluations.
 
     `learned_scale` is the guidance scale that is in its weights; None where there is none, or where
-    it is told one.
+    it is told one. `takes_negative`: `unet` can be told a negative prompt without guidance.
     """
 
     unet: UNet2DConditionModel
@@ -33,6 +33,7 @@ class Student:
     kinds: tuple[str, ...] = ()
     is_guided: bool = True
     learned_scale: float | None = None
+    takes_negative: bool = False
 
     def refuses(self, guidance_scale: float) -> str | None:
         """What to say where a scale is asked for that `attach` does not apply; else None."""

@@ -31,6 +31,8 @@ class Guidance(Frozen):
     """Ask the teacher at every step instead of its recorded outputs."""
     batched: bool
     """Make both evaluations of an online teacher in one batch instead of one after the other."""
+    negative: bool
+    """Teach negative prompts too: one more evaluation of the teacher a step; loads only here."""
 
     @model_validator(mode="after")
     def _check(self) -> "Guidance":

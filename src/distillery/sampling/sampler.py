@@ -19,8 +19,9 @@ from distillery.core.run import Run as StageRun
 from distillery.core.runtime import EAGER, Runtime
 from distillery.core.shards import shard_name, write_table_shard
 from distillery.data.conditions.reader import as_hint
-from distillery.diffusion.conditioning import TEXT
+from distillery.diffusion.conditioning import NEGATIVE, TEXT, Conditioning
 from distillery.diffusion.noise import initial_noise
+from distillery.models.lora.negative import takes_negative
 from distillery.sampling.ddim import Run, Step, Told, ddim_scheduler, sample_latents
 from distillery.sampling.runtime import in_runtime
 from distillery.sampling.samples import SCHEMA, Prompt, batches, encode_png
@@ -60,6 +61,8 @@ class Control:
 class Sampler:
     """A teacher, or a student in its place, and how to sample; guidance_scale 1: no guidance.
 
+    `negative` is the prompt that images are led away from: guidance does, and without it a U-Net
+    that can be told (`models.lora.negative`); others take no notice.
     What is recorded or compiled of a step is kept for the next batch of the same shape.
     """
 
@@ -70,6 +73,7 @@ class Sampler:
     noise_seed: int
     control: Control | None = None
     runtime: Runtime = EAGER
+    negative: str = ""
     _kept: dict[str, Run] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def with_unet(self, unet: UNet2DConditionModel) -> "Sampler":
@@ -97,7 +101,9 @@ class Sampler:
         scheduler = ddim_scheduler(self.teacher.scheduler.config, self.num_inference_steps)
         told = Told(self._conditioning([p.caption for p in prompts]), scale=self.guidance_scale)
         if told.is_guided:
-            told = replace(told, empty=self._conditioning([""]))
+            told = replace(told, empty=self._conditioning([self.negative]))
+        elif self.negative and takes_negative(unet):
+            told = replace(told, conditioning=self._away(told.conditioning))
         if self.control is not None:
             net, hint = self.control.controlnet, self.control.hint(prompts)
             told = replace(told, controlnet=net, hint=hint)
@@ -111,6 +117,11 @@ class Sampler:
             num_rows = len(told.conditioning[TEXT]) * (1 + told.is_guided)
             self._kept["step"] = in_runtime(step, self.runtime, num_rows)
         return self._kept["step"]
+
+    def _away(self, conditioning: Conditioning) -> Conditioning:
+        """The conditioning with what the negative prompt differs by from the empty one."""
+        negative, empty = encode_prompts(self.teacher, [self.negative, ""])
+        return {**conditioning, NEGATIVE: (negative - empty).expand_as(conditioning[TEXT])}
 
     def _conditioning(self, captions: Sequence[str]) -> dict[str, Tensor]:
         return {TEXT: encode_prompts(self.teacher, captions)}

@@ -17,11 +17,16 @@ class _Guidance(Family):
         from distillery.models.lora.files import load_guidance_unet  # imports peft
 
         backbone = load_backbone(folders, device, dtype)
-        unet = load_guidance_unet(folders.weights, backbone, scale=folders.guidance_scale)
         sampling = read_description(folders.weights).sampling
+        unet = load_guidance_unet(
+            folders.weights, backbone,
+            scale=folders.guidance_scale, negative=sampling.takes_negative,
+        )  # fmt: skip
         learned = None if sampling.is_told_scale else sampling.guidance_scale
         is_guided = sampling.evaluations_per_step > 1
-        return Student(unet, is_guided=is_guided, learned_scale=learned)
+        return Student(
+            unet, is_guided=is_guided, learned_scale=learned, takes_negative=sampling.takes_negative
+        )
 
     def profiled(self, folders, teacher):
         from distillery.cost.workload import Profiled, unet_alone
@@ -57,12 +62,16 @@ def _size(name: str, variant: Mapping[str, Any], section: Mapping[str, Any], kno
     from distillery.families.sizes import UNET as SCOPE
     from distillery.families.sizes import Sized
     from distillery.models.lora.layers import add_lora
+    from distillery.models.lora.negative import add_negative
 
     unet = known.backbone(variant["backbone"]).requires_grad_(True)
     macs = known.macs({"unet": unet})
     if variant["update"] == "lora":  # fused for use, so it costs nothing then
         with torch.device("meta"):
             add_lora(unet, **section["lora"], seed=0)
+    if section["guidance"]["negative"] and variant["objective"] == "teacher":
+        with torch.device("meta"):
+            add_negative(unet)
     return Sized(entry_of(f"guidance/{name}", "params", SCOPE, {"unet": unet}), macs)
 
 

@@ -7,6 +7,7 @@ here: the objective (`guidance`), the LoRA (`models.lora`), the loop.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from distillery.core.precision import torch_dtype
-from distillery.diffusion.conditioning import Conditioning
+from distillery.diffusion.conditioning import TEXT
 from distillery.diffusion.guidance import (
     DistillGuided,
+    Negatives,
     OnlinePair,
     Scales,
     TeacherPair,
@@ -34,11 +36,13 @@ from distillery.models.load import load_unet
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.guidance_embedding import add_scale_embedding
 from distillery.models.lora.layers import Targets, add_lora
+from distillery.models.lora.negative import add_negative, save_negative, without_negative
 from distillery.train.preview import Preview
 from distillery.train.seeds import Job, Training, train_seeds
-from distillery.train.sources import Sources
+from distillery.train.sources import Sources, TrainingData
 
 VIEWS = ("cond", "uncond")
+NUM_NEGATIVES = 256  # captions that negative prompts are drawn from; 60 MB of SD's embeddings
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class GuidanceDistillation:
     `backbone` is `teacher` or `unet/<variant>`. `scale_low` and `scale_high` differ for a student
     that is told its scale. `online` asks the teacher (`batched`: in one evaluation of twice the
     batch) instead of its cache; a LoRA on the teacher's own U-Net then shares its weights.
+    `negative` also teaches negative prompts, for which the teacher is asked in any case.
     """
 
     update: str
@@ -58,6 +63,7 @@ class GuidanceDistillation:
     rescale: float
     online: bool
     batched: bool
+    negative: bool
     r: int
     alpha: float
     targets: Targets
@@ -74,9 +80,15 @@ class GuidanceDistillation:
         return self.objective == "teacher" and self.scales.varies
 
     @property
+    def is_told_negative(self) -> bool:
+        """Whether the student is told negative prompts."""
+        return self.objective == "teacher" and self.negative
+
+    @property
     def shares_weights(self) -> bool:
         """Whether student and teacher are one module, told apart by the adapters."""
-        return self.online and self.update == "lora" and self.backbone == "teacher"
+        is_asked = self.online or self.negative
+        return is_asked and self.update == "lora" and self.backbone == "teacher"
 
 
 def start_student(
@@ -88,11 +100,11 @@ def start_student(
     """
     if wanted.update == "lora":
         unet = load_unet(backbone, dtype=dtype)
-        return add_lora(unet, r=wanted.r, alpha=wanted.alpha, targets=wanted.targets, seed=seed)
-    unet = load_unet(backbone)
-    if wanted.is_told_scale:
-        unet = add_scale_embedding(unet)
-    return unet.requires_grad_(True)
+        add_lora(unet, r=wanted.r, alpha=wanted.alpha, targets=wanted.targets, seed=seed)
+    else:
+        unet = load_unet(backbone)
+        unet = (add_scale_embedding(unet) if wanted.is_told_scale else unet).requires_grad_(True)
+    return add_negative(unet) if wanted.is_told_negative else unet
 
 
 def train_guidance(
@@ -107,13 +119,11 @@ def train_guidance(
     learns = wanted.objective == "teacher"
     cache = sources.cache(*(VIEWS if learns and not wanted.online else ()))
     data = sources.data(cache)
-    ask = _teacher_of(wanted, sources.teacher, data.empty, job.device) if learns else None
+    ask = _teacher_of(wanted, sources.teacher, data, job.device) if learns else None
 
     def guided_by(model: nn.Module) -> DistillGuided:
-        return DistillGuided(diffusion, ask(model), wanted.scales, wanted.rescale)
-
-    def save(model: nn.Module, folder: Path) -> None:
-        save_lora(model, folder) if wanted.update == "lora" else save_model(model, folder)
+        pair, negatives = ask(model)
+        return DistillGuided(diffusion, pair, wanted.scales, wanted.rescale, negatives)
 
     dtype, preview = torch_dtype(job.settings.precision), Preview(sources.teacher, data)
     is_guided = wanted.objective == "noise" or wanted.is_told_scale
@@ -124,7 +134,7 @@ def train_guidance(
         described=dataclasses.asdict(wanted),
         compare=(lambda model, batch: guided_by(model).outputs(model, batch)) if learns else None,
         draw=preview.draw if is_guided else preview.draw_unguided,
-        save=save,
+        save=functools.partial(_save, wanted),
     )
     builds_on = {"teacher": sources.teacher, "backbone": backbone}
     about = About("guidance", sources.base_model, cache, builds_on, sampling=sampling_of(wanted))
@@ -136,17 +146,36 @@ def sampling_of(wanted: GuidanceDistillation) -> Sampling:
     if wanted.objective != "teacher":
         return Sampling()
     low, high = wanted.scale_low, wanted.scale_high
-    return Sampling(1, [low, high] if wanted.scales.varies else low, wanted.is_told_scale)
+    scale = [low, high] if wanted.scales.varies else low
+    return Sampling(1, scale, wanted.is_told_scale, wanted.is_told_negative)
+
+
+def _save(wanted: GuidanceDistillation, model: nn.Module, folder: Path) -> None:
+    with without_negative(model):
+        save_lora(model, folder) if wanted.update == "lora" else save_model(model, folder)
+    if wanted.is_told_negative:
+        save_negative(model, folder)
 
 
 def _teacher_of(
-    wanted: GuidanceDistillation, teacher: Path, empty: Conditioning, device: torch.device
-) -> Callable[[nn.Module], TeacherPair]:
-    """The teacher of a given student: the cache, the student's own base, or a U-Net beside it."""
-    if not wanted.online:
-        return lambda student: cached_pair
-    empty = {name: row.to(device) for name, row in empty.items()}
-    if wanted.shares_weights:
-        return lambda student: OnlinePair(student, empty, wanted.batched, shared=True)
-    unet = load_unet(teacher, device)
-    return lambda student: OnlinePair(unet, empty, wanted.batched, shared=False)
+    wanted: GuidanceDistillation, teacher: Path, data: TrainingData, device: torch.device
+) -> Callable[[nn.Module], tuple[TeacherPair, Negatives | None]]:
+    """The teacher of a given student: the cache, the student's own base, or a U-Net beside it.
+
+    Beside it, where they are taught, negative prompts: the captions of `NUM_NEGATIVES` records.
+    """
+    empty = {name: row.to(device) for name, row in data.empty.items()}
+    is_beside = (wanted.online or wanted.negative) and not wanted.shares_weights
+    beside = load_unet(teacher, device) if is_beside else None
+    bank = data.seen(NUM_NEGATIVES).conditioning[TEXT].to(device) if wanted.negative else None
+
+    def teach(student: nn.Module) -> tuple[TeacherPair, Negatives | None]:
+        shared = beside is None
+        pair: TeacherPair = cached_pair
+        asked = OnlinePair(student if shared else beside, empty, wanted.batched, shared=shared)
+        if wanted.online:
+            pair = asked
+        negatives = None if bank is None else Negatives(bank, empty[TEXT], asked.answer)
+        return pair, negatives
+
+    return teach

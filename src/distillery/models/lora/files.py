@@ -24,6 +24,7 @@ from distillery.models.export import save_model
 from distillery.models.load import load_unet
 from distillery.models.lora.guidance_embedding import tell_scale
 from distillery.models.lora.layers import ADAPTER, fuse_lora, lora_layers
+from distillery.models.lora.negative import load_negative
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 
 LORA_FILE = LORA_WEIGHT_NAME_SAFE
@@ -92,12 +93,14 @@ def load_guidance_unet(
     *,
     fuse: bool = True,
     scale: float | None = None,
+    negative: bool = False,
 ) -> UNet2DConditionModel:
     """The student that `distill_guidance` wrote to `folder`, frozen, in eval mode.
 
     A LoRA goes into `backbone`, in place, merged into its weights or, without `fuse`, as an active
     adapter; a full variant is loaded from `folder` to the backbone's device and dtype. A student
-    that is told its guidance scale gets `scale` in every call; others have learned theirs.
+    that is told its guidance scale gets `scale` in every call; others have learned theirs. With
+    `negative` it can be told a negative prompt (`models.lora.negative`).
     Raises DistilleryError where there is no student, and for one to be told without `scale`.
     """
     folder = Path(folder)
@@ -112,6 +115,8 @@ def load_guidance_unet(
         if scale is None:
             raise DistilleryError(f"{folder}: this student is told its guidance scale; give one")
         tell_scale(unet, scale)
+    if negative:
+        load_negative(unet, folder)
     return unet.to(backbone.device).requires_grad_(False).eval()
 
 
