@@ -30,6 +30,7 @@ from distillery.metrics.reader import READER
 from distillery.metrics.stream import Pass
 from distillery.sampling.samples import SCHEMA, decode_png, encode_png, hash_order, read_samples
 
+BUILTIN = {"segmentation": "builtin"}
 CAPTIONS = [f"a red circle on a {ground} background" for ground in ("white", "black")] * 12
 KEYS = [f"{i:09d}" for i in range(24)]
 
@@ -163,7 +164,7 @@ def test_the_floor_is_the_teacher_against_its_other_noise(run_folder: Path):
 
 def test_the_maps_of_the_condition_are_judged(run_folder: Path, tools: Tools):
     records = _records(run_folder, name="control")
-    judge = control_judge(tools, records, run_folder / "maps", 64, "builtin", "cpu")
+    judge = control_judge(tools, records, run_folder / "maps", 64, BUILTIN, "cpu")
     found, skipped = judge(load_images(run_folder / "control" / "seed-0", records.keys))
     perfect, _ = judge(records.real)
     assert perfect["edge_nmse"][0].value == 0
@@ -175,13 +176,13 @@ def test_images_without_a_map_are_judged_on_every_map(run_folder: Path, tools: T
     """So that control can be seen against none."""
     records = _records(run_folder)
     assert not any(records.kinds)
-    judge = control_judge(tools, records, run_folder / "maps", 64, "builtin", "cpu")
+    judge = control_judge(tools, records, run_folder / "maps", 64, BUILTIN, "cpu")
     found, skipped = judge(load_images(run_folder / "student" / "seed-0", records.keys))
     estimate, settings = found["edge_f1"]
     assert estimate.n == 24
     assert settings["condition"] == "canny, not given to the model"
     assert "no image is judged on a sketch map" in skipped["sketch_clip_score"]
-    none = control_judge(tools, records, Path("none"), 64, "builtin", "cpu")
+    none = control_judge(tools, records, Path("none"), 64, BUILTIN, "cpu")
     assert none(records.real)[0] == {}
 
 

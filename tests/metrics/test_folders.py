@@ -9,6 +9,7 @@ from PIL import Image
 from distillery.commands.evaluate import as_text, evaluate
 from distillery.core.errors import DistilleryError
 from distillery.core.shards import shard_name, write_table_shard
+from distillery.data.conditions import KINDS
 from distillery.data.conditions.canny import canny_map
 from distillery.data.conditions.segmentation import segmentation_map
 from distillery.data.conditions.sketch import sketch_map
@@ -138,8 +139,30 @@ def test_segmentations_are_judged_by_the_segmenter_that_is_named(drawn: dict[str
         evaluate_folders(scenes, scenes, Given(**maps), metrics=["miou"])
     lost = evaluate_folders(scenes, scenes, Given(**maps, segmenter="no such folder"))
     assert "no such folder: no" in lost["skipped"]["miou"]
-    with pytest.raises(DistilleryError, match="--condition-kind depth: one of canny"):
-        Given(condition_kind="depth")
+    with pytest.raises(DistilleryError, match="--condition-kind hue: one of canny"):
+        Given(condition_kind="hue")
+
+
+def test_maps_of_any_kind_are_drawn_again_by_what_is_named(drawn: dict[str, Path], tmp_path: Path):
+    scenes = drawn["scenes"]
+    for kind in ("depth", "blur", "mask"):
+        (tmp_path / kind).mkdir()
+        for file in sorted(scenes.iterdir()):
+            size = (96, 96) if file.stem == "7" else (64, 64)
+            map_ = Image.fromarray(KINDS[kind].of(draw_scene(11, int(file.stem))))
+            map_.resize(size, Image.Resampling.NEAREST).save(tmp_path / kind / file.name)
+    depth = {"conditions": tmp_path / "depth", "condition_kind": "depth"}
+    found = evaluate_folders(scenes, scenes, Given(**depth, annotator="scenes"))
+    distance = found["metrics"]["depth_distance"]
+    assert distance["value"] < 0.02
+    assert (distance["n"], distance["settings"]["drawn_again_by"]) == (8, "scenes")
+    assert "--conditions holds depth maps" in found["skipped"]["edge_f1"]
+    with pytest.raises(DistilleryError, match=r"--metrics depth_distance: .* give --annotator"):
+        evaluate_folders(scenes, scenes, Given(**depth), metrics=["depth_distance"])
+    blur = Given(conditions=tmp_path / "blur", condition_kind="blur")
+    assert evaluate_folders(scenes, scenes, blur)["metrics"]["blur_distance"]["value"] < 0.05
+    mask = Given(conditions=tmp_path / "mask", condition_kind="mask")
+    assert set(evaluate_folders(scenes, scenes, mask)["metrics"]) == {"psnr", "ssim"}
 
 
 def test_sketches_need_a_network_and_captions_for_a_score(

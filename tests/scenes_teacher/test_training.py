@@ -30,7 +30,7 @@ from distillery.scenes_teacher.vae import build_vae
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "data" / "scenes-sd"
-KINDS = ("canny", "sketch", "segmentation")
+KINDS = ("canny", "sketch", "segmentation", "depth")
 
 
 @pytest.fixture(scope="module")

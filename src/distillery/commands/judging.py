@@ -37,6 +37,10 @@ def evaluate(
         str | None,
         typer.Option(help="For mIoU: scenes, or a local folder of what drew the segmentations."),
     ] = None,
+    annotator: Annotated[
+        str | None,
+        typer.Option(help="What draws maps of images again: scenes, or a folder or hub id."),
+    ] = None,
     lpips: Annotated[
         str | None, typer.Option(help="Folder of AlexNet, VGG-16 or a CLIP model for LPIPS.")
     ] = None,
@@ -53,11 +57,14 @@ def evaluate(
     Example: distillery evaluate --images student --reference teacher --out metrics.json
     Example: distillery evaluate --images samples/unet/elr --reference samples/unet/mine --out m
     Example: distillery evaluate ... --conditions M --condition-kind segmentation --segmenter F
+    Example: distillery evaluate ... --conditions M --condition-kind depth --annotator scenes
     """
     from distillery.commands import evaluate as command
     from distillery.metrics.folders import Given
 
-    given = Given(prompts, conditions, condition_kind, segmenter, extractor, lpips, device)
+    given = Given(
+        prompts, conditions, condition_kind, segmenter, extractor, lpips, device, annotator
+    )
     contract = command.evaluate(images, reference, out, given, metrics=metrics)
     typer.echo(json.dumps(contract, indent=1) if as_json else command.as_text(contract))
 

@@ -1,13 +1,14 @@
 """A model's images judged on condition maps, kind by kind.
 
-In: images of test records, the maps that `extract_conditions` wrote. Out: metrics, and reasons for
-what can't be had. A kind's group says which metrics (`data.conditions`). Not here: the metrics
-themselves.
+In: images of test records, the maps that `extract_conditions` wrote, its settings. Out: metrics,
+and reasons for what can't be had. A kind's group says which metrics (`data.conditions`). Not here:
+the metrics themselves.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,8 +21,11 @@ from distillery.metrics import meters
 from distillery.metrics.evaluation import Judge, Records
 from distillery.metrics.meter import SEGMENTER, Chunk, Measured, Tools
 from distillery.metrics.miou import open_segmenter, scenes_segmenter
+from distillery.metrics.redrawn import drawer_of, need_of, no_drawer
 from distillery.metrics.stream import CHUNK, Pass
 
+# Kinds of which something is said even where nobody made their maps.
+ALWAYS = ("canny", "sketch", "segmentation")
 NO_SEGMENTER = (
     "no segmenter: set extract_conditions.segmentation to a local folder of one, so that images "
     "and maps are labelled alike"
@@ -33,31 +37,44 @@ def control_judge(
     records: Records,
     conditions: Path,
     resolution_px: int,
-    segmentation: str,
+    settings: Mapping[str, Any],
     device: torch.device | str,
 ) -> Judge:
-    """Edges, sketch and mIoU of the images that were made under a condition map.
+    """Every kind's metrics of the images that were made under a condition map of it.
 
     Images of a model that takes none are judged on every map there is: what control is compared
-    with. `conditions` is the folder of all parts; `segmentation` is `scenes` (the reader),
-    `builtin` (no classes, so no mIoU) or the folder of a learned segmenter.
+    with. `conditions` is the folder of all parts, `settings` are those of `extract_conditions`,
+    where a kind may be drawn by `scenes`, the reader; the segmentation `builtin` has no classes,
+    so no mIoU. A record without a map of a kind is not judged on it.
     """
     given = any(records.kinds)
     own = sorted(set(records.kinds) - {""}) if given else extracted_kinds(conditions)
     everything = range(len(records.keys))
-    places = {
-        kind: [i for i in everything if not given or records.kinds[i] == kind] for kind in own
-    }
     maps = ConditionMaps(conditions, own, resolution_px)
+    places = {
+        kind: [
+            i for i in everything
+            if (not given or records.kinds[i] == kind) and maps.has(kind, records.keys[i])
+        ]
+        for kind in own
+    }  # fmt: skip
+    segmentation = settings["segmentation"]
     segmenter = scenes_segmenter() if segmentation == "scenes" else None
     if segmenter is None and segmentation != BUILTIN and _labelled(own):
         segmenter = open_segmenter(segmentation, str(device))
-    judging = replace(tools, segmenter=segmenter)
+    found = {kind: drawer_of(KINDS[kind], settings, str(device)) for kind in own if _redraws(kind)}
+    drawers = {kind: draw for kind, draw in found.items() if draw is not None}
+    drawn_by = {kind: settings.get(kind, BUILTIN) for kind in drawers}
+    judging = replace(tools, segmenter=segmenter, drawers=drawers, drawn_by=drawn_by)
     return lambda images: measure_control(judging, images, records, places, maps, given=given)
 
 
 def _labelled(kinds: Sequence[str]) -> bool:
     return any(m.needs_any({SEGMENTER}) for k in kinds for m in meters.of_group(_group(k)))
+
+
+def _redraws(kind: str) -> bool:
+    return any(m.needs_any({need_of(kind)}) for m in meters.of_group(_group(kind)))
 
 
 def _group(kind: str) -> str | None:
@@ -84,7 +101,9 @@ def measure_control(
     measured: Measured = {}
     skipped: dict[str, str] = {}
     lacking = {SEGMENTER: NO_SEGMENTER} if tools.segmenter is None else {}
-    for kind in [*KINDS, *sorted(set(places) - set(KINDS))]:
+    lacking |= {need_of(kind): no_drawer(kind) for kind in KINDS if kind not in tools.drawers}
+    said = [kind for kind in KINDS if kind in places or kind in ALWAYS]
+    for kind in [*said, *sorted(set(places) - set(KINDS))]:
         able, index = meters.of_group(_group(kind)), places.get(kind, [])
         if not len(index):
             reason = f"no image is judged on a {kind} map"

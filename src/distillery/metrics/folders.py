@@ -8,7 +8,7 @@ dropped.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,121 +19,19 @@ from distillery.core.errors import DistilleryError
 from distillery.data.conditions import KINDS
 from distillery.data.image_folders import Matched, read_prompts
 from distillery.metrics import meters
+from distillery.metrics.given import ALWAYS, NAMES, OFFERED, Given, named
 from distillery.metrics.intervals import metrics_file
-from distillery.metrics.meter import (
-    CAPTIONS,
-    CLIP,
-    EXTRACTOR,
-    LPIPS,
-    PAIRS,
-    SCENES,
-    SEGMENTER,
-    Chunk,
-    Measured,
-    Tools,
-)
-from distillery.metrics.miou import Segmenter, open_segmenter, scenes_segmenter
+from distillery.metrics.meter import CAPTIONS, CLIP, LPIPS, SEGMENTER, Chunk, Measured, Tools
+from distillery.metrics.redrawn import need_of
 from distillery.metrics.stream import CHUNK, Pass, set_estimates
 
-READER_OF_SCENES = "scenes"
 MIN_IMAGES = 4
-NO_EXTRACTOR = "no feature extractor is named; give a local folder of a CLIP model"
-LACKING = {
-    LPIPS: "no LPIPS network is named; give --lpips a local folder of one",
-    SEGMENTER: "no segmenter is named; give --segmenter scenes or a local folder of one",
-    EXTRACTOR: NO_EXTRACTOR,
-    CLIP: NO_EXTRACTOR,
-    CAPTIONS: "no prompts are given",
-}
-# Whether images are scenes can't be seen from a folder; the extrapolated distance stands in the
-# settings of the raw one.
-OFFERED = tuple(m for m in meters.METERS if not m.needs_any({SCENES}))
-NAMES = tuple(n for n in meters.names_of((*OFFERED, *meters.SET_METERS)) if n != "fid_extrapolated")
-# Whatever is asked for: what needs nothing but the two folders.
-ALWAYS = tuple(name for m in OFFERED for name, needs in m.needs.items() if needs == {PAIRS})
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a user named beside the images; None for what was not.
-
-    `extractor`, `lpips` and `segmenter` are folders or hub ids of networks (a segmenter may be
-    `scenes`), which run on `device`, `conditions` a folder of maps of `condition_kind`.
-    """
-
-    prompts: Path | None = None
-    conditions: Path | None = None
-    condition_kind: str = "canny"
-    segmenter: str | None = None
-    extractor: str | None = None
-    lpips: str | None = None
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        if self.condition_kind not in KINDS:
-            known = ", ".join(KINDS)
-            raise DistilleryError(f"--condition-kind {self.condition_kind}: one of {known}")
-
-    def reasons(self) -> dict[str, str]:
-        """{metric: why it can't be measured with this}."""
-        networks = {LPIPS: self.lpips, SEGMENTER: self.segmenter, CAPTIONS: self.prompts}
-        networks |= dict.fromkeys((EXTRACTOR, CLIP), self.extractor)
-        lacking = {need: reason for need, reason in LACKING.items() if networks[need] is None}
-        reasons = meters.unavailable((*OFFERED, *meters.SET_METERS), lacking)
-        for name, kind in reversed(KINDS.items()):
-            if reason := self._no_maps(name):
-                names = meters.names_of(meters.of_group(kind.group))
-                reasons |= {n: reason for n in names if not self._is_given(kind.group)}
-        return _named(reasons)
-
-    def _no_maps(self, kind: str) -> str | None:
-        if self.conditions is None:
-            return f"no {kind} maps are given; name them by --conditions"
-        if kind != self.condition_kind:
-            return f"no {kind} maps are given; --conditions holds {self.condition_kind} maps"
-        return None
-
-    def _is_given(self, group: str | None) -> bool:
-        return self.conditions is not None and KINDS[self.condition_kind].group == group
-
-    def tools(self, num_bootstrap: int, num_blocks: int) -> tuple[Tools, dict[str, str]]:
-        """The networks that can be had, loaded, and {need: why it can't be had}."""
-        lacking: dict[str, str] = {}
-        extractor = _had(self._open_extractor, (EXTRACTOR, CLIP), lacking)
-        lpips = _had(self._open_lpips, (LPIPS,), lacking)
-        segmenter = _had(self._open_segmenter, (SEGMENTER,), lacking)
-        if extractor is not None and extractor.tokenizer is None:
-            lacking[CLIP] = f"{self.extractor}: no CLIP model, so it can't score captions"
-        clip = extractor if CLIP not in lacking else None
-        return Tools(extractor, clip, "", num_bootstrap, num_blocks, lpips, segmenter), lacking
-
-    def _open_extractor(self) -> Any:
-        if self.extractor is None:
-            return None
-        from distillery.metrics.features import load_extractor
-
-        return load_extractor(self.extractor, None, self.device)
-
-    def _open_lpips(self) -> Any:
-        if self.lpips is None:
-            return None
-        from distillery.metrics.lpips_networks import load_lpips
-
-        return load_lpips(self.lpips, None, self.device)
-
-    def _open_segmenter(self) -> Segmenter | None:
-        able = meters.of_group(KINDS[self.condition_kind].group)
-        if self.segmenter is None or not any(m.needs_any({SEGMENTER}) for m in able):
-            return None
-        if self.segmenter == READER_OF_SCENES:
-            return scenes_segmenter()
-        return open_segmenter(self.segmenter, self.device)
 
 
 def evaluate_folders(
     images: Path,
     reference: Path,
-    given: Given = Given(),
+    given: Given | None = None,
     *,
     metrics: Sequence[str] | None = None,
     num_bootstrap: int = 1000,
@@ -151,6 +49,7 @@ def evaluate_folders(
     Raises DistilleryError for unmatched, broken or differently sized files, for an unknown metric,
     and for a named one that can't be had.
     """
+    given = given or Given()
     wanted, reasons = set(metrics or ()), given.reasons()
     _check_names(wanted, reasons)
     folders = {"reference": reference}
@@ -159,7 +58,7 @@ def evaluate_folders(
     matched = Matched(images, folders, on_image)
     captions = read_prompts(given.prompts, matched.names) if given.prompts else None
     tools, lacking = given.tools(num_bootstrap, num_blocks)
-    reasons |= _named(meters.unavailable((*OFFERED, *meters.SET_METERS), lacking))
+    reasons |= named(meters.unavailable((*OFFERED, *meters.SET_METERS), lacking))
     _check_names(wanted, reasons)
     measured, empty = _measure(matched, tools, captions, given)
     reasons |= empty
@@ -170,20 +69,6 @@ def evaluate_folders(
         "reference": hash_json(hash_files(reference)),
     }
     return metrics_file({0: asked}, reasons, fingerprints, matched.names)
-
-
-def _had(opener: Callable[[], Any], needs: Sequence[str], lacking: dict[str, str]) -> Any:
-    """What `opener` gives; why it can't goes to `lacking`, for each of `needs`."""
-    try:
-        return opener()
-    except DistilleryError as error:
-        lacking |= dict.fromkeys(needs, str(error))
-        return None
-
-
-def _named(reasons: Mapping[str, str]) -> dict[str, str]:
-    """Without the metrics that this command does not offer by name."""
-    return {name: reason for name, reason in reasons.items() if name in NAMES}
 
 
 def _check_names(wanted: set[str], reasons: Mapping[str, str]) -> None:
@@ -200,6 +85,7 @@ def _measure(
     """All metrics that can be had, in one pass over the files, and why others can't after all."""
     group = KINDS[given.condition_kind].group if given.conditions is not None else None
     lacking = {n for n, tool in _tools_by_need(tools, captions).items() if tool is None}
+    lacking |= {need_of(kind) for kind in KINDS if kind not in tools.drawers}
     able = [m for m in OFFERED if m.group in (None, group) and not m.all_need_any(lacking)]
     num_images, has_features = len(matched.names), tools.extractor is not None
     own = Pass(num_images, able, tools, {"": {}}, keeps_features=has_features)
@@ -215,7 +101,7 @@ def _measure(
     few: dict[str, str] = {}
     if has_features:
         measured |= _distances(own.features, other.features, tools, few)
-    return {name: value for name, value in measured.items() if name in NAMES}, _named(few)
+    return {name: value for name, value in measured.items() if name in NAMES}, named(few)
 
 
 def _distances(own: np.ndarray, other: np.ndarray, tools: Tools, few: dict[str, str]) -> Measured:

@@ -32,7 +32,9 @@ Measured = dict[str, tuple[Estimate, dict[str, Any]]]
 class Tools:
     """The networks and interval settings that all models are measured with; None: not to be had.
 
-    `extractor` is for distances of sets, `clip` for captions and sketches.
+    `extractor` is for distances of sets, `clip` for captions and sketches. `drawers` make an
+    image's condition map, uint8 [H, W, 3] to uint8 [H, W] or [H, W, 3], by the map's kind, and
+    `drawn_by` names them.
     """
 
     extractor: "Extractor | None" = None
@@ -42,6 +44,8 @@ class Tools:
     num_blocks: int = 16
     lpips: "Lpips | None" = None
     segmenter: "Segmenter | None" = None
+    drawers: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
+    drawn_by: Mapping[str, str] = field(default_factory=dict)
 
     def text_features(self, captions: Sequence[str]) -> np.ndarray:
         """Embeddings [n, d] of the captions behind the prompt prefix."""

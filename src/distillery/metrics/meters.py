@@ -15,6 +15,7 @@ from distillery.metrics.meter import MAPS, PAIRS, Meter, SetMeter
 from distillery.metrics.miou import MIOU
 from distillery.metrics.psnr import PSNR
 from distillery.metrics.reader import READER
+from distillery.metrics.redrawn import REDRAWN
 from distillery.metrics.sketch import SKETCH
 from distillery.metrics.ssim import SSIM
 
@@ -26,6 +27,7 @@ METERS: tuple[Meter, ...] = (
     EDGES,
     SKETCH,
     MIOU,
+    *REDRAWN,
     READER,
 )
 SET_METERS: tuple[SetMeter, ...] = (FRECHET, KID)

@@ -6,9 +6,13 @@ contradiction is a ValueError `key: reason`, as pydantic's validators raise it.
 
 from typing import Any
 
+from distillery.data.conditions import KINDS
 from distillery.families import TRAINED
 
 TEACHER = "teacher"
+SCENES = "scenes"
+# Of the scenes teacher, which brings its ControlNets with it.
+SCENES_CONTROLNETS = ("canny", "sketch", "segmentation", "depth")
 # Control adapters halve the latent once a level but the last: 8 px x 2 for the scenes teacher, x 8
 # for Stable Diffusion. Other stages take any multiple of 8.
 _ADAPTER_PX = {"scenes": 16}
@@ -21,6 +25,7 @@ def require_parts(params: Any) -> None:
         if family.has_backbone:
             _require_backbones(params, family.stage)
     _require_decompositions(params)
+    _require_drawers(params)
     _require_maps(params)
     _require_views(params)
     _require_controlnets(params)
@@ -55,6 +60,15 @@ def _require_decompositions(params: Any) -> None:
             )
 
 
+def _require_drawers(params: Any) -> None:
+    """Something must draw each kind that no map is given of."""
+    section = params.extract_conditions
+    for kind in (KINDS[name] for name in section.kinds):
+        from_labels = kind.of_labels is not None and params.ingest.source == SCENES
+        if kind.draw is None and not from_labels and not kind.is_learned(dict(section)):
+            raise ValueError(f"extract_conditions.kinds: {kind.name}: {kind.no_drawer()}")
+
+
 def _require_maps(params: Any) -> None:
     known = params.extract_conditions.kinds
     wanted = {"cache_teacher.control_kinds": params.cache_teacher.control_kinds}
@@ -79,11 +93,19 @@ def _require_views(params: Any) -> None:
 
 
 def _require_controlnets(params: Any) -> None:
-    """Those that a control adapter learns from; the scenes teacher has all of them."""
+    """Those that a control adapter learns from, and of the scenes teacher all that are asked."""
     section, teacher = params.finetune_control, params.prepare_teacher
-    if not section.variants or not section.losses.lambda_kd or teacher.source == "scenes":
+    is_scenes = teacher.source == SCENES and not teacher.train
+    known = {*teacher.controlnets, *(SCENES_CONTROLNETS if is_scenes else ())}
+    asked = params.cache_teacher.control_kinds
+    if is_scenes and (lost := [kind for kind in asked if kind not in known]):
+        raise ValueError(
+            f"cache_teacher.control_kinds: the scenes teacher has no ControlNet for {lost[0]}, "
+            f"only for {', '.join(SCENES_CONTROLNETS)}"
+        )
+    if not section.variants or not section.losses.lambda_kd or teacher.train:
         return
-    if lost := [kind for kind in section.conditions if kind not in teacher.controlnets]:
+    if lost := [kind for kind in section.conditions if kind not in known]:
         raise ValueError(
             f"finetune_control.losses.lambda_kd: needs a ControlNet for {lost[0]}; name it in "
             "prepare_teacher.controlnets, or set 0"

@@ -20,3 +20,13 @@ class ExtractConditions(Frozen):
     """What draws sketches: builtin (an algorithm), or the folder of a learned annotator."""
     segmentation: str
     """What segments: builtin (exact for scenes, else quantised colours), or a model's folder."""
+    softedge: str
+    """What draws soft edges: builtin (an algorithm), or the folder of a learned annotator."""
+    depth: str
+    """What estimates depth: builtin (exact, scenes only), or a model's folder or hub id."""
+    normal: str
+    """What depth the normals are of: builtin (exact, scenes only), or as in depth."""
+    pose: str | None
+    """What finds keypoints: the folder or hub id of a ViTPose model; null: nothing."""
+    pose_detector: str | None
+    """What finds people for it: the folder or hub id of a detector; null: one fills the image."""

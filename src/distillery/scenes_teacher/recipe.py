@@ -28,7 +28,7 @@ from distillery.scenes_teacher import clip, controlnet, export, probe, tokens, u
 from distillery.scenes_teacher.pca import PatchPca
 
 COMPONENTS = ("vae", "clip", "unet", "controlnet_canny", "controlnet_sketch",
-              "controlnet_segmentation")  # fmt: skip
+              "controlnet_segmentation", "controlnet_depth")  # fmt: skip
 IMAGE_PX = 64
 # `prepare_teacher` is not watched for what training needs: where it trains nothing, which is the
 # rule, a changed loss must not make the teacher, and all that follows from it, again.

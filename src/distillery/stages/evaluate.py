@@ -6,6 +6,7 @@ from typing import Any
 from distillery.core.artifacts import content_of, write_json
 from distillery.core.device import claim_device
 from distillery.core.run import Run
+from distillery.data.conditions.kind import BUILTIN
 from distillery.families.comparisons import comparisons
 from distillery.families.distances import Asking, Judged, distances_of, reconstruct
 from distillery.metrics.controlled import control_judge
@@ -19,15 +20,22 @@ from distillery.metrics.features import load_extractor
 from distillery.metrics.intervals import metrics_file
 from distillery.metrics.lpips_networks import load_lpips
 from distillery.metrics.meter import Tools
+from distillery.metrics.redrawn import SCENES
 from distillery.params import Params
 from distillery.stage import In, Out, stage
+
+# What draws maps of images: keys of `extract_conditions`.
+ANNOTATORS = ("segmentation", "softedge", "depth", "normal", "pose", "pose_detector")
+OF_SCENES = ("depth", "normal")  # follow from the regions that the reader sees
 
 
 @stage(
     reads=[
         "seed", "seeds", "device", "num_threads", "data.resolution_px", "ingest.source",
-        "cache_teacher.num_slots", "extract_conditions.segmentation", "generate.guidance_scale",
-        "evaluate",
+        "cache_teacher.num_slots", "generate.guidance_scale", "evaluate",
+        "extract_conditions.segmentation", "extract_conditions.softedge",
+        "extract_conditions.depth", "extract_conditions.normal", "extract_conditions.pose",
+        "extract_conditions.pose_detector",
     ]
 )  # fmt: skip
 def evaluate(
@@ -46,10 +54,11 @@ def evaluate(
     )  # fmt: skip
     judges = []
     if conditions is not None:
-        segmentation = "scenes" if is_scenes else params.extract_conditions.segmentation
-        judges.append(
-            control_judge(tools, records, conditions, resolution_px, segmentation, device)
-        )
+        drawn_by = {name: getattr(params.extract_conditions, name) for name in ANNOTATORS}
+        if is_scenes:
+            drawn_by |= {n: SCENES for n in OF_SCENES if drawn_by[n] in (BUILTIN, None)}
+            drawn_by["segmentation"] = SCENES
+        judges.append(control_judge(tools, records, conditions, resolution_px, drawn_by, device))
     by_seed, missing = measure_samples(
         tools, samples, records, compared, judges, is_scenes=is_scenes
     )

@@ -21,7 +21,7 @@ from distillery.data.pictures import Spool
 
 # Kinds whose values do not blend, as `KINDS` has them: here too, so that a further kind does not
 # change the code of all that reads maps.
-DISCRETE = frozenset({"segmentation"})
+DISCRETE = frozenset({"segmentation", "mask"})
 
 
 class ConditionMaps:
@@ -33,6 +33,10 @@ class ConditionMaps:
     def __init__(self, root: Path, kinds: Sequence[str], resolution_px: int) -> None:
         self.kinds, self._resolution_px = tuple(kinds), resolution_px
         self._maps = {kind: _read_kind(root, kind) for kind in kinds}
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether the record has a map of this kind."""
+        return key in self._maps[kind]
 
     def images(self, kind: str, keys: Sequence[str]) -> np.ndarray:
         """uint8 [n, H, W, 3] of one kind; raises DistilleryError for a key without a map."""

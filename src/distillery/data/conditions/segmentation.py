@@ -86,6 +86,6 @@ SEGMENTATION = ConditionKind(
     group="labels",
     open_drawer=_open,
     exact=_exact,
-    of_scene=lambda scene: segmentation_map(scene.segmentation),
+    of_labels=segmentation_map,
     blends=False,
 )
