@@ -28,6 +28,8 @@ from distillery.families.control.training import (
 )
 from distillery.models.control_adapter.adapter import ControlAdapter
 from distillery.models.load import load_unet
+from distillery.models.lowrank.ranks import plan_ranks
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.train.sources import Sources
 from tiny_models import tiny_controlnet, tiny_unet, unet_inputs
 from two_processes import STEPS, require_same_steps
@@ -56,6 +58,8 @@ def root(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_curated(folder)
     write_cache(folder, v_teacher(tiny_teacher, folder / "teacher"), folder / "cache", views=())
     _write_maps(folder / "conditions")
+    unet = load_unet(folder / "teacher")
+    LowRankUNet2DConditionModel.from_dense(unet, plan_ranks(unet)).save_pretrained(folder / "elr")
     return folder
 
 
@@ -69,9 +73,11 @@ def _train(root: Path, out: Path, seeds: tuple = (0,), **changed: Any) -> dict:
     }  # fmt: skip
     kronecker = changed.pop("kronecker", KRONECKER)
     teacher = changed.pop("teacher", root / "teacher")
+    backbone, encoder = changed.pop("backbone", "teacher"), changed.pop("encoder", "backbone")
     train_adapters(
         ControlTuning(
-            "teacher",
+            backbone,
+            encoder,
             KINDS,
             "frozen",
             kronecker,
@@ -82,7 +88,7 @@ def _train(root: Path, out: Path, seeds: tuple = (0,), **changed: Any) -> dict:
             lambda_kd=changed.pop("lambda_kd", 0.0),
         ),
         Sources(teacher, root / "cache/base", "scenes", conditions=root / "conditions"),
-        teacher,
+        teacher if backbone == "teacher" else root / "elr",
         job(out, seeds, **{**values, **changed}),
     )
     return read_json(out / "training.json")
@@ -102,6 +108,23 @@ def test_training_leaves_the_backbone_and_writes_every_seed(root: Path, tmp_path
         copied = adapter.conv_in.base_layer.weight
         source = load_unet(root / "teacher" / "unet").conv_in.weight
         assert torch.equal(copied, source)
+
+
+def test_the_teachers_encoder_is_copied_on_request(root: Path, tmp_path: Path):
+    """On a low-rank backbone, whose own encoder is copied else; both train the same factors."""
+    adapters = {}
+    for encoder in ("backbone", "teacher"):
+        training = _train(root, tmp_path / encoder, steps=1, backbone="unet/elr", encoder=encoder)
+        assert training["settings"]["encoder"] == encoder
+        adapters[encoder] = ControlAdapter.from_pretrained(tmp_path / encoder)
+    own, dense = adapters["backbone"], adapters["teacher"]
+    assert own.config.ranks
+    assert not dense.config.ranks
+    name = "mid_block.resnets.0.conv1"
+    source = load_unet(root / "teacher").get_submodule(name).weight
+    assert torch.equal(dense.get_submodule(name).base_layer.weight, source)
+    trained = [[n for n, p in a.named_parameters() if p.requires_grad] for a in (own, dense)]
+    assert trained[0] == trained[1]
 
 
 def test_the_teachers_controlnets_are_distilled_on_request(root: Path, tmp_path: Path):

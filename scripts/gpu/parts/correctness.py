@@ -239,7 +239,7 @@ def _params(place: Place, root: Path, teacher: Path) -> tuple[Path, dict[str, An
         "runtime": "eager" if place.dry else "graph",
     }  # fmt: skip
     unet = {"architecture": "low_rank", "init": "svd", "objective": "teacher", **variant}
-    control = {"backbone": "unet/elr", "update": "kronecker", **variant}
+    control = {"backbone": "unet/elr", "update": "kronecker", "encoder": "backbone", **variant}
     net = {
         "student": "distilled",
         "init": "teacher",

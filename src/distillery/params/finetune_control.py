@@ -62,6 +62,8 @@ class ControlVariant(Frozen):
     """Frozen U-Net that is controlled: teacher, or unet/ and a variant of distill_unet."""
     update: Literal["full", "kronecker"]
     """What of the copied encoder is trained: all of it, or a Kronecker update."""
+    encoder: Literal["backbone", "teacher"]
+    """Whose encoder is copied: its backbone's, as published, or the teacher's, which is dense."""
     learning_rate: AboveZero
     """Learning rate after warm-up; it falls to zero by half a cosine."""
     steps: Count

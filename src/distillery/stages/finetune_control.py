@@ -25,6 +25,7 @@ def finetune_control(
     update = section.kronecker.model_dump() if wanted.update == "kronecker" else None
     tuning = ControlTuning(
         backbone=wanted.backbone,
+        encoder=wanted.encoder,
         kinds=tuple(section.conditions),
         norm=section.norm,
         kronecker=update,

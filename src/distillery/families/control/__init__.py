@@ -39,9 +39,10 @@ def _size(name: str, variant: Mapping[str, Any], section: Mapping[str, Any], kno
     from distillery.models.control_adapter.encoder import encoder_ranks
 
     unet = known.backbone(variant["backbone"])
+    copied = known.backbone("teacher") if variant["encoder"] == "teacher" else unet
     adapter = ControlAdapter.empty(
-        unet.config,
-        ranks=encoder_ranks(unet.config.get("ranks")),
+        copied.config,
+        ranks=encoder_ranks(copied.config.get("ranks")),
         conditions=section["conditions"],
         norm=section["norm"],
         kronecker=section["kronecker"] if variant["update"] == "kronecker" else None,

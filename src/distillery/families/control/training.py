@@ -19,7 +19,7 @@ from distillery.diffusion.control_adapter import ControlNets, Distances, TuneCon
 from distillery.diffusion.control_drop import Drop, apply_mask, single_conditions
 from distillery.diffusion.losses import Weighting
 from distillery.families.about import About
-from distillery.families.backbone import open_backbone
+from distillery.families.backbone import TEACHER, open_backbone
 from distillery.models.checkpointing import recompute_activations
 from distillery.models.control_adapter.adapter import ControlAdapter
 from distillery.models.control_adapter.hints import stack
@@ -36,11 +36,13 @@ NUM_INIT_MAPS = 128
 class ControlTuning:
     """What is trained, and how; `backbone` is `teacher` or `unet/<variant>`.
 
+    `encoder` says whose encoder is copied: `backbone` or `teacher`, which is dense.
     `kronecker` None trains the whole adapter. `lambda_kd` above 0 also distils the teacher's
     ControlNets of all `kinds`.
     """
 
     backbone: str
+    encoder: str
     kinds: tuple[str, ...]
     norm: str
     kronecker: Mapping[str, Any] | None
@@ -61,6 +63,7 @@ def train_adapters(tuning: ControlTuning, sources: Sources, backbone: Path, job:
     cache = sources.cache()
     data = sources.data(cache, tuning.kinds)
     folder = open_backbone(tuning.backbone, backbone, sources.teacher)
+    copied = sources.teacher / "unet" if tuning.encoder == TEACHER else folder
     unet = load_unet(folder, job.device, torch_dtype(job.settings.precision))
     if job.settings.gradient_checkpointing:
         recompute_activations(unet)
@@ -70,7 +73,7 @@ def train_adapters(tuning: ControlTuning, sources: Sources, backbone: Path, job:
     preview = Preview(sources.teacher, data)
     maps = stack(tuning.kinds, data.seen(NUM_INIT_MAPS).conditions)
     training = Training(
-        lambda seed: start_adapter(folder, tuning, maps, seed),
+        lambda seed: start_adapter(copied, tuning, maps, seed),
         lambda model: objective,
         data,
         described=dataclasses.asdict(tuning),
