@@ -73,7 +73,8 @@ def main() -> None:
         parts, measure_machine(device, dtype), name="roofline", multiple_of=multiple_of,
         dtype=str(dtype).removeprefix("torch."), batch_size=arguments.batch,
     )  # fmt: skip
-    report(parts, {"table": table, "roofline": roofline}, {"dense": ({}, []), **plans},
+    tables = {"balanced": table.balanced(parts), "table": table, "roofline": roofline}
+    report(parts, tables, {"dense": ({}, []), **plans},
            {"dense": table.model_s(parts.model.key), **seconds})  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def test_full_preset_differs_where_it_says() -> None:
     assert full.seeds == [0, 1, 2]
     paper = {"standard_no_kd", "decomposed_no_kd", "elr", "svd_only", "random_kd", "svd_no_kd"}
     assert set(full.distill_unet.variants) == paper | {
-        "elr_balanced", "elr_data_aware", "elr_planned",
+        "elr_balanced", "elr_data_aware", "elr_planned", "planned",
     }  # fmt: skip
     changed = {"seeds", "ingest", "init_student", "generate", "evaluate", "profile"}
     changed |= {"distill_unet", "finetune_control", "distill_controlnet", "distill_guidance"}

@@ -65,7 +65,7 @@ class Stage:
         return [n for n in self.arguments if n not in self.inputs() + self.outputs()]
 
     def reads_for(self, **selected: Any) -> list[str]:
-        """Dotted params keys, with `{variant}` and the like filled in."""
+        """Dotted params keys, with `{variant}` and the like filled in; `?`: as in `select`."""
         return [key.format(**selected) for key in self.reads]
 
     def label(self, **selected: Any) -> str:
@@ -149,7 +149,7 @@ class Stage:
         """Call the function on partial paths; publish all of them once it has returned."""
         finals = {name: Path(arguments[name]) for name in self.outputs()}
         declared = [*self.reads, *self.unrecorded]
-        view = restrict(params, [key.format(**selected) for key in declared])
+        view = restrict(params, [key.rstrip("?").format(**selected) for key in declared])
         publish = publishing.publish if _is_main_process() else _discard
         with contextlib.ExitStack() as stack:
             partials = {n: stack.enter_context(publish(f)) for n, f in finals.items()}

@@ -21,15 +21,13 @@ from distillery.families.unet.latency_plan import (
     Target,
     candidates,
     fits,
-    level_rows,
     make_plan,
-    removal_plan,
-    report,
     share_target,
     table_for,
     teacher_parts,
-    uniform_plan,
 )
+from distillery.families.unet.plan_report import level_rows, report
+from distillery.families.unet.rivals import removal_plan, uniform_plan
 from distillery.families.unet.training import start_student
 from distillery.models.lowrank.errors import Errors, assumed_errors
 from distillery.models.lowrank.ranks import read_ranks, read_removed
@@ -80,9 +78,8 @@ def test_the_plan_is_within_its_target_and_errs_least(costs, errors, ranks, shar
     assert not {"conv_in", "conv_out"} & set(plan.ranks)
     assert not any(is_gone(name, plan.removed) for name in plan.ranks)
     assert plan.error == pytest.approx(errors.of(plan.ranks, plan.removed))
-    uniform, removal = uniform_plan(costs, [target], KEEP), removal_plan(costs, [target], errors)
-    rivals = [errors.of(uniform)] if uniform else []
-    rivals += [errors.of({}, removal)] if removal else []
+    rivals = [uniform_plan(costs, [target], KEEP), removal_plan(costs, [target], errors)]
+    rivals = [errors.of(*rival) for rival in rivals if rival]
     assert rivals
     assert plan.error < min(rivals)
 
@@ -116,8 +113,9 @@ def test_no_block_goes_whose_removal_was_not_measured(costs, ranks):
 def test_bk_sdms_order_without_errors(costs, ranks):
     """Second pairs of the stages before the middle, the middle before first pairs."""
     assumed = assumed_errors(costs.parts.shapes, list(ranks))
-    removed = removal_plan(costs, [share_target(costs, 0.9, "s")], assumed)
+    ranks, removed = removal_plan(costs, [share_target(costs, 0.9, "s")], assumed)
     assert removed
+    assert ranks == {}
     assert all(name.endswith(".1") for name in removed)
     assert not any(name.startswith("mid_block") for name in removed)
     assert removal_plan(costs, [share_target(costs, 1e-6, "s")], assumed) is None
@@ -126,7 +124,7 @@ def test_bk_sdms_order_without_errors(costs, ranks):
 def test_the_report_has_a_row_for_every_layer(costs, errors, ranks):
     targets = [share_target(costs, 0.5, "--target-share")]
     plan = make_plan(costs, errors, targets, ranks)
-    said = report(costs, errors, targets, plan, KEEP)
+    said = report(costs, errors, targets, (plan.ranks, plan.removed), KEEP)
     assert [row["name"] for row in said["layers"]] == list(costs.parts.layers)
     for row in said["layers"]:
         assert (row["form"] == "low_rank") == (row["rank"] is not None)
@@ -189,7 +187,7 @@ def test_a_plan_in_a_file_says_what_is_removed(root, costs, errors, ranks, tmp_p
     plan = make_plan(costs, errors, targets, ranks)
     assert plan.removed
     path = tmp_path / "plan.json"
-    path.write_text(json.dumps(report(costs, errors, targets, plan, KEEP)))
+    path.write_text(json.dumps(report(costs, errors, targets, (plan.ranks, plan.removed), KEEP)))
     rank = {
         "rule": "file", "value": 1.0, "file": str(path), "device": None, "multiple_of": None,
         "keep_dense": list(KEEP),
@@ -207,7 +205,7 @@ def test_a_plan_in_a_file_says_what_is_removed(root, costs, errors, ranks, tmp_p
 
 def test_tables_are_found_by_name_or_file(root, costs, tmp_path):
     parts = costs.parts
-    with pytest.raises(DistilleryError, match="no table of that name fits"):
+    with pytest.raises(DistilleryError, match="no table of that name in"):
         table_for(NAME, parts, tmp_path)
     (tmp_path / "one.json").write_bytes((root / "tables.json").read_bytes())
     assert table_for(NAME, parts, tmp_path) == costs.table

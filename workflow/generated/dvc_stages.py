@@ -35,9 +35,10 @@ def synced(text: str) -> str:
 
 
 def _keys(verb: str, is_foreach: bool) -> list[str]:
-    """Dotted keys, with DVC's name for what a stage is repeated over."""
+    """Dotted keys, with DVC's name for what a stage repeats over; `?` marks those of entries."""
     item = "${key}" if is_foreach else "${item.variant}"
-    return [key.format(variant=item) for key in stage_reads(verb)]
+    keys = [key for key in stage_reads(verb) if is_foreach or not key.endswith("?")]
+    return [key.rstrip("?").format(variant=item, method=item) for key in keys]
 
 
 def _one_line(keys: list[str]) -> Any:

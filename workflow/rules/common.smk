@@ -46,10 +46,10 @@ def params_file(wildcards, output):
     return str(PARAMS_FILE)
 
 
-def values(verb):
+def values(verb, **named):
     """The params that a stage reads, so that Snakemake reruns it when one of them changes."""
     return lambda wildcards: select(
-        PARAMS, [key.format(**wildcards) for key in stage_reads(verb)]
+        PARAMS, [key.format(**named, **wildcards) for key in stage_reads(verb)]
     )
 
 
@@ -65,6 +65,8 @@ def memory(verb):
 
 def files(folder):
     """The files of a folder that no rule makes; a folder's own time misses edits inside."""
+    if not Path(folder).is_dir():
+        return [folder]
     return sorted(str(file) for file in Path(folder).rglob("*") if file.is_file())
 
 

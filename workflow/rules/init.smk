@@ -1,17 +1,25 @@
 # The decompositions of the teacher's U-Net that low-rank students start from.
 
+INIT = PARAMS.init_student
+INIT_INPUTS = {
+    "teacher": rules.prepare_teacher.output.teacher,
+    "base": cached("base"),
+    "tables": files(INIT.tables),
+    "plan": [INIT.rank.file] if INIT.rank.file else [],
+    "code": code("init_student"),
+}
+INIT_OPTIONS = f" --base {PATHS.teacher_cache}/base --tables {INIT.tables}"
+
 
 rule init_student:
     input:
-        teacher=rules.prepare_teacher.output.teacher,
-        base=cached("base"),
-        code=code("init_student"),
+        **INIT_INPUTS,
     output:
         init=directory(f"{PATHS.init}/{{method}}"),
     log:
         f"{LOGS}/init_student/{{method}}.log",
     wildcard_constraints:
-        method=either(PARAMS.init_student.methods),
+        method=either(INIT.methods),
     priority: 1  # other families wait for it
     threads: THREADS
     resources:
@@ -22,7 +30,7 @@ rule init_student:
         file=params_file,
         values=values("init_student"),
         method=lambda wildcards: wildcards.method,
-        options=f" --base {PATHS.teacher_cache}/base",
+        options=INIT_OPTIONS,
     message:
         "init_student {params.method}"
     shell:
@@ -32,16 +40,20 @@ rule init_student:
 
 # Random students take their ranks from it.
 use rule init_student as init_student_random with:
-    input:
-        teacher=rules.prepare_teacher.output.teacher,
-        base=cached("base"),
-        code=code("init_student"),
     output:
         init=directory(f"{PATHS.init}/random"),
     log:
         f"{LOGS}/init_student/random.log",
     params:
         file=params_file,
-        values=values("init_student"),
+        values=values("init_student", method="random"),
         method="random",
-        options=f" --base {PATHS.teacher_cache}/base",
+        options=INIT_OPTIONS,
+
+
+# Within a latency, by name.
+use rule init_student as init_student_plan with:
+    output:
+        init=directory(f"{PATHS.init}/{{method}}"),
+    wildcard_constraints:
+        method=either(INIT.plans) or "none",

@@ -1,7 +1,7 @@
 # What every model costs.
 
 DECOMPOSITIONS = [
-    *expand(rules.init_student.output.init, method=PARAMS.init_student.methods),
+    *expand(rules.init_student.output.init, method=[*INIT.methods, *INIT.plans]),
     rules.init_student_random.output.init,
 ]
 MODELS = [

@@ -61,6 +61,9 @@ def ranks(
     device: Annotated[
         str | None, typer.Option(help="Latency table: h100-fp16-b8, cpu-fp32-b1, or its file.")
     ] = None,
+    tables: Annotated[
+        Path, typer.Option(help="File or folder in which --device's table is looked for.")
+    ] = Path("docs/results/latency"),
     teacher: TeacherFolder = None,
     cache: TeacherCache = None,
     multiple_of: Annotated[
@@ -94,8 +97,8 @@ def ranks(
         from distillery.commands import ranks_device as command
 
         said = command.plan(
-            preset, device, given, teacher=teacher, cache=cache, multiple_of=multiple_of,
-            resolution_px=resolution,
+            preset, device, given, teacher=teacher, cache=cache, tables=tables,
+            multiple_of=multiple_of, resolution_px=resolution,
         )  # fmt: skip
     if out:
         artifacts.write_json(out, said)
@@ -117,6 +120,7 @@ def latency(
     ] = None,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Memory format.")] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Each times all forms in turn.")] = 9,
+    threads: Annotated[int, typer.Option(min=1, help="Of the CPU, as params' num_threads.")] = 1,
     multiple_of: Annotated[
         int | None, typer.Option(min=1, help="Of ranks: 64 for half precision on GPUs, else 8.")
     ] = None,
@@ -143,8 +147,10 @@ def latency(
     """
     from distillery.commands import latency as command
     from distillery.commands.profile import batch_sizes_in
+    from distillery.core.threads import set_threads
     from distillery.cost.latency.table import write_form
 
+    set_threads(threads)
     tables = command.measure(
         preset, device=device, dtype=dtype, batch_sizes=batch_sizes_in(batch, "--batch"),
         resolution_px=resolution, runtime=runtime, channels_last=channels_last, num_rounds=rounds,

@@ -37,7 +37,13 @@ def count(preset: str, teacher: Path | None = None) -> dict[str, Any]:
     sections = {f.stage: getattr(params, f.stage).model_dump() for f in TRAINED.values()}
     rule, init = params.init_student.rank.model_dump(), Path(params.paths.init)
     choice = student_choice(rule, parts, folder, init)
-    return _listing(preset, entries, student_sizes(sections, parts, *choice))
+    students = student_sizes(sections, parts, *choice, init)
+    listed = {student.entry.name for student in students}
+    names = [f"{f.name}/{v}" for f in TRAINED.values() for v in sections[f.stage]["variants"]]
+    return {
+        **_listing(preset, entries, students),
+        "unplanned": [name for name in names if name not in listed],
+    }
 
 
 def is_params_file(preset: str) -> bool:
@@ -90,6 +96,8 @@ def as_text(listing: dict[str, Any]) -> str:
         rows = [_row(s, f"{s['macs'] / 1e9:.3f}") for s in listing["students"]]
         lines += ["", *_aligned([head, *rows])]
         lines += ["GMAC: of one evaluation for one image; a LoRA counts as fused"]
+    if unplanned := listing.get("unplanned"):
+        lines += [f"known once init_student has planned them: {', '.join(unplanned)}"]
     return "\n".join(lines)
 
 

@@ -13,17 +13,19 @@ from torch import nn
 
 from distillery.commands.amounts import amount, as_given
 from distillery.commands.latency import TABLES, load_parts, parts_of
+from distillery.core.artifacts import content_of, hash_json
 from distillery.core.errors import DistilleryError
 from distillery.cost.latency.costs import Costs, costs_of
+from distillery.cost.latency.table import write_form
 from distillery.families.unet.calibration import Calibration
 from distillery.families.unet.latency_plan import (
     Target,
     candidates,
     make_plan,
-    report,
     share_target,
     table_for,
 )
+from distillery.families.unet.plan_report import report
 from distillery.models.load import load_unet
 from distillery.models.lowrank.errors import Errors, assumed_errors, weight_errors
 from distillery.models.lowrank.planner import KEEP_DENSE
@@ -40,25 +42,33 @@ def plan(
     *,
     teacher: Path | None = None,
     cache: Path | None = None,
+    tables: Path = TABLES,
     multiple_of: int | None = None,
     resolution_px: int | None = None,
 ) -> dict[str, Any]:
     """The plan of least error within all targets that are `given`, by the table of `device`.
 
     `cache`: the teacher's cache, whose training records say what removals and forms do; without
-    it no block goes. Raises DistilleryError for no target, or targets out of reach.
+    it no block goes. `tables`: a file or folder. The plan's `fingerprint` covers all of that.
+    Raises DistilleryError for no target, or targets out of reach.
     """
     models = load_parts(preset, teacher)
     parts = parts_of(models, resolution_px)
-    table = table_for(device, parts, TABLES)
+    table = table_for(device, parts, tables)
     costs = costs_of(parts, table)
     targets = targets_of(costs, given, sum(_size(models[name]) for name in _OTHERS))
     ranks = candidates(parts, multiple_of or table.multiple_of, KEEP_DENSE)
     errors = _errors(costs, ranks, teacher, cache)
     chosen = make_plan(costs, errors, targets, ranks)
-    said = report(costs, errors, targets, chosen, KEEP_DENSE)
+    said = report(costs, errors, targets, (chosen.ranks, chosen.removed), KEEP_DENSE)
     asked = {name: value for name, value in given.items() if value is not None}
-    return {"preset": preset, "device": device, "rule": "latency", "given": asked, **said}
+    made_of = {
+        "table": write_form([table]), "targets": said["targets"], "ranks": ranks,
+        "model": parts.model.key, "teacher": teacher and content_of(teacher),
+        "cache": cache and content_of(cache / "base"),
+    }  # fmt: skip
+    named = {"preset": preset, "device": device, "rule": "latency", "given": asked}
+    return {**named, "fingerprint": hash_json(made_of), **said}
 
 
 def targets_of(costs: Costs, given: Given, num_others: int) -> list[Target]:
@@ -104,7 +114,7 @@ def _errors(
     if cache is None:
         return weight_errors(unet, list(ranks))
     calibration = Calibration(teacher, cache / "base", NUM_SAMPLES, BATCH_SIZE)
-    return calibration.errors(unet, ranks, calibration.moments(unet, ranks))
+    return calibration.errors(unet, ranks, lambda: calibration.moments(unet, ranks))
 
 
 def _size(module: nn.Module) -> int:

@@ -5,6 +5,7 @@ of its low-rank form. Out: one entry per variant, before anything is trained. Ho
 each family says (`Family.sizes`). Not here: params, the choice of ranks but for its arguments.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from distillery.cost.accounting import Entry, entry_of
 from distillery.cost.counts import count_macs
 from distillery.families import TRAINED
 from distillery.families.unet import UNET as BACKBONES
-from distillery.families.unet.init import choose_ranks
+from distillery.families.unet.init import METHODS, choose_ranks
 from distillery.models.control_adapter.hints import VAE_SCALE
 from distillery.models.load import load_unet
 from distillery.models.lowrank.ranks import read_removed
@@ -44,19 +45,26 @@ class Sized:
 class Known:
     """The teacher's parts, its low-rank form's ranks and removed blocks, its U-Net students.
 
-    A student U-Net is low-rank or has the teacher's shape, as its `architecture` says.
+    A student U-Net is low-rank or has the teacher's shape, as its `architecture` says; one whose
+    `init` is a plan is as that plan in the folder `init`.
     """
 
     parts: Mapping[str, nn.Module]
     ranks: Mapping[str, int]
     unets: Mapping[str, Mapping[str, Any]]
     removed: tuple[str, ...] = ()
+    init: Path = Path("models/init")
 
     def backbone(self, name: str) -> LowRankUNet2DConditionModel:
-        """A fresh frozen meta copy of `teacher` or `unet/<variant>`."""
+        """A fresh frozen meta copy of `teacher` or `unet/<variant>`.
+
+        Raises UnplannedError for one whose plan `init_student` has not made yet.
+        """
         variant = self.unets.get(name.partition("/")[2], {"architecture": "dense"})
         low_rank = variant["architecture"] == "low_rank"
         choice = (self.ranks, self.removed) if low_rank else ({}, ())
+        if low_rank and variant["init"] not in METHODS:
+            choice = _planned(self.init / variant["init"])
         unet = LowRankUNet2DConditionModel.empty(self.parts["unet"].config, *choice)
         return unet.requires_grad_(False)
 
@@ -82,14 +90,30 @@ def student_sizes(
     parts: Mapping[str, nn.Module],
     ranks: Mapping[str, int],
     removed: tuple[str, ...] = (),
+    init: Path = Path("models/init"),
 ) -> list[Sized]:
-    """Every variant of the training stages; `sections` by stage, `ranks` as `student_ranks`."""
-    known = Known(parts, ranks, sections[BACKBONES.stage]["variants"], removed)
-    return [
-        family.sizes.of(name, variant, sections[family.stage], known)
-        for family in TRAINED.values()
-        for name, variant in sections[family.stage]["variants"].items()
-    ]
+    """Every variant of the training stages; `sections` by stage, `ranks` as `student_ranks`.
+
+    Those that stand on a plan which is not in `init` yet are left out.
+    """
+    known = Known(parts, ranks, sections[BACKBONES.stage]["variants"], removed, init)
+    sized = []
+    for family in TRAINED.values():
+        for name, variant in sections[family.stage]["variants"].items():
+            with contextlib.suppress(UnplannedError):
+                sized.append(family.sizes.of(name, variant, sections[family.stage], known))
+    return sized
+
+
+class UnplannedError(DistilleryError):
+    """A student that is not known before `init_student` has planned it on the teacher's cache."""
+
+
+def _planned(folder: Path) -> tuple[Mapping[str, int], tuple[str, ...]]:
+    if not (folder / "config.json").is_file():
+        raise UnplannedError(f"{folder}: no plan yet; run init_student first")
+    config = LowRankUNet2DConditionModel.load_config(folder)
+    return config["ranks"], removed_in(config)
 
 
 def student_choice(
@@ -109,8 +133,7 @@ def student_choice(
             f"init_student.rank.rule: latency plans on the teacher's cache, and {init} holds no "
             "plan; run init_student first, or plan with `distillery ranks --out` and rule file"
         )
-    config = LowRankUNet2DConditionModel.load_config(made.parent)
-    return config["ranks"], removed_in(config)
+    return _planned(made.parent)
 
 
 def student_ranks(

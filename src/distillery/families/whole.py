@@ -114,6 +114,7 @@ FACTS = Facts(
         {
             "student": "Whole student",
             "student_planned": "Whole student, planned ranks",
+            "student_elr": "Whole student, ELR's U-Net",
         },
         _snippet,
         baselines={"teacher": "Guided teacher with ControlNet"},

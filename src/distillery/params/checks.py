@@ -49,14 +49,14 @@ def _require_backbone(params: Any, key: str, backbone: str) -> None:
 
 
 def _require_decompositions(params: Any) -> None:
-    methods = params.init_student.methods
+    methods, plans = params.init_student.methods, params.init_student.plans
     if "svd" not in methods:
         raise ValueError("init_student.methods: add svd, whose layers the report shows")
     for name, variant in params.distill_unet.variants.items():
-        if variant.init not in ("random", *methods):
+        if variant.init not in ("random", *methods, *plans):
             raise ValueError(
                 f"distill_unet.variants.{name}.init: {variant.init} needs {variant.init} in "
-                "init_student.methods"
+                "init_student.methods or init_student.plans"
             )
 
 

@@ -33,8 +33,8 @@ class UnetVariant(Frozen):
 
     architecture: Literal["dense", "low_rank"]
     """Architecture of the student: the teacher's own, or the low-rank one."""
-    init: Literal["random", "svd", "balanced", "data_aware", "planned"]
-    """Where the weights start: at random, or at a decomposition of the teacher's."""
+    init: Name
+    """Where the weights start: random, a method of init_student, or one of its plans by name."""
     objective: Literal["teacher", "noise"]
     """What is learnt: the teacher's outputs, or the noise in the image."""
     learning_rate: AboveZero

@@ -1,12 +1,13 @@
 """The section init_student of params.yaml: how low-rank students start."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from distillery.params.base import AboveZero, Frozen, Positive
+from distillery.params.base import AboveZero, Frozen, Name, PathName, Positive
 
 Method = Literal["svd", "balanced", "data_aware", "planned"]
+Criterion = Literal["latency", "uniform", "parameters", "removal", "random_removal"]
 
 
 class Rank(Frozen):
@@ -19,7 +20,7 @@ class Rank(Frozen):
     file: str | None
     """Plan of rule file, written by `distillery ranks --out`; null with other rules."""
     device: str | None
-    """Latency table of rule latency, <device>-<dtype>-b<batch> or a file; null with other rules."""
+    """Latency table of rule latency, <device>-<dtype>-b<batch>; null with other rules."""
     multiple_of: Positive | None
     """Ranks are multiples of it; null leaves them as the rule gives them, or as the table says."""
     keep_dense: list[str]
@@ -34,6 +35,19 @@ class Rank(Frozen):
         return self
 
 
+class Plan(Frozen):
+    """A start within a share of the teacher's latency, by name; `init` of a variant may name it."""
+
+    method: Literal["svd", "balanced", "data_aware"]
+    """How the layers that it factorises are decomposed."""
+    by: Criterion
+    """What chooses it; latency plans for the device, the others are what that is compared with."""
+    share: AboveZero
+    """Of the dense U-Net's latency, by the table."""
+    device: str
+    """Latency table that counts, <device>-<dtype>-b<batch>."""
+
+
 class InitStudent(Frozen):
     """Decompositions of the teacher's U-Net."""
 
@@ -41,5 +55,16 @@ class InitStudent(Frozen):
     """Decompositions to make, svd among them; planned spreads parameters by layers' need."""
     rank: Rank
     """How the ranks of the decomposed layers are chosen."""
+    plans: dict[Name, Plan]
+    """Further starts by name, each planned for a latency; other settings are those of rank."""
+    tables: PathName
+    """File or folder of latency tables that rule latency and plans count by."""
     num_moment_samples: Positive
     """Recorded samples that data_aware and planned measure activations on."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "InitStudent":
+        reserved = {"random", *get_args(Method)}
+        if taken := sorted(reserved & set(self.plans)):
+            raise ValueError(f"plans.{taken[0]}: is the name of a method; give the plan another")
+        return self

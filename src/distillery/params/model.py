@@ -4,6 +4,7 @@ There are no defaults here, the defaults are the shipped `params.yaml`. What one
 another is in `checks`; reading a file is in `load`.
 """
 
+import contextlib
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -92,17 +93,25 @@ class Params(Frozen):
 
 
 def select(params: Params, keys: list[str]) -> dict[str, Any]:
-    """The values at dotted `keys`, e.g. `distill_unet.variants.elr`, as plain JSON values."""
+    """The values at dotted `keys`, e.g. `distill_unet.variants.elr`, as plain JSON values.
+
+    A key that ends in `?` is left out where it is not there: a name that only some selections have.
+    """
     values = params.model_dump(mode="json")
     selected = {}
     for key in keys:
-        value: Any = values
-        for part in key.split("."):
-            if not isinstance(value, dict) or part not in value:
-                raise DistilleryError(f"params: no {key!r}; {part!r} is not among {_names(value)}")
-            value = value[part]
-        selected[key] = value
+        ignored = (DistilleryError,) if key.endswith("?") else ()
+        with contextlib.suppress(*ignored):
+            selected[key.rstrip("?")] = _at(values, key.rstrip("?"))
     return selected
+
+
+def _at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        if not isinstance(values, dict) or part not in values:
+            raise DistilleryError(f"params: no {key!r}; {part!r} is not among {_names(values)}")
+        values = values[part]
+    return values
 
 
 def _names(value: Any) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from distillery.core.errors import DistilleryError
 from distillery.core.precision import NAMES
-from distillery.cost.latency.measure import Clock, Forms, time_units
+from distillery.cost.latency.measure import Clock, Forms, clock_of, time_units
 from distillery.cost.latency.roofline import MACHINES, Machine, roofline_s
 from distillery.cost.latency.table import DENSE, LatencyTable, Spread
 from distillery.cost.latency.units import Anatomy, Tensors, rank_grid
@@ -57,7 +57,8 @@ def measure_table(
         "device": device_name(clock.device), "dtype": str(clock.dtype).removeprefix("torch."),
         "batch_size": clock.batch_size, "side": parts.model.inputs[0][-1], "runtime": clock.runtime,
         "channels_last": clock.channels_last, "num_threads": torch.get_num_threads(),
-        "num_rounds": clock.num_rounds, "date": datetime.date.today().isoformat(),
+        "clock": clock_of(clock.device), "num_rounds": clock.num_rounds,
+        "date": datetime.date.today().isoformat(),
         "versions": {package: version(package) for package in _PACKAGES},
     }  # fmt: skip
     return LatencyTable(name, MEASURED, multiple_of, **grouped(seconds), facts=facts)
@@ -76,17 +77,18 @@ def predict_table(
     return LatencyTable(name, PREDICTED, multiple_of, **grouped(seconds), facts=facts)
 
 
-def predicted_by_name(parts: Anatomy, name: str) -> LatencyTable:
+def predicted_by_name(parts: Anatomy, name: str, searched: object = "here") -> LatencyTable:
     """The prediction for a device whose constants are stated, from a table's name.
+
+    `searched` is where there was no table of that name, for the message.
 
     Raises DistilleryError for a name that is none, or a device that is not in `MACHINES`.
     """
     device, dtype, batch_size = split_name(name)
     if device not in MACHINES:
         raise DistilleryError(
-            f"device {name}: no table of that name fits this architecture, and nothing is known to "
-            f"predict it; run `distillery latency`, or choose one of {', '.join(MACHINES)} for a "
-            "prediction"
+            f"device {name}: no table of that name in {searched}, and nothing is known to predict "
+            f"it; run `distillery latency`, or choose one of {', '.join(MACHINES)} for a prediction"
         )
     return predict_table(
         parts, MACHINES[device], name=name, multiple_of=alignment(device, dtype), dtype=dtype,

@@ -1,7 +1,8 @@
 """Timing the parts of a U-Net in turn, on the device and in the runtime of the student.
 
 In: units, a device, a runtime. Out: seconds of every unit in each form. Every round times all of
-them, so that a slow moment of the machine hits all; medians are taken over rounds.
+them, so that a slow moment of the machine hits all; medians are taken over rounds. On a CPU with
+one thread the clock is the processor's: what else the machine does meanwhile does not count.
 
 Weights are views of one pool of random numbers, as large as the model but at most 256 MB in single
 precision: no form's weights are in a cache because it was just timed, as they are not in the model,
@@ -23,6 +24,7 @@ from distillery.cost.latency.table import Spread
 from distillery.cost.latency.units import Tensors, Unit, form_of
 
 RUNTIMES = ("eager", "graph")
+PROCESSOR, WALL = "processor time", "wall"
 MAX_POOL = 64 * 1024**2  # numbers
 _COPIES = {"eager": 4, "graph": 16}  # of a layer, each with weights of its own
 _LEAST_S = {"cpu": 1e-3, "cuda": 5e-4}  # a job of one round; the clock and the call are 1% of it
@@ -152,12 +154,18 @@ def _num_calls(job: Callable[[], object], clock: Clock) -> int:
 
 
 def _seconds(job: Callable[[], object], count: int, device: torch.device) -> float:
+    now = time.thread_time if clock_of(device) == PROCESSOR else time.perf_counter
     _wait(device)
-    started = time.perf_counter()
+    started = now()
     for _ in range(count):
         job()
     _wait(device)
-    return time.perf_counter() - started
+    return now() - started
+
+
+def clock_of(device: torch.device) -> str:
+    """`processor time` on a CPU with one thread, else `wall`."""
+    return PROCESSOR if device.type == "cpu" and torch.get_num_threads() == 1 else WALL
 
 
 def _wait(device: torch.device) -> None:

@@ -6,10 +6,13 @@ latency of a layer at a rank, of a block's remainder, of a whole plan. Not here:
 A plan's latency is the dense model's, less the dense time of every layer that it changes, plus the
 time of the form that it has instead, less the remainder (norms, activations, attention products) of
 every block that it removes. What no form changes is never modelled: it is in the dense time.
+
+Parts that are timed alone do not quite add up to the whole: their data is in a cache, or the
+machine was busier meanwhile. `LatencyTable.balanced` makes them.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +76,20 @@ class LatencyTable:
         """Seconds of a whole dense model."""
         return (self.models.get(key) or _missing(self, "model", key))["median_s"]
 
+    def balanced(self, parts: Anatomy) -> "LatencyTable":
+        """The same with all parts as much longer or shorter as makes them add up to the model.
+
+        Blocks, and the layers outside of them, are then all of it; what a form takes in relation to
+        another, and the model's own time, stay as they were measured.
+        """
+        inside = {name for block in parts.blocks for name in parts.layers_of(block)}
+        whole = sum(self.block_s(unit.key) for unit in parts.blocks.values()) + sum(
+            self.layer_s(unit.key) for name, unit in parts.layers.items() if name not in inside
+        )
+        factor = self.model_s(parts.model.key) / whole
+        layers = {key: _times(forms, factor) for key, forms in self.layers.items()}
+        return replace(self, layers=layers, blocks=_times(self.blocks, factor))
+
     def covers(self, parts: Anatomy) -> bool:
         """Whether every layer, block and the whole of a model were timed."""
         return (
@@ -80,6 +97,10 @@ class LatencyTable:
             and all(unit.key in self.layers for unit in parts.layers.values())
             and all(unit.key in self.blocks for unit in parts.blocks.values())
         )
+
+
+def _times(spreads: Mapping[str, Spread], factor: float) -> dict[str, Spread]:
+    return {key: {"median_s": factor * value["median_s"]} for key, value in spreads.items()}
 
 
 def _missing(table: LatencyTable, kind: str, key: str) -> Any:

@@ -115,7 +115,7 @@ FACTS = Facts(
             "lora_finetune": "LoRA fine-tuning",
             "lora_distill": "LoRA distillation",
             "lora_distill_elr": "LoRA distillation on ELR's U-Net",
-            "lora_distill_planned": "LoRA distillation on planned ranks",
+            "lora_distill_planned": "LoRA distillation on the planned U-Net",
             "teacher_batched": "Guided teacher, one batched call",
             "teacher_two_calls": "Guided teacher, two calls",
         },

@@ -72,6 +72,7 @@ FACTS = Facts(
             "elr_balanced": "ELR, balanced factors",
             "elr_data_aware": "ELR, data-aware SVD",
             "elr_planned": "ELR, planned ranks",
+            "planned": "Planned for latency",
         },
         _snippet,
     ),

@@ -4,7 +4,7 @@ In: the teacher's folder and cache. Out: inputs as they were recorded, second mo
 layer, and the errors that a plan by latency weighs. Not here: plans.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from distillery.core.artifacts import content_of, hash_json, read_json, write_json
 from distillery.diffusion.conditioning import TEXT
 from distillery.diffusion.prediction import add_noise, alpha_sigma
 from distillery.models.lowrank.errors import Errors, measured_errors
@@ -20,17 +21,22 @@ from distillery.teacher.cache.read import TeacherCache
 from distillery.teacher.load import alphas_cumprod, load_scheduler
 from distillery.train.order import batch_items
 
-NUM_DAMAGE_SAMPLES = 32  # every layer and every block is tried on these
+NUM_DAMAGE_SAMPLES = 32  # every block is removed on these
+NUM_LAYER_SAMPLES = 16  # every layer is tried on these: there are ten times as many
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Records in the cache's view `base`: `num_samples` for moments, `batch_size` at once."""
+    """Records in the cache's view `base`: `num_samples` for moments, `batch_size` at once.
+
+    `memo`: a folder where errors are kept for the next plan of the same teacher; none if None.
+    """
 
     teacher: Path
     base: Path
     num_samples: int
     batch_size: int
+    memo: Path | None = None
 
     def inputs(self, device: torch.device, num_samples: int | None = None) -> Iterator[dict]:
         """U-Net arguments of training items."""
@@ -48,11 +54,32 @@ class Calibration:
         self,
         unet: UNet2DConditionModel,
         ranks: Mapping[str, Sequence[int]],
-        moments: Mapping[str, Tensor],
+        moments: Callable[[], Mapping[str, Tensor]],
     ) -> Errors:
         """Of every candidate rank of every layer, and of every block's removal."""
-        batches = list(self.inputs(unet.device, min(self.num_samples, NUM_DAMAGE_SAMPLES)))
-        return measured_errors(unet, ranks, batches, moments)
+        kept = self._kept(ranks)
+        if kept is not None and kept.is_file():
+            return Errors.of_json(read_json(kept))
+        blocks, layers = (
+            list(self.inputs(unet.device, min(self.num_samples, count)))
+            for count in (NUM_DAMAGE_SAMPLES, NUM_LAYER_SAMPLES)
+        )
+        errors = measured_errors(unet, ranks, blocks, layers, moments())
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_json(kept, errors.as_json())
+        return errors
+
+    def _kept(self, ranks: Mapping[str, Sequence[int]]) -> Path | None:
+        """The file of these errors: its name covers all that they depend on but the code."""
+        if self.memo is None:
+            return None
+        made_of = {
+            "teacher": content_of(self.teacher), "base": content_of(self.base),
+            "num_samples": [self.num_samples, NUM_DAMAGE_SAMPLES, NUM_LAYER_SAMPLES],
+            "batch_size": self.batch_size, "ranks": {n: list(r) for n, r in ranks.items()},
+        }  # fmt: skip
+        return self.memo / f"{hash_json(made_of)[:16]}.json"
 
 
 def cached_inputs(

@@ -21,13 +21,15 @@ from distillery.core.errors import DistilleryError
 from distillery.cost.latency.costs import costs_of
 from distillery.families.unet.calibration import Calibration
 from distillery.families.unet.latency_plan import (
+    TABLES,
+    Choice,
     candidates,
-    make_plan,
-    report,
     share_target,
     table_for,
     teacher_parts,
 )
+from distillery.families.unet.plan_report import report
+from distillery.families.unet.rivals import choose_by
 from distillery.models.layers import layer_shapes
 from distillery.models.load import load_unet
 from distillery.models.lowrank.errors import Errors
@@ -42,6 +44,7 @@ BALANCED = "balanced"
 RANDOM = "random"
 DATA_AWARE = "data_aware"
 PLANNED = "planned"
+METHODS = (SVD, BALANCED, DATA_AWARE, PLANNED, RANDOM)
 
 
 def choose_ranks(
@@ -72,7 +75,9 @@ class Decomposition:
     """A method and what it needs; `rank` are the fields of the params' `Rank`.
 
     `other_params` are those of text encoder and VAE; `data_aware` and `planned` read
-    `num_moment_samples` cached samples, `batch_size` at a time.
+    `num_moment_samples` cached samples, `batch_size` at a time. `plan`: {"by", "share", "device"}
+    of a start that is planned for a latency by a table of `tables`. `memo`: a folder in which what
+    was measured of a teacher is kept for the next plan.
     """
 
     method: str
@@ -80,6 +85,17 @@ class Decomposition:
     other_params: int
     num_moment_samples: int
     batch_size: int
+    plan: Mapping[str, Any] | None = None
+    tables: Path = TABLES
+    memo: Path | None = None
+
+    @property
+    def wanted_plan(self) -> Mapping[str, Any] | None:
+        """The plan, that of the rank rule `latency` too."""
+        if self.plan is None and self.rank["rule"] == "latency":
+            rank = self.rank
+            return {"by": "latency", "share": rank["value"], "device": rank["device"]}
+        return self.plan
 
 
 def write_decomposition(
@@ -127,21 +143,29 @@ def _choose(
 ) -> tuple[dict[str, int], tuple[str, ...], dict | None]:
     """Ranks, removed blocks, and the report of a plan by latency."""
     rank = wanted.rank
-    if rank["rule"] != "latency":
-        removed = read_removed(Path(rank["file"]), unet) if rank["rule"] == "file" else ()
-        if removed and wanted.method == PLANNED:
-            raise DistilleryError(f"{rank['file']}: {_NO_PLANNED}")
-        return choose_ranks(unet, rank, other_params=wanted.other_params), removed, None
-    if wanted.method == PLANNED:
-        raise DistilleryError(f"init_student.rank.rule: latency: {_NO_PLANNED}")
-    parts = teacher_parts(calibration.teacher)
-    table = table_for(rank["device"], parts)
+    if wanted.wanted_plan is not None:
+        if wanted.method == PLANNED:
+            raise DistilleryError(f"init_student.rank.rule: latency: {_NO_PLANNED}")
+        return _planned(wanted, wanted.wanted_plan, calibration)
+    removed = read_removed(Path(rank["file"]), unet) if rank["rule"] == "file" else ()
+    if removed and wanted.method == PLANNED:
+        raise DistilleryError(f"{rank['file']}: {_NO_PLANNED}")
+    return choose_ranks(unet, rank, other_params=wanted.other_params), removed, None
+
+
+def _planned(
+    wanted: Decomposition, plan: Mapping[str, Any], calibration: "_Calibrated"
+) -> tuple[dict[str, int], tuple[str, ...], dict]:
+    parts, rank = teacher_parts(calibration.teacher), wanted.rank
+    table = table_for(plan["device"], parts, wanted.tables)
     ranks = candidates(parts, rank["multiple_of"] or table.multiple_of, rank["keep_dense"])
     costs = costs_of(parts, table)
-    target = share_target(costs, rank["value"], "init_student.rank.value")
+    key = "init_student.rank.value" if wanted.plan is None else "init_student.plans: share"
+    target = share_target(costs, plan["share"], key)
     errors = calibration.errors(ranks)
-    plan = make_plan(costs, errors, [target], ranks)
-    return plan.ranks, plan.removed, report(costs, errors, [target], plan, rank["keep_dense"])
+    choice: Choice = choose_by(plan["by"], costs, target, errors, ranks, rank["keep_dense"])
+    said = report(costs, errors, [target], choice, rank["keep_dense"])
+    return *choice, {"by": plan["by"], **said}
 
 
 _NO_PLANNED = (
@@ -167,7 +191,8 @@ class _Calibrated:
 
     def errors(self, ranks: Mapping[str, Sequence[int]]) -> Errors:
         """What forms and removals do to the output."""
-        return self._records().errors(self.unet, ranks, self.moments(_free(self.unet, self.wanted)))
+        names = _free(self.unet, self.wanted)
+        return self._records().errors(self.unet, ranks, lambda: self.moments(names))
 
     def _records(self) -> Calibration:
         if self.base is None:
@@ -175,7 +200,9 @@ class _Calibrated:
                 f"init_student: {self.wanted.method} needs --base, the cache's view base"
             )
         wanted = self.wanted
-        return Calibration(self.teacher, self.base, wanted.num_moment_samples, wanted.batch_size)
+        return Calibration(
+            self.teacher, self.base, wanted.num_moment_samples, wanted.batch_size, wanted.memo
+        )
 
 
 def _free(unet: UNet2DConditionModel, wanted: Decomposition) -> list[str]:
