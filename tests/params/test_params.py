@@ -144,7 +144,7 @@ def test_several_problems_are_several_lines(tmp_path: Path) -> None:
 
 
 def test_contradictory_pair_names_its_key(tmp_path: Path) -> None:
-    path, _ = _edited(tmp_path, "methods: [svd]", "methods: [svd]")
+    path, _ = _edited(tmp_path, "methods: [svd, planned]", "methods: [svd, planned]")
     path.write_text(path.read_text().replace("init: svd", "init: data_aware", 1))
     with pytest.raises(DistilleryError, match="data_aware needs data_aware in init_student"):
         load_params(path)

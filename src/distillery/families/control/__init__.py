@@ -70,7 +70,7 @@ FACTS = Facts(
     sizes=Sizes(_size),
     shown=Shown(
         teacher="control/uni_controlnet",
-        students=("control/elr", "control/elr_dense"),
+        students=("control/elr", "control/elr_planned", "control/elr_dense"),
         qualities=("edge_f1", "miou", "kid"),
         costs=("parameters_in_optimiser", "train_step_s"),
         tables=("elr_table2", "elr_table3"),
@@ -87,6 +87,7 @@ FACTS = Facts(
             "elr_dense": "ELR adapter, dense U-Net",
             "elr_no_kd": "ELR adapter, U-Net w/o distillation",
             "elr": "ELR adapter",
+            "elr_planned": "ELR adapter, planned ranks",
         },
         _snippet,
         compared="Edges are judged on prompts with a Canny map, regions on those with a "
