@@ -24,3 +24,15 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         together = load_file(tmp_path / f"rank-{rank}.safetensors")
         for name, tensor in alone.state_dict().items():
             torch.testing.assert_close(together[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_processes_round_narrow_weights_alike(tmp_path: Path) -> None:
+    def work(rank: int) -> None:
+        narrow = {"precision": "bf16", "weights": "bf16", "ema_decay": 0.0}
+        model, _ = train(tmp_path / "two", steps=4, dropout=0.0, **narrow)
+        save_file(model.state_dict(), tmp_path / f"rank-{rank}.safetensors")
+
+    in_processes(2, tmp_path / "store", work)
+    first, second = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(first["first.weight"], first["first.weight"].bfloat16().float())
