@@ -55,8 +55,8 @@ def test_the_unet_is_as_before(damage, unet, teacher):
     with pytest.raises(RuntimeError):
         damage.of((LAYERS[0], torch.zeros(1, 1)))
     assert damage.now() == 0
-    for name, value in teacher.state_dict().items():
-        assert torch.equal(unet.state_dict()[name], value)
+    found = unet.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in teacher.state_dict().items())
 
 
 def test_sensitivities_give_the_distance_of_the_low_rank_layer(damage, unet):
