@@ -40,7 +40,16 @@ def _same(base: Any, given: Any, section: Any = Params, at: str = "") -> list[st
 
 
 def test_presets_are_those_that_the_pages_name() -> None:
-    assert PRESETS == ["laion", "photos", "scenes", "scenes-full", "sd-turbo", "sd15", "sd21"]
+    assert PRESETS == [
+        "laion",
+        "photos",
+        "scenes",
+        "scenes-full",
+        "scenes-latency",
+        "sd-turbo",
+        "sd15",
+        "sd21",
+    ]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from distillery.core.errors import DistilleryError
 from distillery.cost.latency.costs import KINDS, Costs
 from distillery.families.unet.latency_plan import Choice, Target, fits, make_plan
+from distillery.models.lowrank.choices import Plan
 from distillery.models.lowrank.errors import Errors
 from distillery.models.lowrank.ranks import plan_ranks
 
@@ -34,17 +35,31 @@ def parameters_plan(
     errors: Errors,
     ranks: Mapping[str, Sequence[int]],
 ) -> Choice | None:
-    """Planned for parameters, blind to time: the largest of 200 budgets whose plan fits."""
-    dense = float(costs.dense[KINDS.index("parameters")])
-    for step in range(_SIZES, 0, -1):
-        budget = Target("parameters", step / _SIZES * dense, "parameters")
+    """Planned for parameters, blind to time: the largest of 200 budgets whose plan fits.
+
+    Found by bisection, as if a larger budget never made a faster student.
+    """
+    best: Choice | None = None
+    low, high = 0, _SIZES + 1
+    while high - low > 1:
+        middle = (low + high) // 2
         try:
-            plan = make_plan(costs, errors, [budget], ranks)
-        except DistilleryError:  # out of reach, and so are all below
-            return None
+            plan = _of_size(costs, errors, ranks, middle / _SIZES)
+        except DistilleryError:  # too few parameters for any plan
+            low = middle
+            continue
         if fits(costs, targets, plan.ranks, plan.removed):
-            return plan.ranks, plan.removed
-    return None
+            low, best = middle, (plan.ranks, plan.removed)
+        else:
+            high = middle
+    return best
+
+
+def _of_size(
+    costs: Costs, errors: Errors, ranks: Mapping[str, Sequence[int]], share: float
+) -> Plan:
+    dense = float(costs.dense[KINDS.index("parameters")])
+    return make_plan(costs, errors, [Target("parameters", share * dense, "parameters")], ranks)
 
 
 def removal_plan(costs: Costs, targets: Sequence[Target], errors: Errors) -> Choice | None:
