@@ -15,6 +15,7 @@ from distillery.families.base import Prediction
 from distillery.families.load import Student
 from distillery.metrics.prediction_distance import Predict, controlled, guided, plain
 from distillery.models.export import assert_same_output
+from distillery.models.lowrank.removed import removed_in
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.teacher.load import Teacher
 
@@ -68,8 +69,11 @@ def _native(student: Student, scale: float | None) -> Predict:
 
 
 def check_export(unet: UNet2DConditionModel) -> None:
-    """The dense-merged form of a low-rank student must say the same, or DistilleryError."""
-    if not isinstance(unet, LowRankUNet2DConditionModel):
+    """The dense-merged form of a low-rank student must say the same, or DistilleryError.
+
+    One with removed blocks has no such form, and is used as it is.
+    """
+    if not isinstance(unet, LowRankUNet2DConditionModel) or removed_in(unet.config):
         return
     config, generator = unet.config, torch.Generator().manual_seed(0)
     side = config.sample_size

@@ -64,7 +64,7 @@ def new_figure(width: float = WIDTH_IN, height: float = HEIGHT_IN, **layout: Any
     return figure, figure.subplots(squeeze=False, **layout)
 
 
-def _plain_figure() -> tuple[Figure, Axes]:
+def plain_figure() -> tuple[Figure, Axes]:
     """One chart with fixed margins: a page has tens of them, and looking for the best is slow."""
     figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN))
     left, bottom, right, top = MARGINS_IN
@@ -104,7 +104,7 @@ def quality_against_cost(
     if len(points) < 2:
         return None
     with mpl.rc_context(STYLE):
-        figure, axis = _plain_figure()
+        figure, axis = plain_figure()
         for variant, x, metric in points:
             colour = ACCENT if variant == main else INK if "teacher" in variant else SECOND
             below, above = metric["value"] - metric["ci_low"], metric["ci_high"] - metric["value"]
@@ -114,7 +114,7 @@ def quality_against_cost(
             )  # fmt: skip
         family = (main or "").partition("/")[0]
         labelled = [(x, m["value"], label(v, family), v == main) for v, x, m in points]
-        axis.set(xlabel=_title(cost), xlim=_room(labelled))
+        axis.set(xlabel=_title(cost), xlim=room(labelled))
         axis.set_title(_title(quality))
         axis.grid(axis="y")
         axis.margins(y=0.14)
@@ -147,7 +147,7 @@ def _points(
     return points
 
 
-def _room(points: Sequence[Labelled]) -> tuple[float, float]:
+def room(points: Sequence[Labelled]) -> tuple[float, float]:
     """Limits between which every label fits right of its point."""
     low, high = min(p[0] for p in points), max(p[0] for p in points)
     span = max(high - low, 0.1 * high)

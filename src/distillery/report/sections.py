@@ -14,6 +14,8 @@ from distillery.metrics import shape_probe
 from distillery.metrics.catalog import CATALOG
 from distillery.report import figures_training, story, tables
 from distillery.report.evidence import Results
+from distillery.report.figures_latency import FAMILY as LATENCY_FAMILY
+from distillery.report.figures_latency import latency_figures
 from distillery.report.for_dvc import losses_path
 from distillery.report.gallery import family_strip
 
@@ -59,6 +61,7 @@ def _section(family: Family, known: Known) -> dict[str, Any]:
         "committed": _measured(family, committed[0]) if committed else None,
         "tables": [_printed(name, known) for name in family.shown.tables],
         "plots": _plots(family, known.plots),
+        "latency": latency_figures(run) if family.name == LATENCY_FAMILY else [],
         "reference": family.texts.compared,
         "strip": family_strip(known.gallery, family, STRIP_PROMPTS),
         "curves": figures_training.training_curves(own, main),
