@@ -77,6 +77,17 @@ def test_inputs_are_equal(pairs: list, dvc_stages: dict) -> None:
         assert declared == set(job["input"]), job["label"]
 
 
+def test_latency_tables_are_inputs_of_every_start(pairs: list) -> None:
+    tables = yaml.safe_load((ROOT / "params.yaml").read_text())["init_student"]["tables"]
+    starts = [(job, stage) for job, stage in pairs if job["rule"].startswith("init_student")]
+    assert {job["rule"] for job, _ in starts} == {
+        "init_student", "init_student_random", "init_student_plan",
+    }  # fmt: skip
+    for job, stage in starts:
+        assert tables in job["input"]
+        assert tables in {dep.def_path for dep in stage.deps}
+
+
 def test_outputs_are_equal_and_cached(pairs: list) -> None:
     for job, stage in pairs:
         assert _relative(stage.outs) == set(job["output"])

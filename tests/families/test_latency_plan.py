@@ -1,6 +1,7 @@
 """Students planned by latency: within their targets, aligned, built by init_student, trainable."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from distillery.cost.latency.make import predict_table
 from distillery.cost.latency.roofline import Machine
 from distillery.cost.latency.table import write_form
 from distillery.cost.latency.units import aligned_ranks
+from distillery.families.pairings import check_export
 from distillery.families.unet import calibration
 from distillery.families.unet.init import Decomposition, write_decomposition
 from distillery.families.unet.latency_plan import (
@@ -27,7 +29,7 @@ from distillery.families.unet.latency_plan import (
     teacher_parts,
 )
 from distillery.families.unet.plan_report import level_rows, report
-from distillery.families.unet.rivals import removal_plan, uniform_plan
+from distillery.families.unet.rivals import choose_by, removal_plan, uniform_plan
 from distillery.families.unet.training import start_student
 from distillery.models.lowrank.errors import Errors, assumed_errors
 from distillery.models.lowrank.ranks import read_ranks, read_removed
@@ -137,35 +139,86 @@ def test_the_report_has_a_row_for_every_layer(costs, errors, ranks):
     assert said["planned"]["error"] < said["block_removal"]["error"]
 
 
-def test_init_student_builds_it(root, costs, tmp_path, monkeypatch):
-    """The same plan for every method, and twice."""
-    monkeypatch.setattr(calibration, "NUM_DAMAGE_SAMPLES", 2)
+@pytest.fixture(scope="module")
+def built(root, tmp_path_factory):
+    """Folders of starts by the rule latency, twice, and by a plan that removes blocks.
+
+    What was measured of the teacher is kept for all but `afresh`.
+    """
+    folder, base = tmp_path_factory.mktemp("built"), root / "cache" / "base"
     rank = {
         "rule": "latency", "value": 0.5, "file": None, "device": str(root / "tables.json"),
         "multiple_of": None, "keep_dense": list(KEEP),
     }  # fmt: skip
-    for folder, method in (("a", "data_aware"), ("c", "random")):
-        wanted = Decomposition(method, rank, other_params=0, num_moment_samples=8, batch_size=8)
-        base = root / "cache" / "base"
-        write_decomposition(wanted, root / "teacher", base, tmp_path / folder, CPU)
-    student = start_student(
-        "low_rank", "data_aware", teacher=root / "teacher", init_folder=tmp_path / "a", seed=0
+    wanted = Decomposition("data_aware", rank, 0, 8, 8, memo=folder / "memo")
+    removal = {"by": "removal", "share": 0.6, "device": NAME}
+    plans = {
+        "a": wanted,
+        "c": replace(wanted, method="random"),
+        "afresh": replace(wanted, memo=None),
+        "removal": replace(wanted, method="svd", plan=removal, tables=root / "tables.json"),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "NUM_DAMAGE_SAMPLES", 2)
+        patch.setattr(calibration, "NUM_LAYER_SAMPLES", 1)
+        for name, each in plans.items():
+            write_decomposition(each, root / "teacher", base, folder / name, CPU)
+    return folder
+
+
+def test_equal_inputs_give_equal_bytes(built):
+    first, afresh = (
+        {file.name: file.read_bytes() for file in (built / name).iterdir()}
+        for name in ("a", "afresh")
     )
-    config = LowRankUNet2DConditionModel.load_config(tmp_path / "c")
+    assert first == afresh
+    assert len(list((built / "memo").iterdir())) == 1
+
+
+def test_a_student_without_some_blocks_is_evaluated(built):
+    """The gate of exports lets it pass: it has no dense form."""
+    student = LowRankUNet2DConditionModel.from_pretrained(built / "removal")
+    assert student.config.removed
+    assert student.config.ranks == {}
+    check_export(student)
+    assert read_json(built / "removal" / "layers.json")["plan"]["by"] == "removal"
+
+
+def test_init_student_builds_it(root, costs, built):
+    """The same plan for every method."""
+    student = start_student(
+        "low_rank", "data_aware", teacher=root / "teacher", init_folder=built / "a", seed=0
+    )
+    config = LowRankUNet2DConditionModel.load_config(built / "c")
     assert config["removed"] == student.config.removed
     assert config["ranks"] == student.config.ranks
     found = costs.of(student.config.ranks, student.config.removed)
     assert found["latency"] <= 0.5 * costs.dense[0] * (1 + 1e-9)
     assert found["parameters"] == sum(p.numel() for p in student.parameters())
-    plan = read_json(tmp_path / "a" / "layers.json")["plan"]
+    plan = read_json(built / "a" / "layers.json")["plan"]
     assert plan["planned"]["latency"] == pytest.approx(found["latency"])
     assert plan["additivity"]["num_pairs"] > 0
     for name, choices in ((n, aligned_ranks(costs.parts.shapes[n], 8)) for n in plan["ranks"]):
         assert plan["ranks"][name] in choices
     random = start_student(
-        "low_rank", "random", teacher=root / "teacher", init_folder=tmp_path / "c", seed=1
+        "low_rank", "random", teacher=root / "teacher", init_folder=built / "c", seed=1
     )
     assert random.state_dict().keys() == student.state_dict().keys()
+
+
+@pytest.mark.parametrize("share", [0.4, 0.8])
+def test_every_criterion_keeps_the_target_or_says_its_least(costs, errors, ranks, share):
+    target = share_target(costs, share, "share")
+    best = make_plan(costs, errors, [target], ranks).error
+    for criterion in ("latency", "parameters", "removal", "random_removal"):
+        choice = choose_by(criterion, costs, target, errors, ranks, KEEP)
+        assert fits(costs, [target], *choice)
+        assert errors.of(*choice) >= best * (1 - 1e-9)
+        assert choose_by(criterion, costs, target, errors, ranks, KEEP) == choice
+        if "removal" in criterion:
+            assert choice[0] == {}
+    with pytest.raises(DistilleryError, match=r"share 0\.01 .* is out of reach by uniform"):
+        choose_by("uniform", costs, share_target(costs, 0.01, "share"), errors, ranks, KEEP)
 
 
 def test_what_a_plan_by_latency_needs_is_said(root, tmp_path):
@@ -215,6 +268,29 @@ def test_tables_are_found_by_name_or_file(root, costs, tmp_path):
     with pytest.raises(DistilleryError, match="0 tables of it fit"):
         table_for(str(tmp_path / "none.json"), parts)
     assert table_for("h100-fp16-b8", parts, tmp_path).basis == "predicted"
+    other = replace(costs.table, models={"another": {"median_s": 1.0}})
+    (tmp_path / "other.json").write_text(json.dumps(write_form([other])))
+    with pytest.raises(DistilleryError, match="has it for another, and this is unet"):
+        table_for(NAME, parts, tmp_path / "other.json")
+
+
+def test_the_parts_of_a_measured_table_add_up(costs, tmp_path):
+    """Timed alone they were half as long as in the model, here."""
+    half = {key: {"median_s": unit["median_s"] / 2} for key, unit in costs.table.blocks.items()}
+    layers = {
+        key: {form: {"median_s": value["median_s"] / 2} for form, value in forms.items()}
+        for key, forms in costs.table.layers.items()
+    }
+    measured = replace(costs.table, basis="measured", layers=layers, blocks=half)
+    (tmp_path / "t.json").write_text(json.dumps(write_form([measured])))
+    table = table_for(NAME, costs.parts, tmp_path / "t.json")
+    key = costs.parts.layers["conv_in"].key
+    found = costs_of(costs.parts, table)
+    assert found.fixed[0] == pytest.approx(0, abs=1e-9)
+    assert found.dense[0] == costs.dense[0]
+    ratio = table.layer_s(key, None) / table.block_s(next(iter(table.blocks)))
+    before = costs.table
+    assert ratio == pytest.approx(before.layer_s(key, None) / before.block_s(next(iter(half))))
 
 
 def test_errors_by_any_knowledge_have_the_shape_of_a_curve(costs, ranks):
