@@ -98,8 +98,15 @@ def test_a_guidance_student_has_its_lora_merged(tiny_teacher: Path, models: Path
     weights = (unet.get_submodule(name).weight for unet in (student.unet, plain))
     assert not torch.equal(*weights)
     assert not student.is_guided
-    noise = folders(tiny_teacher, models, "guidance/noise", **beside)
-    assert load_student("guidance/noise", noise).is_guided
+    assert student.refuses(3.0) == (
+        "it has learned guidance 3; guidance scale 3 would apply guidance twice and is left out"
+    )
+    assert student.refuses(1.0) is None
+    noise = load_student(
+        "guidance/noise", folders(tiny_teacher, models, "guidance/noise", **beside)
+    )
+    assert noise.is_guided
+    assert noise.refuses(3.0) is None
 
 
 def test_the_whole_student_has_all_three_parts(tiny_teacher: Path, models: Path):
