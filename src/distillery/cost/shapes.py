@@ -30,9 +30,8 @@ def _like(x: Tensor, *_: object, **__: object) -> Tensor:
     return torch.empty_like(x)
 
 
-def _group_norm(
-    x: Tensor, weight: Any, bias: Any, num: int, _channels: int, _size: int, groups: int, _eps: Any
-) -> tuple[Tensor, ...]:
+def _group_norm(x: Tensor, _weight: Any, _bias: Any, num: int, *rest: Any) -> tuple[Tensor, ...]:
+    _channels, _size, groups, _eps = rest
     return torch.empty_like(x), x.new_empty(num, groups), x.new_empty(num, groups)
 
 
