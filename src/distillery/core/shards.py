@@ -40,7 +40,7 @@ def list_shards(folder: Path, suffix: str = "parquet") -> list[Path]:
 
 
 def hash_record(record: Mapping[str, Any]) -> str:
-    """sha256 over the fields in name order; bytes by their hash, nested mappings too."""
+    """sha256 over the fields in name order; bytes by their hash, nested ones too."""
     return hashlib.sha256(canonical_json(_hashable(record)).encode()).hexdigest()
 
 
@@ -49,6 +49,8 @@ def _hashable(value: Any) -> Any:
         return "sha256:" + hashlib.sha256(value).hexdigest()
     if isinstance(value, Mapping):
         return {name: _hashable(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_hashable(item) for item in value]
     if isinstance(value, float):
         return repr(value)
     return value
@@ -105,6 +107,8 @@ class _Waiting:
 def _count_bytes(value: Any) -> int:
     if isinstance(value, Mapping):
         return sum(map(_count_bytes, value.values()))
+    if isinstance(value, list):
+        return sum(map(_count_bytes, value))
     return len(value) if isinstance(value, bytes | str) else 0
 
 
@@ -113,7 +117,12 @@ def _hf_metadata(fields: Sequence[pa.Field]) -> dict[str, str]:
     return {"huggingface": json.dumps({"info": {"features": features}})}
 
 
-def _hf_value(field: pa.Field) -> dict[str, str]:
+def _hf_value(field: pa.Field) -> dict[str, Any]:
+    if pa.types.is_list(field.type):
+        return {"feature": _hf_value(field.type.value_field), "_type": "List"}
+    if pa.types.is_struct(field.type):
+        return {field.type.field(i).name: _hf_value(field.type.field(i))
+                for i in range(field.type.num_fields)}  # fmt: skip
     names = {"double": "float64", "float": "float32", "halffloat": "float16"}
     return {"dtype": names.get(str(field.type), str(field.type)), "_type": "Value"}
 

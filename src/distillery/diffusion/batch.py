@@ -28,8 +28,9 @@ class Batch:
     latents, noise: float32 [n, C, h, w]; timesteps: int64 [n]; conditioning: n rows by name
     (`diffusion.conditioning`); outputs: the teacher's cached native outputs by view, float32
     [n, C, h, w];
-    conditions: condition maps by kind, float32 [n, 3, H, W] in [0, 1]; drawn: what an objective
-    chose at random for each sample, by name.
+    conditions: condition maps by kind, float32 [n, 3, H, W] in [0, 1], zeros where a record has
+    none; has_map: which records have one, bool [n] by kind, empty where all of the data do; drawn:
+    what an objective chose at random for each sample, by name.
     """
 
     keys: Sequence[str]
@@ -40,6 +41,7 @@ class Batch:
     outputs: Mapping[str, Tensor] = field(default_factory=dict)
     conditions: Mapping[str, Tensor] = field(default_factory=dict)
     drawn: Mapping[str, Tensor] = field(default_factory=dict)
+    has_map: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""

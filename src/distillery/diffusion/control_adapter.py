@@ -93,6 +93,8 @@ class TuneControl:
             kept, batch = batch.drawn[CONDITIONS], self._drop_captions(batch)
         else:
             kept = single_conditions(len(batch.latents), len(self.kinds))
+        if batch.has_map:  # a map that is not there is a dropped one
+            kept = kept & torch.stack([batch.has_map[kind] for kind in self.kinds], 1).to(kept)
         noisy = self.diffusion.noisy(batch)
         given = self._residuals(model, noisy, batch, kept)
         terms = {}

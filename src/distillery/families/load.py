@@ -84,7 +84,9 @@ def load_student(
     return FAMILIES[family].load(name, folders, device, dtype)
 
 
-def open_maps(student: Student, conditions: Path | None, resolution_px: int) -> Maps | None:
+def open_maps(
+    student: Student, conditions: Path | None, resolution_px: int
+) -> ConditionMaps | None:
     """The extracted maps that the student wants, from the folder of all parts; None if it does not.
 
     Raises DistilleryError where it wants some and `conditions` is None.

@@ -62,11 +62,12 @@ def load_records(
 
 
 def load_images(folder: Path, keys: Sequence[str]) -> Pictures:
-    """Generated images of one seed in this order; they must be of exactly these records."""
-    spool = Spool()
-    for row in iter_samples(folder, len(keys)):
-        spool.put(row["key"], row["image"])
-    if spool.keys() != set(keys):
+    """Generated images of one seed in this order; others that are there are passed over."""
+    wanted, spool = set(keys), Spool()
+    for row in iter_samples(folder):
+        if row["key"] in wanted:
+            spool.put(row["key"], row["image"])
+    if spool.keys() != wanted:
         raise DistilleryError(f"{folder}: made for other records; run generate again")
     return Pictures(spool, keys, decode_png)
 

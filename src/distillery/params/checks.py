@@ -7,6 +7,7 @@ contradiction is a ValueError `key: reason`, as pydantic's validators raise it.
 from typing import Any
 
 from distillery.data.conditions import KINDS
+from distillery.data.conditions.own import own_places
 from distillery.families import TRAINED
 
 TEACHER = "teacher"
@@ -63,7 +64,14 @@ def _require_decompositions(params: Any) -> None:
 def _require_drawers(params: Any) -> None:
     """Something must draw each kind that no map is given of."""
     section = params.extract_conditions
-    for kind in (KINDS[name] for name in section.kinds):
+    own = own_places(section.kinds)
+    for name, (where, place) in own.items():
+        if where == "column" and place not in params.ingest.map_columns:
+            raise ValueError(
+                f"extract_conditions.kinds.{name}: column {place} is not taken along; set "
+                f"ingest.map_columns: [{place}]"
+            )
+    for kind in (KINDS[name] for name in section.kinds if name not in own):
         from_labels = kind.of_labels is not None and params.ingest.source == SCENES
         if kind.draw is None and not from_labels and not kind.is_learned(dict(section)):
             raise ValueError(f"extract_conditions.kinds: {kind.name}: {kind.no_drawer()}")

@@ -1,17 +1,50 @@
 """The section extract_conditions of params.yaml: condition maps."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from distillery.data.conditions import KINDS
+from distillery.data.conditions.own import RESIZES, parse_place
 from distillery.params.base import Count, Frozen, Kind
+
+
+def _read_kinds(value: Any) -> Any:
+    """One line for whatever is wrong: a list of kinds, or a mapping of them to their sources."""
+    if not isinstance(value, dict | list) or not value:
+        raise ValueError("name at least one kind, as a list or as {kind: {from: ...}}")
+    for kind in value:
+        if kind not in KINDS:
+            raise ValueError(f"{kind} is no kind; choose from {', '.join(KINDS)}")
+        if isinstance(value, dict) and value[kind] not in (None, "builtin"):
+            _check_source(kind, value[kind])
+    if isinstance(value, dict):
+        return {kind: None if source == "builtin" else source for kind, source in value.items()}
+    return value
+
+
+def _check_source(kind: str, source: Any) -> None:
+    example = f"{kind}: {{from: column NAME}} or {kind}: {{from: folder PATH, resize: area}}"
+    if not isinstance(source, dict) or not {"from"} <= set(source) <= {"from", "resize"}:
+        raise ValueError(f"{kind}: {source} says not where its maps are; write {example}")
+    if parse_place(source["from"]) is None:
+        raise ValueError(f"{kind}.from: {source['from']!r}; write {example}")
+    if source.get("resize", "nearest") not in RESIZES:
+        raise ValueError(f"{kind}.resize: {source['resize']}; use {' or '.join(RESIZES)}")
+
+
+Source = dict[Literal["from", "resize"], str]
+Kinds = Annotated[
+    Annotated[list[Kind], Field(min_length=1)] | dict[Kind, Source | None],
+    BeforeValidator(_read_kinds),
+]
 
 
 class ExtractConditions(Frozen):
     """Condition maps, made from every selected image."""
 
-    kinds: Annotated[list[Kind], Field(min_length=1)]
-    """Kinds of condition maps that are made."""
+    kinds: Kinds
+    """Kinds of maps; {depth: {from: folder maps/depth}} takes your own, canny: null makes them."""
     canny_low: Count
     """Lower threshold of the Canny detector: weaker gradients are never edges."""
     canny_high: Count

@@ -7,6 +7,8 @@ from pydantic import Field, create_model, model_validator
 from distillery.data.curation.filters import COLUMN_FILTERS, filter_params
 from distillery.params.base import AboveZero, Count, Frozen, Positive, Share
 
+WITH_COLUMNS = ("parquet", "datasets", "webdataset")
+
 
 class Scenes(Frozen):
     """The procedural source; shares are fractions of num_scenes."""
@@ -70,6 +72,8 @@ class Ingest(Frozen):
     """Samples in one shard of the raw images."""
     max_samples: Positive | None
     """Stop after so many samples; null takes all of them."""
+    map_columns: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]]
+    """Columns with condition maps that are taken along, for extract_conditions.kinds to name."""
     download: Download
     """How the images of source urls are fetched."""
     datasets: Datasets
@@ -81,4 +85,9 @@ class Ingest(Frozen):
     def _check(self) -> "Ingest":
         if self.source != "scenes" and self.path is None:
             raise ValueError(f"source {self.source} needs path: a file or folder")
+        if self.map_columns and self.source not in WITH_COLUMNS:
+            raise ValueError(
+                f"map_columns: source {self.source} has no columns of maps; put the maps into a "
+                "folder and set extract_conditions.kinds: {KIND: {from: folder PATH}}"
+            )
         return self

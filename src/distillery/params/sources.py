@@ -7,6 +7,7 @@ made, or pulled, their source is not needed. Not here: reading it (`data.ingest`
 from pathlib import Path
 
 from distillery.core.errors import DistilleryError
+from distillery.data.conditions.own import own_places
 from distillery.params.load import Places
 from distillery.params.model import Params
 
@@ -14,7 +15,9 @@ ON_DISK = ("webdataset", "parquet", "folder", "urls")
 
 
 def require_source(params: Params, places: Places) -> None:
-    """Raise DistilleryError, with its line, for an `ingest.path` that is not there."""
+    """Raise DistilleryError, with its line, for an `ingest.path` or a folder of maps that is not
+    there."""
+    _require_maps(params, places)
     source, path = params.ingest.source, params.ingest.path
     if source not in ON_DISK or Path(params.paths.raw).exists() or Path(path).exists():
         return
@@ -23,3 +26,16 @@ def require_source(params: Params, places: Places) -> None:
         f"{place}: ingest.path: {path} is not there; name the images' file or folder, or set "
         "ingest.source: scenes"
     )
+
+
+def _require_maps(params: Params, places: Places) -> None:
+    """The folders of the user's own condition maps, where those were not taken in yet."""
+    if Path(params.paths.conditions).exists():
+        return
+    for kind, (where, name) in own_places(params.extract_conditions.kinds).items():
+        if where == "folder" and not Path(name).is_dir():
+            place = places.get(("extract_conditions", "kinds"), "params.yaml")
+            raise DistilleryError(
+                f"{place}: extract_conditions.kinds.{kind}: {name} is no folder; name the one with "
+                "your maps, seen from the project's folder"
+            )

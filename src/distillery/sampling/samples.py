@@ -7,7 +7,7 @@ Torch is not imported, so that the report needs none. Not here: how images come 
 import hashlib
 import io
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -57,11 +57,23 @@ def pick_prompts(prompts: Iterable[Prompt], num_samples: int) -> list[Prompt]:
     return ordered[:num_samples]
 
 
-def with_conditions(prompts: Sequence[Prompt], kinds: Sequence[str]) -> list[Prompt]:
-    """The prompts taking turns with the kinds of condition maps; unchanged where there are none."""
+def with_conditions(
+    prompts: Sequence[Prompt],
+    kinds: Sequence[str],
+    has: Callable[[str, str], bool] = lambda kind, key: True,
+) -> list[Prompt]:
+    """The prompts taking turns with the kinds of condition maps; unchanged where there are none.
+
+    `has(kind, key)` says whether a record has a map; one whose turn it has not takes the next kind
+    that it has, and is left out where it has none.
+    """
     if not kinds:
         return list(prompts)
-    return [replace(p, condition=kinds[i % len(kinds)]) for i, p in enumerate(prompts)]
+    turns = (
+        (p, [*kinds[i % len(kinds) :], *kinds[: i % len(kinds)]]) for i, p in enumerate(prompts)
+    )
+    own = ((p, next((kind for kind in order if has(kind, p.key)), None)) for p, order in turns)
+    return [replace(p, condition=kind) for p, kind in own if kind is not None]
 
 
 def sample_folders(samples: Path) -> dict[int, Path]:

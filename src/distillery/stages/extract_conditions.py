@@ -1,7 +1,18 @@
 """Stage `extract_conditions`: the selected images of one part in, their condition maps out."""
 
+import sys
+
+from distillery.core.artifacts import write_json
 from distillery.core.run import Run
-from distillery.data.conditions.annotate import annotate_shard, build_annotators, write_no_maps
+from distillery.data.conditions.annotate import (
+    COUNTS,
+    annotate_shard,
+    build_annotators,
+    count_maps,
+    left_out_lines,
+    write_no_maps,
+)
+from distillery.data.conditions.own import open_own
 from distillery.data.loader import read_selection
 from distillery.params import Params
 from distillery.stage import In, Out, stage
@@ -11,9 +22,11 @@ from distillery.stage import In, Out, stage
 def extract_conditions(
     params: Params, run: Run, part: int, curated: In, selection: In, conditions: Out
 ) -> None:
-    """Draw the condition maps of every selected image, losslessly and full size."""
+    """Draw the condition maps of every selected image, or take the user's own, losslessly."""
     settings = params.extract_conditions
     annotators = build_annotators(settings.kinds, dict(settings), params.device)
+    own = open_own(settings.kinds)
+    states = {kind: f"-{maps.state()}" for kind, maps in own.items()}
     selected = {row["key"] for row in read_selection(selection) if row["part"] == part}
     shards = sorted(curated.glob("[0-9]*.parquet"))
     if not shards:  # curation kept nothing of this part
@@ -21,11 +34,16 @@ def extract_conditions(
     with run.progress(len(shards), unit="shard") as progress:
         for shard in shards:
             targets = {kind: conditions / kind / shard.name for kind in settings.kinds}
-            missing = {k: t for k, t in targets.items() if not run.reuse(t, f"{k}-{t.name}")}
+            names = {kind: f"{kind}{states.get(kind, '')}-{shard.name}" for kind in targets}
+            missing = {k: t for k, t in targets.items() if not run.reuse(t, names[k])}
             annotate_shard(shard, missing, annotators, selected)
             for kind, target in missing.items():
-                run.finish(target, f"{kind}-{target.name}")
+                run.finish(target, names[kind])
             progress.update()
+    counts = count_maps(conditions, settings.kinds, own, shards, selected)
+    write_json(conditions / COUNTS, counts)
+    for line in left_out_lines(counts):
+        print(f"{run.label}: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

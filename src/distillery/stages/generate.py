@@ -3,6 +3,7 @@
 import sys
 
 from distillery.core.device import claim_device
+from distillery.core.errors import DistilleryError
 from distillery.core.precision import torch_dtype
 from distillery.core.run import Run
 from distillery.core.runtime import Runtime
@@ -51,10 +52,14 @@ def generate(
             if seed == seeds[0] and (said := student.refuses(settings.guidance_scale)):
                 print(f"{run.label}: {said}", file=sys.stderr)
             maps = open_maps(student, conditions, sampler.resolution_px)
+            own = prompts if maps is None else with_conditions(prompts, student.kinds, maps.has)
+            if not own:
+                raise DistilleryError(
+                    f"{run.label}: no test record has a map of {' or '.join(student.kinds)}"
+                )
             write_samples(
-                samples / f"seed-{seed}", attach(sampler, student, maps),
-                with_conditions(prompts, student.kinds), settings.batch_size, run,
-                progress.update,
+                samples / f"seed-{seed}", attach(sampler, student, maps), own,
+                settings.batch_size, run, progress.update,
             )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from distillery.stage import Out, stage
 # away what is downloaded, and an error may have just advised them.
 @stage(
     reads=["ingest.source", "ingest.path", "ingest.shard_size_samples", "ingest.max_samples",
+           "ingest.map_columns",
            "ingest.download.max_bytes", "ingest.download.filters", "ingest.datasets",
            "ingest.scenes"],
     unrecorded=["ingest.download"],
@@ -84,13 +85,14 @@ def _rewrite(settings: Ingest, run: Run, raw: Path) -> None:
 
 def _read(settings: Ingest) -> Iterator[RawSample]:
     if settings.source != "datasets":
-        return read_source(settings.source, Path(settings.path))
+        return read_source(settings.source, Path(settings.path), settings.map_columns)
     chosen = settings.datasets
     return read_datasets(
         settings.path,
         image_column=chosen.image_column,
         caption_column=chosen.caption_column,
         split=chosen.split,
+        map_columns=settings.map_columns,
     )
 
 

@@ -18,7 +18,7 @@ from distillery.data.conditions.reader import ConditionMaps
 from distillery.diffusion.batch import Batch, Samples
 from distillery.diffusion.losses import Weighting
 from distillery.diffusion.objectives import Diffusion
-from distillery.teacher.cache.read import TeacherCache
+from distillery.teacher.cache.read import CachedSamples, TeacherCache
 from distillery.teacher.load import alphas_cumprod, load_scheduler
 
 
@@ -50,11 +50,20 @@ class Sources:
         num_timesteps = load_scheduler(self.teacher).config.num_train_timesteps
         return TeacherCache(self.base, {view: self.views[view] for view in views}, num_timesteps)
 
-    def data(self, cache: TeacherCache, kinds: Sequence[str] = ()) -> "TrainingData":
-        """Both splits of the cache, with condition maps of these `kinds`."""
+    def data(
+        self, cache: TeacherCache, kinds: Sequence[str] = (), *, only_with_maps: bool = False
+    ) -> "TrainingData":
+        """Both splits of the cache, with condition maps of these `kinds`.
+
+        `only_with_maps` leaves out records that lack one of them. Raises DistilleryError where no
+        record to train on has a map of a kind.
+        """
         train, val = (cache.samples(split) for split in ("train", "val"))
         if kinds:
             maps = ConditionMaps(self.conditions, kinds, cache.meta.resolution_px)
+            _require_maps(maps, train.keys())
+            if only_with_maps:
+                train, val = (s.having(maps.is_complete) for s in (train, val))
             train, val = (ConditionedSamples(samples, maps) for samples in (train, val))
         return TrainingData(train, val, cache.empty(), cache.meta.num_slots)
 
@@ -85,8 +94,9 @@ class TrainingData:
 class ConditionedSamples:
     """The same items as `samples`, whose batches carry the maps of their records."""
 
-    def __init__(self, samples: Samples, maps: ConditionMaps) -> None:
+    def __init__(self, samples: CachedSamples, maps: ConditionMaps) -> None:
         self._samples, self._maps = samples, maps
+        self._is_partial = not all(map(maps.is_complete, samples.keys()))
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -94,4 +104,14 @@ class ConditionedSamples:
     def batch(self, items: np.ndarray) -> Batch:
         """The items with these numbers, in this order."""
         batch = self._samples.batch(items)
-        return dataclasses.replace(batch, conditions=self._maps.batch(batch.keys))
+        has_map = self._maps.presence(batch.keys) if self._is_partial else {}
+        return dataclasses.replace(batch, conditions=self._maps.batch(batch.keys), has_map=has_map)
+
+
+def _require_maps(maps: ConditionMaps, keys: Sequence[str]) -> None:
+    for kind in maps.kinds:
+        if not any(maps.has(kind, key) for key in keys):
+            raise DistilleryError(
+                f"training: none of {len(keys)} records to train on has a {kind} map; see "
+                "counts.json of data/conditions, which says why they are left out"
+            )

@@ -1,11 +1,14 @@
 """Condition maps of the selected images, stored losslessly.
 
 In: curated and selected rows. Out: per kind a parquet shard of (key, PNG), each map exactly as
-large as its image is displayed. Nothing is resized to a multiple of 64, nothing is JPEG. Not here:
-what a kind's map is (a file per kind beside this one).
+large as its image is displayed; counts of them, and of records without one of the user's own maps.
+Nothing is resized to a multiple of 64, nothing is JPEG. Not here: what a kind's map is (a file per
+kind beside this one).
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,19 @@ import numpy as np
 import pyarrow as pa
 
 from distillery.core.errors import DistilleryError
-from distillery.core.shards import image_type, read_table_shard, shard_name, write_table_shard
+from distillery.core.shards import (
+    image_type,
+    iter_table_shard,
+    read_table_shard,
+    shard_name,
+    write_table_shard,
+)
 from distillery.data.conditions import KINDS
+from distillery.data.conditions.own import LeftOut, OwnMaps, open_own
 from distillery.data.images import decode_rgb
 
 CONDITION_SCHEMA = pa.schema([("key", pa.string()), ("image", image_type())])
+COUNTS = "counts.json"
 # Level 6 would be 6% smaller on photos' sketches and take twice as long.
 _PNG_SETTINGS = [cv2.IMWRITE_PNG_COMPRESSION, 3]
 
@@ -26,14 +37,20 @@ Annotator = Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]
 
 
 def build_annotators(
-    kinds: Sequence[str], settings: Mapping[str, Any], device: str = "cpu"
+    kinds: Collection[str], settings: Mapping[str, Any], device: str = "cpu"
 ) -> dict[str, Annotator]:
     """Per kind a function from an image uint8 (H, W, 3) RGB and its curated row to the map.
 
-    `settings` are those of `extract_conditions`. Raises DistilleryError where the folder of a
-    learned annotator is missing or not supported.
+    `settings` are those of `extract_conditions`; `kinds` may say where the user's own maps are, and
+    then the function raises LeftOut for a record without one. Raises DistilleryError where a
+    learned annotator or a folder of maps is missing or not supported.
     """
-    return {kind: _annotator(kind, settings, device) for kind in kinds}
+    own = open_own(kinds)
+    return {k: _own(own[k]) if k in own else _annotator(k, settings, device) for k in kinds}
+
+
+def _own(maps: OwnMaps) -> Annotator:
+    return lambda image, row: maps.read(row, *image.shape[:2])
 
 
 def _annotator(name: str, settings: Mapping[str, Any], device: str) -> Annotator:
@@ -55,18 +72,72 @@ def annotate_shard(
 ) -> None:
     """Write the maps of one curated shard's selected rows, a file per kind in `targets`.
 
-    Raises DistilleryError where a map is not as large as its image.
+    A record without one of the user's own maps has no row. Raises DistilleryError where a map that
+    was made is not as large as its image.
     """
     if not targets:
         return
     rows = [row for row in read_table_shard(shard) if row["key"] in selected]
     images = [decode_rgb(row["image"]["bytes"]) for row in rows]
     for kind, target in targets.items():
-        records = [
-            _record(row["key"], kind, image, annotators[kind](image, row))
-            for row, image in zip(rows, images, strict=True)
-        ]
+        records = []
+        for row, image in zip(rows, images, strict=True):
+            with contextlib.suppress(LeftOut):  # `count_maps` says why
+                records.append(_record(row["key"], kind, image, annotators[kind](image, row)))
         write_table_shard(target, records, CONDITION_SCHEMA)
+
+
+def count_maps(
+    conditions: Path,
+    kinds: Iterable[str],
+    own: Mapping[str, OwnMaps],
+    shards: Iterable[Path],
+    selected: Collection[str],
+) -> dict[str, dict[str, Any]]:
+    """{kind: {"maps": n, "left_out": {reason: n}}} of a part, for `COUNTS`.
+
+    `shards` are the curated ones. Of a kind with the user's own maps, `first` names the first
+    record that is left out.
+    """
+    counts = {}
+    for kind in kinds:
+        keys = {row["key"] for path in _shards(conditions / kind) for row in _keys(path)}
+        counts[kind] = {"maps": len(keys), "left_out": {}}
+        if kind in own:
+            counts[kind] |= _left_out(own[kind], set(selected) - keys, shards)
+    return counts
+
+
+def _left_out(own: OwnMaps, lost: Collection[str], shards: Iterable[Path]) -> dict[str, Any]:
+    reasons: Counter[str] = Counter()
+    first = {}
+    rows = (row for shard in shards for row in iter_table_shard(shard) if row["key"] in lost)
+    for row in rows:
+        try:
+            own.read(row, row["height"], row["width"])
+        except LeftOut as reason:
+            reasons[reason.reason] += 1
+            first = first or {"first": f"{row['key']}: {reason}"}
+    return {"left_out": dict(sorted(reasons.items())), **first}
+
+
+def _keys(path: Path) -> Iterable[dict[str, Any]]:
+    return iter_table_shard(path, ["key"])
+
+
+def left_out_lines(counts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """For people: of each kind that lacks some maps how many, why, and the first of them."""
+    return [
+        f"{kind}: {c['maps']} maps, {sum(c['left_out'].values())} records are left out ("
+        + ", ".join(f"{reason} {num}" for reason, num in c["left_out"].items())
+        + f"), first {c['first']}"
+        for kind, c in counts.items()
+        if c["left_out"]
+    ]
+
+
+def _shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[0-9]*.parquet"))
 
 
 def write_no_maps(conditions: Path, kinds: Iterable[str]) -> None:

@@ -38,6 +38,10 @@ class ConditionMaps:
         """Whether the record has a map of this kind."""
         return key in self._maps[kind]
 
+    def is_complete(self, key: str) -> bool:
+        """Whether the record has a map of every kind."""
+        return all(key in known for known in self._maps.values())
+
     def images(self, kind: str, keys: Sequence[str]) -> np.ndarray:
         """uint8 [n, H, W, 3] of one kind; raises DistilleryError for a key without a map."""
         known = self._maps[kind]
@@ -49,8 +53,19 @@ class ConditionMaps:
         return np.stack([_load(known.get(key), kind, self._resolution_px) for key in keys])
 
     def batch(self, keys: Sequence[str]) -> dict[str, Tensor]:
-        """{kind: float32 [n, 3, H, W] in [0, 1]}."""
-        return {kind: as_hint(self.images(kind, keys)) for kind in self.kinds}
+        """{kind: float32 [n, 3, H, W] in [0, 1]}; zeros for a record without such a map."""
+        return {
+            kind: as_hint(np.stack([self._or_none(kind, k) for k in keys])) for kind in self.kinds
+        }
+
+    def _or_none(self, kind: str, key: str) -> np.ndarray:
+        if not self.has(kind, key):
+            return np.zeros((self._resolution_px, self._resolution_px, 3), dtype=np.uint8)
+        return _load(self._maps[kind].get(key), kind, self._resolution_px)
+
+    def presence(self, keys: Sequence[str]) -> dict[str, Tensor]:
+        """{kind: bool [n]}: which records have a map."""
+        return {k: torch.tensor([self.has(k, key) for key in keys]) for k in self.kinds}
 
 
 class MapFiles:

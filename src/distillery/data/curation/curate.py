@@ -44,6 +44,8 @@ CURATED_SCHEMA = pa.schema(
         ("num_bytes", pa.int64()),
         ("planted", pa.string()),
         ("segmentation", pa.binary()),
+        ("name", pa.string()),
+        ("maps", pa.list_(pa.struct([("column", pa.string()), ("bytes", pa.binary())]))),
     ]
 )
 REJECTED_SCHEMA = pa.schema(
@@ -196,6 +198,8 @@ def _curated_row(sample: RawSample, facts: ImageFacts, digest: str) -> dict[str,
         "sketch": facts.sketch,
         "num_bytes": len(sample.image),
         "segmentation": sample.segmentation,
+        "name": sample.name,
+        "maps": [{"column": column, "bytes": data} for column, data in sample.maps.items()],
     }
 
 

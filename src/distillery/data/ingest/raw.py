@@ -49,6 +49,7 @@ RAW_SCHEMA = pa.schema(
         ("planted_of", pa.string()),
         ("sha256", pa.string()),
         ("source", pa.string()),
+        ("name", pa.string()),
     ]
 )
 
@@ -157,6 +158,7 @@ def _row(key: str, sample: RawSample) -> dict[str, Any]:
         "caption": sample.caption,
         "sha256": hashlib.sha256(sample.image).hexdigest() if sample.image is not None else None,
         "source": shown_name(f"{sample.source}:{sample.key}"),
+        "name": None if sample.name is None else shown_name(sample.name),
     }
 
 
@@ -176,6 +178,8 @@ def _add_sample(archive: tarfile.TarFile, row: dict[str, Any], sample: RawSample
     }
     if sample.segmentation is not None:
         members[SEGMENTATION_SUFFIX] = sample.segmentation
+    for column, data in sample.maps.items():
+        members[f"{column}.{picture_format(data[:16]) or 'png'}"] = data
     for suffix, data in members.items():
         member = tarfile.TarInfo(f"{row['key']}.{suffix}")
         member.size = len(data)

@@ -58,6 +58,7 @@ class RawSample:
     """One image as it is. `image` is None where there are no bytes; `status` then says why.
 
     `key` names it within the file `source`; `sha256` is what the source has recorded of its bytes.
+    `maps` are encoded condition maps by their column, `name` is the file's, without suffix.
     """
 
     key: str
@@ -69,6 +70,8 @@ class RawSample:
     segmentation: bytes | None = None
     status: str = SUCCESS
     sha256: str | None = None
+    maps: dict[str, bytes] = field(default_factory=dict)
+    name: str | None = None
 
 
 def list_inputs(path: Path, suffix: str) -> list[Path]:
@@ -159,7 +162,7 @@ def make_sample(caption: Callable[[], str], **fields: Any) -> RawSample:
     try:
         return RawSample(caption=caption(), **fields)
     except BadTextError as error:
-        failed = {"image": None, "suffix": "", "segmentation": None}
+        failed = {"image": None, "suffix": "", "segmentation": None, "maps": {}}
         return RawSample(caption="", **{**fields, **failed, "status": f"caption: {error}"})
 
 

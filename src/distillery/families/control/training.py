@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from distillery.core.precision import torch_dtype
+from distillery.diffusion.batch import Batch
 from distillery.diffusion.control import online_residuals
 from distillery.diffusion.control_adapter import ControlNets, Distances, TuneControl
 from distillery.diffusion.control_drop import Drop, apply_mask, single_conditions
@@ -71,7 +73,7 @@ def train_adapters(tuning: ControlTuning, sources: Sources, backbone: Path, job:
     empty = {name: row.to(job.device) for name, row in data.empty.items()}
     objective = TuneControl(diffusion, unet, tuning.kinds, empty, tuning.drop, distances)
     preview = Preview(sources.teacher, data)
-    maps = stack(tuning.kinds, data.seen(NUM_INIT_MAPS).conditions)
+    maps = _single_maps(tuning.kinds, data.seen(NUM_INIT_MAPS))
     training = Training(
         lambda seed: start_adapter(copied, tuning, maps, seed),
         lambda model: objective,
@@ -89,7 +91,7 @@ def start_adapter(
 ) -> ControlAdapter:
     """An adapter of the U-Net in a folder before its first step, in float32.
 
-    Its extractor is normalised on `maps` [n, 3 num_conditions, H, W], each map alone.
+    Its extractor is normalised on `maps` [n, 3 num_conditions, H, W], one kind to a sample.
     """
     adapter = ControlAdapter.from_unet(
         load_unet(unet_folder),
@@ -98,8 +100,18 @@ def start_adapter(
         kronecker=tuning.kronecker,
         seed=seed,
     )
-    adapter.extractor.normalise(apply_mask(maps, single_conditions(len(maps), len(tuning.kinds))))
+    adapter.extractor.normalise(maps)
     return adapter
+
+
+def _single_maps(kinds: tuple[str, ...], batch: Batch) -> Tensor:
+    """Of each sample the map of one kind, by turns; without samples that lack theirs."""
+    own = single_conditions(len(batch.keys), len(kinds))
+    maps = apply_mask(stack(kinds, batch.conditions), own)
+    if not batch.has_map:
+        return maps
+    there = own & torch.stack([batch.has_map[kind] for kind in kinds], 1)
+    return maps[there.any(1)] if there.any() else maps
 
 
 def _distances(tuning: ControlTuning, teacher: Path, unet: UNet2DConditionModel) -> Distances:

@@ -70,7 +70,7 @@ def train_controlnets(
     diffusion = sources.diffusion(distillation.weighting, distillation.gamma)
     view = None if distillation.online else f"control_{kind}"
     cache = sources.cache(*([view] if view else []))
-    data = sources.data(cache, [kind])
+    data = sources.data(cache, [kind], only_with_maps=True)
     unet = load_unet(sources.teacher, job.device, torch_dtype(settings.precision))
     if settings.gradient_checkpointing:
         recompute_activations(unet)

@@ -6,7 +6,7 @@ what a training sees does not depend on how data was divided. Records of the spl
 refused, and damage is found before a record is used.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,15 @@ class CachedSamples:
 
     def __len__(self) -> int:
         return len(self._places) * self._cache.meta.num_slots
+
+    def keys(self) -> list[str]:
+        """Of the records, in order."""
+        return [self._cache._parts[n].base.keys[row] for n, row in self._places.tolist()]
+
+    def having(self, wanted: Callable[[str], bool]) -> "CachedSamples":
+        """The items of those records whose key is wanted."""
+        chosen = [place for place, key in enumerate(self.keys()) if wanted(key)]
+        return CachedSamples(self._cache, self._places[chosen])
 
     def batch(self, items: Sequence[int] | np.ndarray) -> Batch:
         """Items by number. Cost per item at 64 px, 16 channels: 0.1 ms, half of it noise."""

@@ -193,13 +193,17 @@ def _outputs(
     teacher: Teacher,
     plan: CachePlan,
 ) -> dict[str, np.ndarray]:
-    """`output` [n, k, C, h, w] and `timesteps` [n, k] of one shard."""
+    """`output` [n, k, C, h, w] and `timesteps` [n, k] of one shard.
+
+    A record without the condition map that the view needs is not asked for: its output is 0.
+    """
     device, num_slots = teacher.unet.device, plan.num_slots
     alpha_bar = alphas_cumprod(teacher.scheduler)
     steps = timesteps(plan.seed, keys, num_slots, len(alpha_bar))
     latents = arrays["latents"].astype(np.float32)
-    outputs = np.empty((len(keys), num_slots, *latents.shape[1:]), dtype=plan.dtype)
-    items = [(row, slot) for row in range(len(keys)) for slot in range(num_slots)]
+    outputs = np.zeros((len(keys), num_slots, *latents.shape[1:]), dtype=plan.dtype)
+    able = [r for r, key in enumerate(keys) if view.maps is None or view.maps.is_complete(key)]
+    items = [(row, slot) for row in able for slot in range(num_slots)]
     for chunk in chunks(items, plan.batch_size):
         rows, slots = [row for row, _ in chunk], [slot for _, slot in chunk]
         names = [keys[row] for row in rows]

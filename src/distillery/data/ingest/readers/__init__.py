@@ -5,7 +5,7 @@ are stored), with the image's original bytes. Nothing is decoded, filtered or wr
 members are streamed, never extracted.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from distillery.core.errors import DistilleryError
@@ -14,18 +14,18 @@ from distillery.data.ingest.readers.parquet import read_parquet
 from distillery.data.ingest.readers.tar import read_webdataset
 from distillery.data.ingest.sample import RawSample
 
-_READERS: dict[str, Callable[[Path], Iterator[RawSample]]] = {
+_READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[RawSample]]] = {
     "webdataset": read_webdataset,
     "parquet": read_parquet,
-    "folder": read_folder,
+    "folder": lambda path, _: read_folder(path),
 }
 
 
-def read_source(source: str, path: Path) -> Iterator[RawSample]:
-    """All samples of a `webdataset`, `parquet` or `folder` source.
+def read_source(source: str, path: Path, map_columns: Sequence[str] = ()) -> Iterator[RawSample]:
+    """All samples of a `webdataset`, `parquet` or `folder` source, with these columns of maps.
 
     Raises DistilleryError naming the file where it is missing, empty, cut short or damaged.
     """
     if not path.exists():
         raise DistilleryError(f"{path}: not found; set ingest.path to your {source} data")
-    yield from _READERS[source](path)
+    yield from _READERS[source](path, map_columns)

@@ -7,7 +7,7 @@ only those below its own folder, or on the hub, are followed.
 """
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from distillery.core.errors import DistilleryError
+from distillery.data.ingest.readers.maps import name_of, require_columns, with_maps
 from distillery.data.ingest.sample import (
     MAX_IMAGE_BYTES,
     METADATA_NAMES,
@@ -37,9 +38,14 @@ _BUILDERS = {
 
 
 def read_datasets(
-    path: str, *, image_column: str, caption_column: str, split: str
+    path: str,
+    *,
+    image_column: str,
+    caption_column: str,
+    split: str,
+    map_columns: Sequence[str] = (),
 ) -> Iterator[RawSample]:
-    """Rows of one split in order.
+    """Rows of one split in order, with these columns of condition maps.
 
     Raises DistilleryError in one line where there is no such data set, split or column.
     """
@@ -51,18 +57,22 @@ def read_datasets(
                 f"{path}: no column {name} in split {split}, which has {', '.join(columns)}; "
                 f"correct ingest.datasets.{key}"
             )
+    require_columns(path, columns, map_columns)
     used = [c for c in columns if c.lower() in (*METADATA_NAMES, _SEGMENTATION)]
-    data = data.select_columns(list(dict.fromkeys([image_column, caption_column, *used])))
+    wanted = [image_column, caption_column, *used, *map_columns]
+    data = data.select_columns(list(dict.fromkeys(wanted)))
     data, labels = _undecoded(data), _label_names(data, caption_column)
     for number, row in enumerate(_rows(data, path)):
         caption = row[caption_column]
-        yield _as_sample(
+        maps = {name: _image_bytes(row.pop(name), path)[0] for name in map_columns}
+        sample = _as_sample(
             row.pop(image_column),
             labels[caption] if labels and isinstance(caption, int) else caption,
             row,
             path,
             number,
         )
+        yield with_maps(sample, maps)
 
 
 def _open(path: str, split: str) -> "datasets.Dataset | datasets.IterableDataset":
@@ -157,6 +167,7 @@ def _as_sample(value: Any, caption: Any, row: dict[str, Any], path: str, number:
         metadata=find_metadata(row),
         segmentation=segmentation,
         status=status,
+        name=name_of(name),
     )
 
 

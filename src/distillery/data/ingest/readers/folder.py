@@ -155,4 +155,5 @@ def _load(path: Path, name: str) -> dict[str, Any]:
         "image": image,
         "suffix": split_suffix(name)[1],
         "status": status,
+        "name": split_suffix(name)[0],
     }

@@ -5,7 +5,7 @@ In: a parquet file or a folder of them. Out: `RawSample`s. The image column is t
 `readers.CAPTION_NAMES`, in any case. Images given as a path only are not followed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distillery.core.errors import DamagedError, DistilleryError
+from distillery.data.ingest.readers.maps import map_bytes, name_of, require_columns, with_maps
 from distillery.data.ingest.readers.rows import rows_of
 from distillery.data.ingest.sample import (
     CAPTION_NAMES,
@@ -31,18 +32,21 @@ _SEGMENTATION = "segmentation"
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes")
 
 
-def read_parquet(path: Path) -> Iterator[RawSample]:
-    """Rows of all files in order, a batch of 16 in memory at a time."""
+def read_parquet(path: Path, map_columns: Sequence[str] = ()) -> Iterator[RawSample]:
+    """Rows of all files in order, a batch of 16 in memory at a time, with these columns of maps."""
     for file in list_inputs(path, "parquet"):
         try:
             with pq.ParquetFile(file) as table:
-                image = _image_column(file, table.schema_arrow)
+                image = _image_column(file, table.schema_arrow, map_columns)
+                require_columns(file, table.schema_arrow.names, map_columns)
                 _require_caption(file, table.schema_arrow)
                 row_number = 0
                 for batch in table.iter_batches(_BATCH_SAMPLES):
                     for i in range(batch.num_rows):  # one at a time: pictures are large
                         (row,) = rows_of(batch.slice(i, 1))
-                        yield _as_sample(row, image, file.name, row_number)
+                        maps = {n: map_bytes(row.pop(n)) for n in map_columns}
+                        sample = _as_sample(row, image, file.name, row_number)
+                        yield with_maps(sample, maps)
                         row_number += 1
         except (OSError, pa.ArrowException) as error:
             raise DamagedError(
@@ -50,8 +54,8 @@ def read_parquet(path: Path) -> Iterator[RawSample]:
             ) from None
 
 
-def _image_column(file: Path, schema: pa.Schema) -> str:
-    columns = [f.name for f in schema if _may_hold_image(f)]
+def _image_column(file: Path, schema: pa.Schema, map_columns: Sequence[str]) -> str:
+    columns = [f.name for f in schema if _may_hold_image(f) and f.name not in map_columns]
     named = [name for wanted in _IMAGE_NAMES for name in columns if name.lower() == wanted]
     if named or len(columns) == 1:
         return (named or columns)[0]
@@ -119,4 +123,5 @@ def _as_sample(row: dict[str, Any], image_column: str, source: str, number: int)
         metadata=find_metadata(row),
         segmentation=segmentation if isinstance(segmentation, bytes) else None,
         status=status,
+        name=name_of(path),
     )

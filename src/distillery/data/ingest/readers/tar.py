@@ -7,7 +7,7 @@ ignored by name, nothing is unpickled.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from distillery.core.artifacts import read_json
 from distillery.core.errors import DamagedError
+from distillery.data.ingest.readers.maps import map_bytes, with_maps
 from distillery.data.ingest.readers.rows import rows_of
 from distillery.data.ingest.readers.tar_groups import Group, group_members
 from distillery.data.ingest.readers.tar_index import REMEDY, Member, list_members, read_member
@@ -36,25 +37,33 @@ from distillery.data.ingest.sample import (
 )
 from distillery.data.ingest.text import BadTextError, decode_text, normalise_caption
 
-_ROW_COLUMNS = {"key", "status", "sha256", *READ_NAMES}
+_ROW_COLUMNS = {"key", "status", "sha256", "name", *READ_NAMES}
 _MAX_TEXT_BYTES = 2**24
 
 
-def read_webdataset(path: Path) -> Iterator[RawSample]:
+def read_webdataset(path: Path, map_columns: Sequence[str] = ()) -> Iterator[RawSample]:
     """Samples of all shards, then of each shard's rows that were never downloaded."""
     for tar in list_inputs(path, "tar"):
-        yield from read_shard(tar)
+        yield from read_shard(tar, map_columns)
 
 
-def read_shard(tar: Path) -> Iterator[RawSample]:
-    """Samples of one shard in order; the parquet file's columns complete the json member's."""
+def read_shard(tar: Path, map_columns: Collection[str] | None = None) -> Iterator[RawSample]:
+    """Samples of one shard in order; the parquet file's columns complete the json member's.
+
+    Maps are the members `<key>.<column>.<suffix of an image>`; `map_columns` None takes all.
+    """
     groups = group_members(list_members(tar), tar)
     rows = _read_rows(tar)
     _check_complete(tar, groups, rows)
     try:
         with tar.open("rb") as file:
             for group in groups:
-                yield _as_sample(file, group, rows.pop(group.key, {}), tar)
+                sample = _as_sample(file, group, rows.pop(group.key, {}), tar)
+                named = {
+                    column: member for column, member in group.maps.items()
+                    if map_columns is None or column in map_columns
+                }  # fmt: skip
+                yield with_maps(sample, {c: _map(file, member) for c, member in named.items()})
     except OSError as error:
         raise DamagedError(f"{tar}: not readable ({error}); {REMEDY}") from None
     for key, row in rows.items():
@@ -89,7 +98,13 @@ def _as_sample(file: BinaryIO, group: Group, row: dict[str, Any], tar: Path) -> 
         segmentation=read_member(file, labels) if labels else None,
         status=status,
         sha256=row.get("sha256"),
+        name=str(row.get("name") or group.key),
     )
+
+
+def _map(file: BinaryIO, member: Member) -> bytes | None:
+    is_sound = not member.problem and member.num_bytes <= MAX_IMAGE_BYTES
+    return map_bytes(read_member(file, member)) if is_sound else None
 
 
 def _problem(file: BinaryIO, group: Group) -> str:

@@ -32,6 +32,7 @@ class Group:
     txt: Member | None
     json: Member | None
     segmentation: Member | None
+    maps: dict[str, Member]
 
 
 def group_members(members: Iterable[Member], tar: Path) -> list[Group]:
@@ -82,7 +83,15 @@ def _group(image: Member | None, members: list[Member], key: str) -> Group:
         txt=by_suffix.get("txt"),
         json=by_suffix.get("json"),
         segmentation=by_suffix.get(SEGMENTATION_SUFFIX),
+        maps=_maps(key, members),
     )
+
+
+def _maps(key: str, members: list[Member]) -> dict[str, Member]:
+    """Further images of a sample by what stands between its key and their suffix."""
+    stems = {split_suffix(m.name)[0]: m for m in members if _is_image(m)}
+    named = {stem.removeprefix(f"{key}."): m for stem, m in stems.items() if stem != key}
+    return {name: m for name, m in named.items() if "/" not in name and "." not in name}
 
 
 def _require_once(members: list[Member], tar: Path) -> None:
