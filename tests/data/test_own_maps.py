@@ -161,9 +161,9 @@ def own(tmp_path, files, **source):
 
 def test_sixteen_bits_are_scaled_and_never_clipped(tmp_path):
     ramp = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
-    ok, grey = cv2.imencode(".png", ramp)
-    ok, colour = cv2.imencode(".png", np.repeat(ramp[:, :, None], 3, axis=2))
-    ok, tiff = cv2.imencode(".tiff", ramp)
+    grey = cv2.imencode(".png", ramp)[1]
+    colour = cv2.imencode(".png", np.repeat(ramp[:, :, None], 3, axis=2))[1]
+    tiff = cv2.imencode(".tiff", ramp)[1]
     files = {"grey.png": grey.tobytes(), "colour.png": colour.tobytes(), "t.tiff": tiff.tobytes()}
     maps = own(tmp_path, files)
     for name in ("grey", "colour", "t"):
