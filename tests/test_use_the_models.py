@@ -8,12 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from diffusers import UNet2DConditionModel
 
 from distillery.cli import main
 from distillery.families.card import snippet
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.params.presets import load_preset
 from export.conftest import make_project
 from tiny_models import tiny_pipeline
 
@@ -69,7 +71,9 @@ def run_exports(project: Path) -> None:
     """The page's `distillery export` commands, as they stand there, in the project's folder."""
     page = (REPOSITORY / "docs" / "use-the-models.md").read_text(encoding="utf-8")
     commands = re.findall(r"^\$ distillery (export .*)$", page, flags=re.MULTILINE)
-    assert len(commands) == 7
+    assert len(commands) == 8
+    params = load_preset(REPOSITORY / "tests/presets/tiny.yaml", REPOSITORY / "params.yaml")
+    (project / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
     with contextlib.chdir(project):
         for command in commands:
             with pytest.raises(SystemExit) as ended:
