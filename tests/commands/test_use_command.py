@@ -46,7 +46,7 @@ def test_a_preset_becomes_a_complete_file(capsys: pytest.CaptureFixture) -> None
     assert "Preset: scenes." not in text
     assert "device: cuda            # cpu | cuda" in text
     lost = [line for line in shipped.splitlines() if line.strip() and line not in text]
-    assert len(lost) < 90  # of 250: what did not change is as it was, comments too
+    assert len(lost) < 100  # of 290: what did not change is as it was, comments too
 
 
 def test_another_preset_and_back() -> None:
