@@ -114,10 +114,10 @@ def _rows(fields: dict[str, Any], prefix: str, values: Any, document: dict) -> I
             yield from _rows(inner["properties"], f"{prefix}{name}.", value, document)
         elif named := [f for f in inner.get("patternProperties", {}).values() if "$ref" in f]:
             entry = _resolve(named[0], document)
-            key, first = next(iter(value.items()))
-            names = ", ".join(f"`{entry}`" for entry in value)
+            names = ", ".join(f"`{entry}`" for entry in value) or "`{}`"
             yield f"| `{prefix}{name}` | {names} | entries | {entry['description']} |"
-            yield from _rows(entry["properties"], f"{prefix}{name}.{key}.", first, document)
+            for key, first in list(value.items())[:1]:  # one says what all have
+                yield from _rows(entry["properties"], f"{prefix}{name}.{key}.", first, document)
         else:
             shown = json.dumps(value).replace('"', "")
             kind, meaning = _kind(inner), field.get("description", "")
