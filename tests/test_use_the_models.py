@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -86,6 +87,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder with a model of every family, as its stages would have left them."""
     root = tmp_path_factory.mktemp("project")
     make_project(root)
+    for model in ("unet/elr", "guidance/lora_distill_elr"):
+        shutil.copytree(root / "models" / model, root / "models" / model.replace("elr", "planned"))
     return root
 
 

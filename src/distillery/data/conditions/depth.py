@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from distillery.data.conditions.kind import ConditionKind, labels_of
+from distillery.data.conditions.kind import ConditionKind, exact_by_labels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,11 +38,6 @@ def _open(settings: Mapping[str, Any], device: str) -> Draw:
     return load_depth(settings["depth"], device)
 
 
-def _exact(row: Mapping[str, Any]) -> np.ndarray | None:
-    labels = labels_of(row)
-    return None if labels is None else depth_of_labels(labels)
-
-
 DEPTH = ConditionKind(
     name="depth",
     words="Depth",
@@ -50,6 +45,6 @@ DEPTH = ConditionKind(
     draw=None,
     group="depth",
     open_drawer=_open,
-    exact=_exact,
+    exact=exact_by_labels(depth_of_labels),
     of_labels=depth_of_labels,
 )

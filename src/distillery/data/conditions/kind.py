@@ -89,12 +89,18 @@ class ConditionKind:
         raise DistilleryError(f"{self.name}: {self.no_drawer()}")
 
 
-def labels_of(row: Mapping[str, Any]) -> np.ndarray | None:
-    """The class ids uint8 (H, W) that a curated row's source brought along, None without any."""
-    import numpy as np
-    from PIL import Image
+def exact_by_labels(
+    of_labels: Callable[[np.ndarray], np.ndarray],
+) -> Callable[[Mapping[str, Any]], np.ndarray | None]:
+    """`exact` by the class ids uint8 (H, W) that a curated row's source brought along."""
 
-    if not row["segmentation"]:
-        return None
-    labels = Image.open(io.BytesIO(row["segmentation"]))
-    return np.asarray(labels) if labels.mode == "L" else None
+    def exact(row: Mapping[str, Any]) -> np.ndarray | None:
+        import numpy as np
+        from PIL import Image
+
+        if not row["segmentation"]:
+            return None
+        labels = Image.open(io.BytesIO(row["segmentation"]))
+        return of_labels(np.asarray(labels)) if labels.mode == "L" else None
+
+    return exact

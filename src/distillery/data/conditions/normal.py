@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from distillery.data.conditions.depth import depth_of_labels
-from distillery.data.conditions.kind import ConditionKind, labels_of
+from distillery.data.conditions.kind import ConditionKind, exact_by_labels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,11 +47,6 @@ def _open(settings: Mapping[str, Any], device: str) -> Draw:
     return lambda image: normal_of_depth(estimate(image))
 
 
-def _exact(row: Mapping[str, Any]) -> np.ndarray | None:
-    labels = labels_of(row)
-    return None if labels is None else normal_of_labels(labels)
-
-
 NORMAL = ConditionKind(
     name="normal",
     words="Normals",
@@ -59,6 +54,6 @@ NORMAL = ConditionKind(
     draw=None,
     group="normal",
     open_drawer=_open,
-    exact=_exact,
+    exact=exact_by_labels(normal_of_labels),
     of_labels=normal_of_labels,
 )
