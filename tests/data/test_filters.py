@@ -95,5 +95,5 @@ def test_blocklist_holds_urls_and_hashes(tmp_path, entry):
 
 
 def test_missing_blocklist_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(DistilleryError, match=r"absent\.txt.*curate\.blocklists"):
+    with pytest.raises(DistilleryError, match=r"absent\.txt.*under blocklists"):
         read_blocklists([tmp_path / "absent.txt"])

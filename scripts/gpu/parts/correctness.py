@@ -247,6 +247,7 @@ def _params(place: Place, root: Path, teacher: Path) -> tuple[Path, dict[str, An
         **variant,
     }
     guided = {"update": "lora", "objective": "teacher", "backbone": "unet/elr", **variant}
+    whole = {"backbone": "unet/elr", "guidance": "lora_distill_elr", "controlnet": "distilled"}
     paths = {name: str(root / path) for name, path in shipped["paths"].items()}
     own = {
         "device": place.device.type, "num_threads": 1 if place.dry else 8,
@@ -256,7 +257,7 @@ def _params(place: Place, root: Path, teacher: Path) -> tuple[Path, dict[str, An
         "deduplicate": {"split": {"val": 0.15, "test": 0.3}},
         "cache_teacher": {"views": ["cond", "uncond"], "batch_size": 8,
                           "num_slots": 2, "dtype": "fp32" if place.dry else "fp16"},
-        "init_student": {"num_moment_samples": 4},
+        "init_student": {"methods": ["svd"], "plans": {}, "num_moment_samples": 4},
         "distill_unet": {"training": training, "variants": {"elr": unet}},
         "finetune_control": {"training": training, "losses": {"lambda_kd": 0.0},
                              "variants": {"elr": control}},
@@ -264,7 +265,8 @@ def _params(place: Place, root: Path, teacher: Path) -> tuple[Path, dict[str, An
         "distill_guidance": {"training": training, "variants": {"lora_distill_elr": guided}},
         "generate": {"num_samples": 4, "num_inference_steps": 2, "batch_size": 4,
                      "dtype": "fp32" if place.dry else "fp16", "matmul_precision": "high",
-                     "runtime": "eager" if place.dry else "graph"},
+                     "runtime": "eager" if place.dry else "graph",
+                     "whole": {"student": whole}},
         "evaluate": {"num_samples": 4, "num_bootstrap": 100, "num_blocks": 2},
     }  # fmt: skip
     if place.photos is not None:
