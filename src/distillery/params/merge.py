@@ -1,8 +1,8 @@
 """Laying some values of params.yaml over others: the one rule of presets and overrides.
 
 In: plain mappings. Out: a plain mapping; `load` checks it. A section is merged key by key. What has
-keys of the user's own (`variants`, `whole`, `plans`, `controlnets`, `sha256`, `defects`) is replaced
-as a whole, as is everything else: a preset names all of its variants.
+keys of the user's own (`variants`, `whole`, `plans`, `controlnets`, `sha256`, `defects`) is
+replaced as a whole, as is everything else: a preset names all of its variants.
 """
 
 from collections.abc import Mapping
