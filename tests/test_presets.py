@@ -90,7 +90,11 @@ def test_full_preset_differs_where_it_says() -> None:
     assert set(full.distill_unet.variants) == paper | {
         "elr_balanced", "elr_data_aware", "elr_planned", "planned",
     }  # fmt: skip
-    changed = {"seeds", "ingest", "init_student", "generate", "evaluate", "profile"}
+    changed = {"seeds", "ingest", "init_student", "generate", "evaluate", "profile",
+               "extract_conditions", "cache_teacher"}  # fmt: skip
+    kinds = ["canny", "sketch", "segmentation", "depth"]
+    assert full.extract_conditions.kinds == full.cache_teacher.control_kinds == kinds
+    assert full.finetune_control.conditions == kinds
     changed |= {"distill_unet", "finetune_control", "distill_controlnet", "distill_guidance"}
     assert scenes.model_dump(exclude=changed) == full.model_dump(exclude=changed)
 

@@ -14,6 +14,8 @@ from distillery import cli
 from distillery.commands import generate as command
 from distillery.commands.find_model import choose
 from distillery.core.artifacts import write_json
+from distillery.data.conditions import KINDS
+from distillery.data.scenes.draw import draw_scene
 from distillery.families.description import Description, Sampling, base_of, write_description
 from distillery.models.load import load_unet
 from distillery.models.lora.files import save_lora
@@ -164,6 +166,58 @@ def test_a_controlled_model_wants_maps(
     (edges / "b.png").write_bytes(b"no image")
     assert _generate(*asked, "--conditions", edges, "--out", tmp_path / "y") == 2
     assert "b.png: broken" in capsys.readouterr().err
+
+
+def _maps(folder: Path, kind: str) -> Path:
+    (folder / kind).mkdir()
+    for number, name in enumerate(PROMPTS):
+        map_ = KINDS[kind].of(draw_scene(8, number))
+        Image.fromarray(map_).save(folder / kind / f"{name}.png")
+    return folder / kind
+
+
+def test_several_maps_at_once_each_with_its_scale(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    canny, sketch = (_maps(tmp_path, kind) for kind in ("canny", "sketch"))
+
+    def draw(model: str, *maps: str) -> np.ndarray:
+        out = tmp_path / f"out{len(list(tmp_path.glob('out*')))}"
+        given = [text for map_ in maps for text in ("--conditions", map_)]
+        arguments = (model, "--prompts", tmp_path / "prompts.json", "--out", out)
+        assert _generate(*arguments, *given) == 0, capsys.readouterr().err
+        draw.recorded = json.loads((out / "generate.json").read_text())
+        return np.stack(list(_pixels(out).values())).astype(int)
+
+    both = draw("teacher/guided", f"canny={canny}", f"sketch={sketch}:0.5")
+    assert (draw.recorded["kind"], draw.recorded["scales"]) == ("canny+sketch", [1.0, 0.5])
+    assert {"conditions_canny", "conditions_sketch"} <= set(draw.recorded["contents"])
+    alone = draw("teacher/guided", f"canny={canny}")
+    assert np.array_equal(alone, draw("teacher/control_canny", str(canny)))
+    assert draw.recorded["scales"] is None
+    other = draw("teacher/guided", f"sketch={sketch}:0.5", f"canny={canny}")
+    assert np.abs(both - other).max() <= 1
+    assert np.abs(both - draw("teacher/guided", f"canny={canny}", f"sketch={sketch}")).max() > 1
+    assert np.abs(both - alone).max() > 1
+    draw("unet/elr", f"sketch={sketch}:0.7", f"canny={canny}:0.7")  # by its teacher's ControlNets
+
+
+def test_maps_that_cannot_be_taken_are_one_line(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    canny, asked = _maps(tmp_path, "canny"), ("--prompt", "a star", "--out", tmp_path / "x")
+    for maps, said in (
+        (["hue=a"], "hue is not one of canny, sketch"),
+        ([f"canny={canny}:0"], "the scale is 0; give one above 0, up to 10"),
+        ([f"pose={canny}"], "unet/elr takes no maps; its teacher has ControlNets for canny"),
+        ([str(canny)], "unet/elr takes no condition maps; for its teacher's ControlNets name"),
+        ([f"canny={canny}", str(canny)], "several folders need a kind of their own each"),
+        ([f"canny={canny}"] * 2, "several folders need a kind of their own each"),
+        ([f"canny={tmp_path}/none:0.5"], "none: no folder"),
+    ):
+        given = [text for map_ in maps for text in ("--conditions", map_)]
+        assert _generate("unet/elr", *asked, *given) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_a_folder_is_all_that_is_needed(

@@ -339,3 +339,52 @@ def test_a_resolution_that_a_later_stage_refuses_is_refused_at_once(
         Params.model_validate(values)
     values["finetune_control"]["variants"] = {}
     assert Params.model_validate(values).data.resolution_px == px
+
+
+KINDS_LINE = "  kinds: [canny, sketch, segmentation]"
+MADE = "canny: null, sketch: null, segmentation: builtin"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        ("[]", "name at least one kind"),
+        ("[canny, hue]", "hue is no kind; choose from canny, "),
+        ("{depth: {from: maps/depth}}", "depth.from: 'maps/depth'; write depth: {from: column"),
+        ("{depth: maps}", "depth: maps says not where its maps are; write depth: {from: column"),
+        ("{depth: {from: folder a, scale: 2}}", "says not where its maps are"),
+        ("{depth: {from: folder a, resize: cubic}}", "depth.resize: cubic; use nearest or area"),
+        ("[canny, sketch, segmentation, pose]", "pose: nothing built in draws pose maps"),
+        (f"{{{MADE}, depth: {{from: column d}}}}", "column d is not taken along; set ingest.map_"),
+    ],
+)
+def test_bad_kinds_are_one_line_at_plan_time(tmp_path: Path, kinds: str, message: str) -> None:
+    path, _ = _edited(tmp_path, KINDS_LINE, f"  kinds: {kinds}")
+    with pytest.raises(DistilleryError) as error:
+        load_params(path)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert f"{path.name}:" in str(error.value)
+
+
+def test_depth_of_photos_needs_a_model_or_maps(tmp_path: Path) -> None:
+    path, _ = _edited(tmp_path, KINDS_LINE, "  kinds: [canny, sketch, segmentation, depth]")
+    assert "depth" in load_params(path).extract_conditions.kinds
+    text = path.read_text().replace("source: scenes        #", "source: folder #", 1)
+    path.write_text(text.replace("  path: null", "  path: photos", 1))
+    with pytest.raises(DistilleryError, match=r"set extract_conditions.depth to a model.*folder"):
+        load_params(path)
+    own = f"{{{MADE}, depth: {{from: folder maps/depth, resize: area}}}}"
+    path.write_text(path.read_text().replace("[canny, sketch, segmentation, depth]", own))
+    kinds = load_params(path).extract_conditions.kinds
+    assert list(kinds) == ["canny", "sketch", "segmentation", "depth"]
+    assert kinds["depth"] == {"from": "folder maps/depth", "resize": "area"}
+
+
+def test_the_scenes_teacher_has_no_controlnet_for_every_kind(tmp_path: Path) -> None:
+    path, _ = _edited(tmp_path, KINDS_LINE, "  kinds: [canny, sketch, segmentation, blur]")
+    old = "control_kinds: [canny]"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, "control_kinds: [canny, blur]"))
+    with pytest.raises(DistilleryError, match="the scenes teacher has no ControlNet for blur"):
+        load_params(path)

@@ -181,6 +181,15 @@ def test_a_hint_holds_each_prompts_own_map_and_zeros(sampler: Sampler, tmp_path:
         assert hint[row].sum() == pytest.approx(hint[row, own].sum())
 
 
+def test_whose_turn_lacks_a_map_takes_the_next_kind_or_is_left_out():
+    has = {"canny": {"k0", "k1"}, "depth": {"k1", "k3"}}
+    prompts = [Prompt(f"k{i}", "") for i in range(4)]
+    own = with_conditions(prompts, ["canny", "depth"], lambda kind, key: key in has[kind])
+    assert [(p.key, p.condition) for p in own] == [
+        ("k0", "canny"), ("k1", "depth"), ("k3", "depth")
+    ]  # fmt: skip
+
+
 def test_a_record_without_a_map_is_named(tmp_path: Path):
     write_maps(tmp_path, "canny", ["a"])
     maps = ConditionMaps(tmp_path, ["canny"], 64)

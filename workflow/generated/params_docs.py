@@ -110,9 +110,10 @@ def _head() -> list[str]:
 def _rows(fields: dict[str, Any], prefix: str, values: Any, document: dict) -> Iterator[str]:
     for name, field in fields.items():
         inner, value = _resolve(field, document), values[name]
+        entries = inner.get("patternProperties", {}).values()
         if "properties" in inner:
             yield from _rows(inner["properties"], f"{prefix}{name}.", value, document)
-        elif named := [f for f in inner.get("patternProperties", {}).values() if "$ref" in f]:
+        elif value and (named := [f for f in entries if "$ref" in f]):
             entry = _resolve(named[0], document)
             names = ", ".join(f"`{entry}`" for entry in value) or "`{}`"
             yield f"| `{prefix}{name}` | {names} | entries | {entry['description']} |"

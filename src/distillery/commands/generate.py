@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from distillery.commands.controls import Given, controlled, map_files, of_model, read_given
 from distillery.commands.find_model import choose
 from distillery.core.artifacts import content_of, read_json, write_json
 from distillery.core.device import claim_device
@@ -22,11 +23,10 @@ from distillery.core.errors import DistilleryError
 from distillery.core.precision import torch_dtype
 from distillery.core.progress import bar
 from distillery.core.publishing import publish
-from distillery.data.conditions.reader import MapFiles
-from distillery.data.image_folders import list_images, load_prompts
+from distillery.data.image_folders import load_prompts
 from distillery.families.load import Folders, Student, attach, load_student
 from distillery.sampling.sampler import Sampler
-from distillery.sampling.samples import Prompt, batches, encode_png
+from distillery.sampling.samples import AND, Prompt, batches, encode_png
 from distillery.teacher.load import load_teacher
 
 PROMPTS = "prompts.json"
@@ -40,7 +40,7 @@ def generate(
     params_file: Path,
     prompts: Sequence[str] = (),
     prompts_file: Path | None = None,
-    conditions: Path | None = None,
+    conditions: Sequence[str] = (),
     kind: str | None = None,
     seed: int = 0,
     negative: str = "",
@@ -51,7 +51,8 @@ def generate(
     Returns {"images", "drawn", "out", "sampling"}: counts, the folder, what was drawn with.
 
     The noise of an image follows from `seed` and its name, so that models can be compared image by
-    image. `kind` says what the maps in `conditions` are; a model of one kind need not be told.
+    image. `conditions` are folders of maps as `controls.read_given` takes them; `kind` says what
+    the maps in a folder without one are, a model of one kind need not be told.
     `negative` is the prompt that all images are led away from, "" for none.
     `overrides` replace values of the params file, or the model's own: `num_inference_steps`,
     `guidance_scale`, `batch_size`, `resolution_px`, `device`.
@@ -71,18 +72,21 @@ def generate(
         print(f"{choice.name}: {said}", file=sys.stderr)
     if negative:
         _require_negative(choice.name, student, settings["guidance_scale"])
-    kind = _kind(choice.name, student, conditions, kind)
+    maps = of_model(choice.name, student, read_given(conditions, kind), folders.teacher)
+    kinds, scales = AND.join(one.kind for one in maps), [one.scale for one in maps]
+    is_scaled = any(scale != 1 for scale in scales)
     recorded = {
-        "model": choice.name, "seed": seed, "kind": kind, "negative": negative or None, **settings,
-        "contents": _contents(folders, conditions),
+        "model": choice.name, "seed": seed, "kind": kinds, "negative": negative or None, **settings,
+        "scales": scales if is_scaled else None, "contents": _contents(folders, maps),
     }  # fmt: skip
     todo = _undrawn(out, recorded, wanted)
-    maps = _maps(student, conditions, kind, wanted, settings["resolution_px"])
+    student = controlled(student, maps, folders)
+    files = map_files(student, maps, wanted, settings["resolution_px"])
     teacher = load_teacher(folders.teacher, device, dtype)
     sampler = Sampler(teacher, noise_seed=seed, runtime=runtime, negative=negative, **settings)
-    sampler = attach(sampler, student, maps)
+    sampler = attach(sampler, student, files)
     _record(out, recorded, wanted)
-    _draw(out, sampler, [replace(p, condition=kind) for p in todo], batch_size)
+    _draw(out, sampler, [replace(p, condition=kinds) for p in todo], batch_size)
     sampling = {**settings, "guidance_scale": sampler.guidance_scale}
     return {"images": len(wanted), "drawn": len(todo), "out": str(out), "sampling": sampling}
 
@@ -118,10 +122,12 @@ def _require_negative(model: str, student: Student, guidance_scale: float) -> No
         )
 
 
-def _contents(folders: Folders, conditions: Path | None) -> dict[str, str]:
+def _contents(folders: Folders, maps: Sequence[Given]) -> dict[str, str]:
     """Short hashes of everything that the images depend on."""
     parts = {"teacher": folders.teacher, "model": folders.model, "backbone": folders.backbone,
-             "controlnet": folders.controlnet, "conditions": conditions}  # fmt: skip
+             "controlnet": folders.controlnet}  # fmt: skip
+    names = [f"conditions_{one.kind}" if len(maps) > 1 else "conditions" for one in maps]
+    parts |= dict(zip(names, (one.folder for one in maps), strict=True))
     return {name: content_of(path)[:16] for name, path in parts.items() if path is not None}
 
 
@@ -163,35 +169,6 @@ def _record(out: Path, settings: dict[str, Any], wanted: Sequence[Prompt]) -> No
 
 def _captions(out: Path) -> dict[str, str]:
     return read_json(out / PROMPTS) if (out / PROMPTS).is_file() else {}
-
-
-def _kind(model: str, student: Student, conditions: Path | None, kind: str | None) -> str:
-    """The kind of the maps, "" for a model that takes none."""
-    if student.controlnet is None:
-        if conditions is not None:
-            raise DistilleryError(f"--conditions {conditions}: {model} takes no condition maps")
-        return ""
-    if conditions is None:
-        raise DistilleryError(
-            f"{model}: needs --conditions, a folder of {' or '.join(student.kinds)} maps named "
-            "like the prompts"
-        )
-    if kind is None and len(student.kinds) == 1:
-        return student.kinds[0]
-    if kind not in student.kinds:
-        raise DistilleryError(f"--condition-kind {kind}: {model} takes {', '.join(student.kinds)}")
-    return kind
-
-
-def _maps(
-    student: Student, conditions: Path | None, kind: str, wanted: Sequence[Prompt], size_px: int
-) -> MapFiles | None:
-    if conditions is None:
-        return None
-    files = list_images(conditions)
-    if lost := [prompt.key for prompt in wanted if prompt.key not in files]:
-        raise DistilleryError(f"{conditions}: no map {lost[0]}.png ({len(lost)} are missing)")
-    return MapFiles(files, kind, student.kinds, size_px)
 
 
 def _draw(out: Path, sampler: Sampler, prompts: Sequence[Prompt], batch_size: int) -> None:

@@ -117,10 +117,13 @@ def generate(
         Path | None, typer.Option(help="JSON {name: text} or CSV (file_name, text).")
     ] = None,
     conditions: Annotated[
-        Path | None, typer.Option(help="Folder of condition maps named like the prompts.")
+        list[str] | None,
+        typer.Option(
+            metavar="[KIND=]DIR[:SCALE]", help="Folder of maps named like the prompts; repeatable."
+        ),
     ] = None,
     condition_kind: Annotated[
-        str | None, typer.Option(help="What they are, for a model that takes several kinds.")
+        str | None, typer.Option(help="What they are, where DIR stands without a kind.")
     ] = None,
     negative: Annotated[str, typer.Option(help="What none of the images shall show.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of the noise, with the image's name.")] = 0,
@@ -146,6 +149,7 @@ def generate(
     Example: distillery generate unet/elr --prompt "a red circle" --out images --steps 20 --size 64
     Example: distillery generate ../run/models/guidance/lora_distill --prompt "a star" --out images
     Example: distillery generate teacher/control_canny --prompts p.csv --conditions edges --out a
+    Example: distillery generate unet/elr ... --conditions depth=D:0.7 --conditions canny=C --out b
     """
     from distillery.commands import generate as command
 
@@ -155,7 +159,7 @@ def generate(
     }  # fmt: skip
     drawn = command.generate(
         model, out, params_file=params_file, prompts=prompt or (), prompts_file=prompts,
-        conditions=conditions, kind=condition_kind, seed=seed, negative=negative,
+        conditions=conditions or (), kind=condition_kind, seed=seed, negative=negative,
         overrides=sampling,
     )  # fmt: skip
     typer.echo(json.dumps(drawn, indent=1) if as_json else command.as_text(drawn))

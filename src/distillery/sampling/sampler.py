@@ -24,7 +24,7 @@ from distillery.diffusion.noise import initial_noise
 from distillery.models.lora.negative import takes_negative
 from distillery.sampling.ddim import Run, Step, Told, ddim_scheduler, sample_latents
 from distillery.sampling.runtime import in_runtime
-from distillery.sampling.samples import SCHEMA, Prompt, batches, encode_png
+from distillery.sampling.samples import AND, SCHEMA, Prompt, batches, encode_png
 from distillery.teacher.load import Teacher, decode_latents, encode_prompts
 
 SHARD_SIZE_SAMPLES = 64
@@ -47,14 +47,16 @@ class Control:
     maps: Maps
 
     def hint(self, prompts: Sequence[Prompt]) -> Tensor:
-        """[n, 3 * number of kinds, H, W] in [0, 1]: each prompt's own map, zeros for the others."""
-        model, kinds = self.controlnet, self.maps.kinds
-        rows = [
-            torch.stack([maps if kind == p.condition else torch.zeros_like(maps) for kind in kinds])
-            for p in prompts
-            for maps in as_hint(self.maps.images(p.condition, [p.key]))
-        ]
+        """[n, 3 * number of kinds, H, W] in [0, 1]: a prompt's own maps, zeros for the others."""
+        model = self.controlnet
+        rows = [self._row(prompt) for prompt in prompts]
         return torch.stack(rows).flatten(1, 2).to(model.device, model.dtype)
+
+    def _row(self, prompt: Prompt) -> Tensor:
+        wanted = prompt.condition.split(AND)
+        maps = {kind: as_hint(self.maps.images(kind, [prompt.key]))[0] for kind in wanted}
+        nothing = torch.zeros_like(maps[wanted[0]])
+        return torch.stack([maps.get(kind, nothing) for kind in self.maps.kinds])
 
 
 @dataclass(frozen=True)

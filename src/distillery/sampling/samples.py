@@ -21,6 +21,7 @@ from distillery.core.errors import DistilleryError
 from distillery.core.shards import image_type, read_table
 
 T = TypeVar("T")
+AND = "+"
 SCHEMA = pa.schema(
     [("key", pa.string()), ("image", image_type()), ("caption", pa.string()),
      ("noise_seed", pa.int64()), ("condition", pa.string())]
@@ -31,7 +32,8 @@ SCHEMA = pa.schema(
 class Prompt:
     """A record's key and caption; the key also picks the noise.
 
-    `condition` is the kind of the map that controls the image, "" for none.
+    `condition` is the kind of the map that controls the image, "" for none; several kinds, with
+    `AND` between them, control it together.
     """
 
     key: str

@@ -69,22 +69,21 @@ class ConditionMaps:
 
 
 class MapFiles:
-    """Maps of one `kind` in image files by key, for a model that knows `kinds`."""
+    """Maps in image files, by kind and key, for a model that knows `kinds`."""
 
     def __init__(
-        self, files: Mapping[str, Path], kind: str, kinds: Sequence[str], resolution_px: int
+        self, files: Mapping[str, Mapping[str, Path]], kinds: Sequence[str], resolution_px: int
     ) -> None:
-        self.kinds, self._kind, self._files = tuple(kinds), kind, files
+        self.kinds, self._files = tuple(kinds), files
         self._resolution_px = resolution_px
 
     def images(self, kind: str, keys: Sequence[str]) -> np.ndarray:
         """uint8 [n, H, W, 3]; raises DistilleryError naming a file that is no image."""
-        assert kind == self._kind, kind
-        return np.stack([self._read(self._files[key]) for key in keys])
+        return np.stack([self._read(self._files[kind][key], kind) for key in keys])
 
-    def _read(self, path: Path) -> np.ndarray:
+    def _read(self, path: Path, kind: str) -> np.ndarray:
         try:
-            return _load(path.read_bytes(), self._kind, self._resolution_px)
+            return _load(path.read_bytes(), kind, self._resolution_px)
         except (UndecodableError, OSError) as error:
             raise DistilleryError(f"{path}: broken: {error}; replace it") from None
 
