@@ -114,10 +114,11 @@ class Stage:
         recipe = self._recipe(params, selected, inputs)
         work_root = Path(params.paths.work)
         weights.remember_in(work_root / "checked")
-        work = find_work(work_root, label, *_task_and_code(recipe))
+        task, made_by = _task_and_code(recipe)
+        work = find_work(work_root, label, task, made_by)
         if work.begun_with:
             recipe["begun_with"] = work.begun_with
-        run = Run(label, artifacts.hash_json(recipe), work_root, work.folder)
+        run = Run(label, artifacts.hash_json(recipe), work_root, work.folder, made_by)
         set_threads(params.num_threads)
         started = time.monotonic()
         print(f"{label}: started", file=sys.stderr)

@@ -27,12 +27,16 @@ FINISHED = "finished"  # folder of the files that `Run.reuse` finds, in the work
 
 @dataclass(frozen=True)
 class Run:
-    """What a stage's function gets beside its params and paths."""
+    """What a stage's function gets beside its params and paths.
+
+    `made_by`: a hash of its code and libraries.
+    """
 
     label: str
     fingerprint: str
     work_root: Path
     folder: Path | None = None
+    made_by: str = ""
 
     @functools.cached_property
     def work(self) -> Path:

@@ -7,7 +7,7 @@ the shard and the record, before anything uses the bytes.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -140,20 +140,39 @@ def read_table_shard(path: Path, columns: Sequence[str] | None = None) -> list[d
     return list(iter_table_shard(path, columns))
 
 
-def iter_table_shard(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of `read_table_shard`, with one row group in memory at a time."""
+def iter_table_shard(
+    path: Path, columns: Sequence[str] | None = None, keys: Container[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of `read_table_shard`, with one row group in memory at a time.
+
+    `keys`, with `columns`, are those of the rows wanted; row groups without any are not read.
+    """
     wanted = None if columns is None else list(columns)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if lacking := set(wanted or []) - set(file.schema_arrow.names):
                 raise ValueError(f"no column {', '.join(sorted(lacking))}")
             for group in range(file.num_row_groups):
+                if keys is not None:
+                    yield from _rows_of(file, group, wanted, keys)
+                    continue
                 rows = file.read_row_group(group, columns=wanted).to_pylist()
                 yield from rows if wanted is not None else _checked(rows, path)
     except DamagedError:
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
         raise DamagedError(f"{path}: unreadable ({error}); rerun the stage that makes it") from None
+
+
+def _rows_of(
+    file: pq.ParquetFile, group: int, columns: list[str], keys: Container[str]
+) -> list[dict[str, Any]]:
+    """The rows of one row group with these keys."""
+    names = file.read_row_group(group, columns=["key"])["key"].to_pylist()
+    places = [place for place, name in enumerate(names) if name in keys]
+    if not places:
+        return []
+    return file.read_row_group(group, columns=columns).take(places).to_pylist()
 
 
 def _checked(rows: list[dict[str, Any]], path: Path) -> Iterator[dict[str, Any]]:

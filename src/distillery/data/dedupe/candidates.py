@@ -24,7 +24,7 @@ def hamming_pairs(
 ) -> Iterator[np.ndarray]:
     """Blocks of int64 (M, 2), rows i < j, of hashes within `max_distance` bits; each pair once.
 
-    `hashes` is uint64 (N,). With `others`, uint64 (N,), the rows i and j of all pairs of one of
+    `hashes` is uint64 (N,). With `others`, uint64 (M,), the rows i and j of all pairs of one of
     `hashes` and one of `others`, i and j in any order. Memory is bounded by the block, so a
     collection of equal hashes costs time, not memory.
     """
@@ -37,6 +37,26 @@ def hamming_pairs(
             waiting, num_waiting = [], 0
     if waiting:
         yield np.concatenate(waiting)
+
+
+def new_pairs(
+    hashes: np.ndarray, max_distance: int, is_new: np.ndarray, others: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
+    """The blocks of `hamming_pairs` without the pairs of two rows that are not new.
+
+    `is_new` is bool (N,). With `others`, of as many rows, a pair is (i, j) of hash i and other j.
+    """
+    new, old = np.flatnonzero(is_new), np.flatnonzero(~is_new)
+    if not len(old):
+        yield from hamming_pairs(hashes, max_distance, others)
+        return
+    sides = [(new, new), (new, old)] if others is None else [(new, new), (new, old), (old, new)]
+    for one, other in sides:
+        alone = others is None and one is other
+        held = None if alone else (hashes if others is None else others)[other]
+        for block in hamming_pairs(hashes[one], max_distance, held):
+            pairs = np.stack([one[block[:, 0]], other[block[:, 1]]], axis=1)
+            yield np.sort(pairs, axis=1) if others is None else pairs
 
 
 def _radii(max_distance: int) -> list[int]:

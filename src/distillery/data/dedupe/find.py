@@ -13,6 +13,7 @@ from pathlib import Path
 
 from distillery.core.shards import iter_table_shard
 from distillery.data.dedupe.clusters import Clusters
+from distillery.data.dedupe.known import Known
 from distillery.data.dedupe.near import Views, mirrored_pairs, near_duplicates
 
 DUPLICATE_BYTES, DUPLICATE_URL, NEAR_DUPLICATE, MIRRORED = (
@@ -76,9 +77,18 @@ def read_rows(folders: Mapping[int, Path]) -> list[Row]:
 
 
 def find_duplicates(
-    rows: Sequence[Row], views: Views, *, max_hamming: int, min_ssim: float, drop_mirrored: bool
+    rows: Sequence[Row],
+    views: Views,
+    *,
+    max_hamming: int,
+    min_ssim: float,
+    drop_mirrored: bool,
+    known: Known | None = None,
 ) -> Found:
-    """What stays and what goes of `rows`, which are ranked, best first."""
+    """What stays and what goes of `rows`, which are ranked, best first.
+
+    `known` is what earlier runs have found of the same pictures; this run's findings go there.
+    """
     clusters = Clusters(len(rows))
     reasons: dict[int, str] = {}
     for reason, names in (
@@ -90,12 +100,12 @@ def find_duplicates(
             clusters.join(i, j)
     unique = [i for i in range(len(rows)) if i not in reasons]
     chosen = [rows[i] for i in unique]
-    for i, j in near_duplicates(chosen, views, max_hamming, min_ssim):
+    for i, j in near_duplicates(chosen, views, max_hamming, min_ssim, known):
         clusters.join(unique[i], unique[j])
     roots = clusters.roots()
     best = [i for i in unique if roots[i] == i]
     families = Clusters(len(rows))  # of pictures and their mirror images
-    for i, j in mirrored_pairs([rows[i] for i in best], views, max_hamming, min_ssim):
+    for i, j in mirrored_pairs([rows[i] for i in best], views, max_hamming, min_ssim, known):
         families.join(best[i], best[j])
     return _found(rows, roots.tolist(), families, reasons, drop_mirrored)
 

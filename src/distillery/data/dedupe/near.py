@@ -4,7 +4,8 @@ In: rows with their hashes, and where their sketches and thumbnails come from. O
 connect all rows that are one. Hashes propose pairs in one frame (recompressed, resized, brighter,
 grey, watermarked), sketches propose crops and borders, hashes of mirrored sketches mirror images;
 `compare` decides. Pairs that others have connected are not compared, so that a collection of equal
-pictures costs a comparison a picture, not a pair.
+pictures costs a comparison a picture, not a pair; nor are pairs that an earlier run has looked at
+(`known`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from distillery.data.dedupe.candidates import hamming_pairs
+from distillery.data.dedupe.candidates import new_pairs
 from distillery.data.dedupe.clusters import Clusters
 from distillery.data.dedupe.compare import (
     Thumbnails,
@@ -22,6 +23,7 @@ from distillery.data.dedupe.compare import (
     same_picture,
     same_window,
 )
+from distillery.data.dedupe.known import Known, Pairs, names_of
 from distillery.data.dedupe.phash import LUMA_PX, mirrored_hashes, to_integers
 from distillery.data.dedupe.windows import WINDOWS, window_pairs
 
@@ -31,6 +33,7 @@ _NUM_WHOLES = 8
 class HashedRow(Protocol):
     """What of a row is looked at here."""
 
+    sha256: str
     phash: str
     width_px: int
     height_px: int
@@ -47,19 +50,24 @@ class Views(Protocol):
 
 
 def near_duplicates(
-    rows: Sequence[HashedRow], views: Views, max_hamming: int, min_ssim: float
-) -> list[tuple[int, int]]:
+    rows: Sequence[HashedRow],
+    views: Views,
+    max_hamming: int,
+    min_ssim: float,
+    known: Known | None = None,
+) -> Pairs:
     """Index pairs of rows that show the same picture: enough to connect all that do.
 
     `rows` are ranked: of those that agree in one frame, the first eight are compared with windows,
     since one of them may be too bright for a crop that another is the whole of.
     """
+    known = known or Known()
     clusters = Clusters(len(rows))
-    framed = _framed_pairs(rows, views, max_hamming, min_ssim)
+    framed = _framed_pairs(rows, views, max_hamming, min_ssim, known)
     for i, j in framed:
         clusters.join(i, j)
     first = _first_of(clusters.roots(), _NUM_WHOLES)
-    for i, j in _window_pairs([rows[i] for i in first], views, min_ssim):
+    for i, j in _window_pairs([rows[i] for i in first], views, min_ssim, known):
         if clusters.root(int(first[i])) != clusters.root(int(first[j])):
             clusters.join(int(first[i]), int(first[j]))
             framed.append((int(first[i]), int(first[j])))
@@ -75,49 +83,82 @@ def _first_of(roots: np.ndarray, num: int) -> np.ndarray:
 
 
 def _framed_pairs(
-    rows: Sequence[HashedRow], views: Views, max_hamming: int, min_ssim: float
-) -> list[tuple[int, int]]:
+    rows: Sequence[HashedRow], views: Views, max_hamming: int, min_ssim: float, known: Known
+) -> Pairs:
     """Pairs in one frame. The search for candidates runs twice rather than hold all pairs: once to
     know which images to decode, once, over these, to compare them."""
+    names = names_of([row.sha256 for row in rows])
+    is_new, found = known.among("frames", names)
     hashes = to_integers([row.phash for row in rows])
     proposed = np.zeros(len(rows), dtype=bool)
-    for block in hamming_pairs(hashes, max_hamming):
+    for block in new_pairs(hashes, max_hamming, is_new):
         proposed[block] = True
     wanted = np.flatnonzero(proposed)
-    if not len(wanted):
-        return []
-    thumbnails = _thumbnails([rows[i] for i in wanted], views)
-    blocks = hamming_pairs(hashes[wanted], max_hamming)
-    confirmed = sorted(_confirm(thumbnails, blocks, min_ssim))
-    return [(int(wanted[i]), int(wanted[j])) for i, j in confirmed]
+    if len(wanted):
+        thumbnails = _thumbnails([rows[i] for i in wanted], views)
+        blocks = new_pairs(hashes[wanted], max_hamming, is_new[wanted])
+        clusters = _clusters_among(wanted, found, len(rows))
+        confirmed = sorted(_confirm(thumbnails, blocks, min_ssim, clusters))
+        found += [(int(wanted[i]), int(wanted[j])) for i, j in confirmed]
+    known.keep("frames", names, found)
+    return found
 
 
-def _window_pairs(
-    rows: Sequence[HashedRow], views: Views, min_ssim: float
-) -> list[tuple[int, int]]:
+def _clusters_among(wanted: np.ndarray, pairs: Pairs, num_rows: int) -> Clusters:
+    """The sets that pairs of rows make of the rows `wanted`, as numbered there."""
+    everywhere, here = Clusters(num_rows), Clusters(len(wanted))
+    for i, j in pairs:
+        everywhere.join(i, j)
+    roots = everywhere.roots()[wanted]
+    order = np.argsort(roots, kind="stable")
+    for i, j in zip(order[:-1].tolist(), order[1:].tolist(), strict=True):
+        if roots[i] == roots[j]:
+            here.join(i, j)
+    return here
+
+
+def _window_pairs(rows: Sequence[HashedRow], views: Views, min_ssim: float, known: Known) -> Pairs:
     """Pairs of which one is a window of the other."""
-    proposed = _best_windows(window_pairs(views.sketches(rows)))
+    names = names_of([row.sha256 for row in rows])
+    is_new, found = known.among("windows", names)
+    proposed = np.empty((0, 3), np.int64)
+    if is_new.any():
+        proposed = _best_windows(window_pairs(views.sketches(rows), is_new))
 
     def is_one(thumbnails: Thumbnails, i: int, j: int, window: int) -> bool:
         return same_window(thumbnails, i, j, WINDOWS[window], min_ssim)
 
-    return _confirm_few(rows, views, proposed, is_one)
+    found += _confirm_few(rows, views, proposed, is_one, found)
+    known.keep("windows", names, found)
+    return found
 
 
 def mirrored_pairs(
-    rows: Sequence[HashedRow], views: Views, max_hamming: int, min_ssim: float
-) -> list[tuple[int, int]]:
+    rows: Sequence[HashedRow],
+    views: Views,
+    max_hamming: int,
+    min_ssim: float,
+    known: Known | None = None,
+) -> Pairs:
     """Index pairs of rows that show mirror images of one another, none of which are one picture."""
+    known = known or Known()
+    names = names_of([row.sha256 for row in rows])
+    is_new, found = known.among("mirrors", names)
+    if not is_new.any():
+        known.keep("mirrors", names, found)
+        return found
     hashes = to_integers([row.phash for row in rows])
     lumas = views.sketches(rows)[:, : LUMA_PX**2].reshape(-1, LUMA_PX, LUMA_PX)
-    blocks = [*hamming_pairs(hashes, max_hamming, mirrored_hashes(lumas))]
+    blocks = [*new_pairs(hashes, max_hamming, is_new, mirrored_hashes(lumas))]
     pairs = np.unique(np.sort(np.concatenate([np.empty((0, 2), np.int64), *blocks]), 1), axis=0)
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
 
     def is_one(thumbnails: Thumbnails, i: int, j: int) -> bool:
         return mirrored_picture(thumbnails, i, j, min_ssim)
 
-    return _confirm_few(rows, views, pairs, is_one)
+    found += _confirm_few(rows, views, pairs, is_one, found)
+    known.keep("mirrors", names, found)
+    return found
 
 
 def _confirm_few(
@@ -125,13 +166,16 @@ def _confirm_few(
     views: Views,
     proposed: np.ndarray,
     is_one: Callable[..., bool],
-) -> list[tuple[int, int]]:
-    """The pairs, of rows (i, j, ...) of `proposed`, that connect two clusters."""
+    connected: Pairs,
+) -> Pairs:
+    """The pairs, of rows (i, j, ...) of `proposed`, that connect two clusters of `connected`."""
     wanted = np.unique(proposed[:, :2])
     if not len(wanted):
         return []
     thumbnails = _thumbnails([rows[i] for i in wanted], views)
     clusters, found = Clusters(len(rows)), []
+    for i, j in connected:
+        clusters.join(i, j)
     places = np.searchsorted(wanted, proposed[:, :2]).tolist()
     for (i, j, *more), place in zip(proposed.tolist(), places, strict=True):
         if clusters.root(i) != clusters.root(j) and is_one(thumbnails, *place, *more):
@@ -154,10 +198,9 @@ def _thumbnails(rows: Sequence[HashedRow], views: Views) -> Thumbnails:
 
 
 def _confirm(
-    thumbnails: Thumbnails, blocks: Iterable[np.ndarray], min_ssim: float
+    thumbnails: Thumbnails, blocks: Iterable[np.ndarray], min_ssim: float, clusters: Clusters
 ) -> Iterator[tuple[int, int]]:
     """The pairs of one frame that connect two clusters."""
-    clusters = Clusters(len(thumbnails.pixels))
     coarse = coarse_views(thumbnails.pixels)
     for block in blocks:
         roots = clusters.roots()

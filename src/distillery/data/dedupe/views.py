@@ -5,7 +5,7 @@ image lie on disk, not in memory. A file is written, not mapped, so that a full 
 and not a crash.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,18 +50,17 @@ class CuratedViews:
         path = self.scratch / name
         path.unlink(missing_ok=True)  # an earlier one may be mapped
         with path.open("wb") as file:
-            for key, value in self._read(column):
-                if (index := position.get(key)) is not None:
-                    file.seek(index * num_bytes)
-                    file.write(convert(value))
+            for key, value in self._read(column, position):
+                file.seek(position[key] * num_bytes)
+                file.write(convert(value))
         if not rows:
             return np.empty(0, np.uint8)
         return np.memmap(path, np.uint8, mode="r", shape=(len(rows) * num_bytes,))
 
-    def _read(self, column: str) -> Iterator[tuple[str, Any]]:
+    def _read(self, column: str, keys: Container[str]) -> Iterator[tuple[str, Any]]:
         for folder in self.folders.values():
             for shard in sorted(folder.glob("[0-9]*.parquet")):
-                for row in iter_table_shard(shard, ["key", column]):
+                for row in iter_table_shard(shard, ["key", column], keys):
                     yield row["key"], row[column]
 
 

@@ -27,6 +27,12 @@ _RESAMPLED_PX = 16
 _MIN_CONTRAST_LEVELS = 4.0
 # What a slight misfit of the window moves the means of luminance and of the two colours by.
 _TOLERANCE_LEVELS = np.array([4.0, 2.0, 2.0], dtype=np.float32)
+# What float32 may miss of a cosine and of a mean; what is near is computed again, exactly.
+_SLACK = 1e-3
+_SEARCHED_LEVELS = _TOLERANCE_LEVELS + np.float32(0.05)
+_UNITS = 2.0**20
+_NO_PAIRS = np.empty((0, 2), dtype=np.int64)
+_BLOCK_ROWS = 2**12
 _BLOCK_PAIRS = 2**22
 _MAX_ROWS_OF_ONE_CELL = 2**12
 
@@ -59,24 +65,42 @@ def sketch(image: np.ndarray, luma: np.ndarray) -> bytes:
     return luma.tobytes() + chroma.transpose(2, 0, 1).tobytes()
 
 
-def window_pairs(sketches: np.ndarray) -> Iterator[np.ndarray]:
+def window_pairs(sketches: np.ndarray, is_new: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """Blocks of float64 (M, 4): a whole picture, the one that is its window, the window's place in
     `WINDOWS`, and the cosine.
 
-    `sketches` is uint8 (N, 1152). A pair comes once per window, and either way round.
+    `sketches` is uint8 (N, 1152). A pair comes once per window, and either way round; with
+    `is_new`, bool (N,), only where one of the two is new.
     """
+    is_new = np.ones(len(sketches), dtype=bool) if is_new is None else is_new
+    new, old = np.flatnonzero(is_new), np.flatnonzero(~is_new)
     for place, window in enumerate(WINDOWS):
+        inset = _INSET if place < _NUM_CENTRED else 0.0
         if place in (0, _NUM_CENTRED):
-            inset = _INSET if place < _NUM_CENTRED else 0.0
             parts, part_means = _describe(sketches, _shrunk(_WHOLE, inset))
             held = _Cells(parts, part_means)
         wholes, means = _describe(sketches, _shrunk(window, inset))
-        for rows, columns, cosines in held.alike(wholes, means):
-            misfit = np.abs(means[rows] - part_means[columns])
-            fits = (misfit <= _TOLERANCE_LEVELS).all(axis=1) & (rows != columns)
-            if fits.any():
-                found = (rows[fits], columns[fits], np.full(fits.sum(), place), cosines[fits])
-                yield np.stack(found, axis=1)
+        found = [(new[i], j) for i, j in held.alike(wholes[new], means[new])]
+        if len(old):
+            olds = _Cells(wholes[old], means[old])
+            found += [(old[i], new[j]) for j, i in olds.alike(parts[new], part_means[new])]
+        candidates = np.concatenate([_NO_PAIRS, *(np.stack(both, axis=1) for both in found)])
+        apart = candidates[candidates[:, 0] != candidates[:, 1]]
+        for start in range(0, len(apart), _BLOCK_ROWS):
+            yield _exactly(sketches, apart[start : start + _BLOCK_ROWS], place)
+
+
+def _exactly(sketches: np.ndarray, pairs: np.ndarray, place: int) -> np.ndarray:
+    """The rows of `window_pairs` among pairs; none depends on the other ones."""
+    inset = _INSET if place < _NUM_CENTRED else 0.0
+    (one, means), (other, other_means) = (
+        _describe_exactly(sketches[rows], _shrunk(window, inset))
+        for rows, window in zip(pairs.T, (WINDOWS[place], _WHOLE), strict=True)
+    )
+    cosines = (one * other).sum(axis=1)
+    fits = (np.abs(means - other_means) <= _TOLERANCE_LEVELS).all(axis=1) & (cosines >= MIN_COSINE)
+    columns = (*pairs.T, np.full(len(pairs), place), cosines)
+    return np.stack(columns, axis=1)[fits]
 
 
 def _shrunk(window: Window, share: float) -> Window:
@@ -94,11 +118,15 @@ class _Cells:
         cells = _cell(means) * (not self._is_one)
         self._order = np.argsort(cells, kind="stable")
         self._cells, self._vectors = cells[self._order], vectors[self._order]
+        self._means = means
 
     def alike(
         self, vectors: np.ndarray, means: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(rows of `vectors`, rows held, cosines) of high cosine, all within the tolerances."""
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(rows of `vectors`, rows held) of high cosine, with all that are within the tolerances.
+
+        How products are summed depends on their number, so a little more than asked for is here.
+        """
         everything = (np.arange(len(means)), np.zeros(len(means), np.int64))
         for rows, cells in [everything] if self._is_one else _probes(means):
             order = np.argsort(cells, kind="stable")
@@ -115,9 +143,12 @@ class _Cells:
                 step = max(1, _BLOCK_PAIRS // (high - low))
                 for start in range(begin, end, step):
                     cosines = asking[start : min(start + step, end)] @ self._vectors[low:high].T
-                    if cosines.max() >= MIN_COSINE:
-                        i, j = np.nonzero(cosines >= MIN_COSINE)
-                        yield rows[start + i], self._order[low + j], cosines[i, j]
+                    if cosines.max() >= MIN_COSINE - _SLACK:
+                        i, j = np.nonzero(cosines >= MIN_COSINE - _SLACK)
+                        i, j = rows[start + i], self._order[low + j]
+                        near = np.abs(means[i] - self._means[j]) <= _SEARCHED_LEVELS
+                        if (near := near.all(axis=1)).any():
+                            yield i[near], j[near]
 
 
 def _describe(sketches: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
@@ -131,10 +162,23 @@ def _describe(sketches: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndar
         luma, red, blue = np.split(pixels, [LUMA_PX**2, LUMA_PX**2 + CHROMA_PX**2], axis=1)
         found = luma @ luma_map
         norms = np.linalg.norm(found[:, 1:], axis=1, keepdims=True)
-        enough = norms >= _MIN_CONTRAST_LEVELS * _RESAMPLED_PX
+        enough = norms >= _MIN_CONTRAST_LEVELS * _RESAMPLED_PX * (1 - _SLACK)
         vectors[block] = np.where(enough, found[:, 1:] / np.maximum(norms, 1), 0)
         means[block] = np.stack([found[:, 0], red @ chroma_map, blue @ chroma_map], axis=1)
     return vectors, means
+
+
+def _describe_exactly(sketches: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """What `_describe` gives, in float64; sums of whole numbers, equal in any order of terms."""
+    luma_map, chroma_map = (np.rint(part * _UNITS) for part in _maps(window))
+    pixels = sketches.astype(np.float64)
+    luma, red, blue = np.split(pixels, [LUMA_PX**2, LUMA_PX**2 + CHROMA_PX**2], axis=1)
+    found = luma @ luma_map / _UNITS
+    norms = np.sqrt(np.square(found[:, 1:]).sum(axis=1, keepdims=True))
+    enough = norms >= _MIN_CONTRAST_LEVELS * _RESAMPLED_PX
+    vectors = np.where(enough, found[:, 1:] / np.maximum(norms, 1), 0)
+    colours = [side @ chroma_map / _UNITS for side in (red, blue)]
+    return vectors, np.stack([found[:, 0], *colours], axis=1)
 
 
 @functools.cache
@@ -174,14 +218,14 @@ def _resampling(low: float, high: float, size: int, num_cells: int) -> np.ndarra
 
 def _cell(means: np.ndarray) -> np.ndarray:
     """int64 (N,): the cell of each three means; cells are two tolerances wide."""
-    numbers = np.floor(means / (2 * _TOLERANCE_LEVELS)).astype(np.int64)
+    numbers = np.floor(means / (2 * _SEARCHED_LEVELS)).astype(np.int64)
     return (numbers[:, 0] * 256 + numbers[:, 1]) * 256 + numbers[:, 2]
 
 
 def _probes(means: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(rows, cells) that hold everything within the tolerances; no cell twice for a row."""
-    width = 2 * _TOLERANCE_LEVELS
-    low, high = (np.floor((means + s * _TOLERANCE_LEVELS) / width) for s in (-1, 1))
+    width = 2 * _SEARCHED_LEVELS
+    low, high = (np.floor((means + s * _SEARCHED_LEVELS) / width) for s in (-1, 1))
     for corner in itertools.product((False, True), repeat=3):
         chosen = np.where(corner, high, low)
         is_new = ((high != low) | ~np.array(corner)).all(axis=1)
