@@ -154,6 +154,17 @@ def test_a_folder_by_file_name_with_other_sizes_left_out(tmp_path, capsys):
     assert not reader.batch([lost])["depth"].any()
 
 
+def test_maps_that_were_resized_are_counted(tmp_path, capsys):
+    cells = [None if i == 2 else png(d[:-1] if i == 4 else d) for i, d in enumerate(DEPTHS)]
+    path = write_parquet(tmp_path / "a.parquet", depth_map=cells)
+    place = {"from": "column depth_map", "resize": "nearest"}
+    maps, counts, _ = run_chain(
+        tmp_path, "parquet", path, place, capsys, **{"ingest.map_columns": ["depth_map"]}
+    )
+    assert maps[CAPTIONS[4]].shape == PHOTOS[4].shape
+    assert (counts["maps"], counts["resized"], counts["left_out"]) == (5, 1, {"missing": 1})
+
+
 def own(tmp_path, files, **source):
     write_files(tmp_path / "maps", files)
     return open_own({"depth": {"from": f"folder {tmp_path / 'maps'}", **source}})["depth"]

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from distillery.core.artifacts import write_json
 from distillery.core.shards import write_table_shard
-from distillery.data.conditions.annotate import CONDITION_SCHEMA
+from distillery.data.conditions.annotate import CONDITION_SCHEMA, COUNTS
 from distillery.data.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA
 from distillery.data.dedupe.selection import REJECTED_SCHEMA as DUPLICATE_SCHEMA
 from distillery.metrics.intervals import Estimate, exact, to_metric
@@ -273,6 +273,8 @@ def _write_conditions(conditions: Path) -> None:
             for i in range(len(PROMPTS))
         ]
         write_table_shard(conditions / "0" / kind / "00000.parquet", rows, CONDITION_SCHEMA)
+    counts = {kind: {"maps": len(PROMPTS), "left_out": {}} for kind in KINDS}
+    write_json(conditions / "0" / COUNTS, counts)
 
 
 def _row(schema: pa.Schema, **values) -> dict:

@@ -10,7 +10,7 @@ import pytest
 from fake_run import CONTROLLED, GUIDED, MODELS, WHOLE, make_run, png
 from matplotlib.figure import Figure
 
-from distillery.core.artifacts import hash_files
+from distillery.core.artifacts import hash_files, write_json
 from distillery.families import FAMILIES
 from distillery.report.build import Folders, Setup, build_report
 from distillery.report.evidence import read_run
@@ -22,7 +22,7 @@ from distillery.report.pictures import data_uri, read_rejected
 
 TABLES = (
     "elr_table1", "elr_table2", "elr_table3", "controlnet", "guidance_memory", "parameters",
-    "speed", "measured", "funnel",
+    "speed", "measured", "funnel", "condition_maps",
 )  # fmt: skip
 PAGES = (
     "whole", "unet", "control", "controlnet", "guidance", "claims", "cost", "data", "provenance",
@@ -217,6 +217,40 @@ def test_verdicts_that_are_other_in_this_run_are_named(folders: Folders, tmp_pat
     names = [claim["id"] for claim in changed(claims)]
     assert "elr-beats-standard-clip" in names
     assert f"pages/claims.html#{names[0]}" in page.split('id="claims"')[1]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_maps_that_are_missing_are_said_first_and_counted(folders: Folders, tmp_path: Path):
+    conditions = tmp_path / "conditions"
+    shutil.copytree(folders.conditions, conditions)
+    full, lost = {"maps": 9, "left_out": {}}, {"missing": 1, "size": 2}
+    first = "000000003: no <kite> in the folder"
+    depth = {"maps": 6, "left_out": lost, "first": first, "resized": 4}
+    for part, maps in enumerate((depth, {"maps": 1000, "left_out": {"size": 1}, "first": "7: x"})):
+        write_json(conditions / str(part) / "counts.json", {"canny": full, "depth": maps})
+    page = _build(replace(folders, conditions=conditions), tmp_path / "reports")
+    said = "depth 4 of 1,010 (missing 1, another size 3)"
+    assert f"Records left out for want of a map: {said}." in page.split('class="opening"')[0]
+    data = (tmp_path / "reports/pages/data.html").read_text().split('id="maps"')[1]
+    row = data.split('<th scope="row">depth</th>')[1].split("</tr>")[0]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
+    assert cells == [
+        "1,010",
+        "1,006",
+        "1",
+        "3",
+        "0",
+        "4",
+        first.replace("<", "&lt;").replace(">", "&gt;"),
+    ]
+    listed = json.loads((tmp_path / "reports/tables/condition_maps.json").read_text())
+    assert listed[0] == {"kind": "canny", "records": 18, "maps": 18, "missing": 0, "size": 0,
+                         "unreadable": 0, "resized": 0}  # fmt: skip
+
+
+def test_no_map_is_missing_is_not_said(reports: Path):
+    assert "want of a map" not in (reports / "index.html").read_text()
+    assert 'id="maps"' in (reports / "pages/data.html").read_text()
 
 
 def test_the_gallery_matches_prompts_conditions_and_references(folders: Folders):

@@ -20,6 +20,7 @@ from distillery.families import STUDENTS
 from distillery.families.names import label
 from distillery.report import (
     cards,
+    condition_maps,
     costs,
     downloads,
     figures_training,
@@ -102,7 +103,7 @@ def build_report(folders: Folders, reports: Path, setup: Setup) -> None:
         "facts": setup.facts,
         "times": setup.times,
         "versions": made_with(folders.models),
-        "files": downloads.write_tables(reports, rows, run, claims, data["funnel"]),
+        "files": downloads.write_tables(reports, rows, run, claims, data),
         **first,
         "families": families,
         **ledger.ledger(claims, committed),
@@ -144,7 +145,11 @@ def _layers(init: Path) -> dict[str, str] | None:
 
 
 def _data(folders: Folders) -> dict[str, Any]:
+    maps = condition_maps.map_counts(folders.conditions)
     return {
+        "maps": maps,
+        "map_reasons": condition_maps.REASONS,
+        "left_out": condition_maps.left_out(maps),
         "funnel": read_json(folders.selection / "funnel.json"),
         "rejected": read_rejected(folders.curated, folders.selection),
     }

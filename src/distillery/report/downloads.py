@@ -9,7 +9,7 @@ from typing import Any
 
 from distillery.core.artifacts import find_artifacts, read_manifest, write_json
 from distillery.metrics.catalog import CATALOG
-from distillery.report import ledger, tables
+from distillery.report import condition_maps, ledger, tables
 from distillery.report.evidence import Results
 from distillery.report.for_dvc import METRICS, QUALITY
 
@@ -30,14 +30,18 @@ def table_path(name: str, ending: str) -> str:
 
 
 def write_tables(
-    reports: Path, printed: Mapping[str, Rows], run: Results, claims: Rows, funnel: Mapping
+    reports: Path, printed: Mapping[str, Rows], run: Results, claims: Rows, data: Mapping[str, Any]
 ) -> list[str]:
-    """Write them all; returns the paths of these and of the other files with numbers."""
+    """Write them all; returns the paths of these and of the other files with numbers.
+
+    `data`: the `funnel`, and rows of condition `maps`.
+    """
     write_json(reports / CLAIMS, claims)
     made = {name: (rows, tables.COLUMNS) for name, rows in printed.items()} | {
         "measured": (measured(run), MEASURED),
         "claims": (ledger.rows(claims), ledger.COLUMNS),
-        "funnel": (counts(funnel), FUNNEL),
+        "funnel": (counts(data["funnel"]), FUNNEL),
+        "condition_maps": (_rows(data["maps"], condition_maps.COLUMNS), condition_maps.COLUMNS),
     }
     for name, (rows, columns) in made.items():
         tables.write_csv(reports / table_path(name, "csv"), rows, columns)
@@ -62,6 +66,10 @@ def measured(run: Results) -> list[dict[str, Any]]:
         for model in run.variants()
         for name, metric in sorted(run.metrics[model]["metrics"].items())
     ]
+
+
+def _rows(rows: Rows, columns: Sequence[str]) -> list[dict[str, Any]]:
+    return [{name: row[name] for name in columns} for row in rows]
 
 
 def counts(funnel: Mapping[str, Any]) -> list[dict[str, Any]]:

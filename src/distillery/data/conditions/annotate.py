@@ -97,7 +97,7 @@ def count_maps(
     """{kind: {"maps": n, "left_out": {reason: n}}} of a part, for `COUNTS`.
 
     `shards` are the curated ones. Of a kind with the user's own maps, `first` names the first
-    record that is left out.
+    record that is left out, and `resized` counts the maps that were resized as asked.
     """
     counts = {}
     for kind in kinds:
@@ -105,7 +105,15 @@ def count_maps(
         counts[kind] = {"maps": len(keys), "left_out": {}}
         if kind in own:
             counts[kind] |= _left_out(own[kind], set(selected) - keys, shards)
+            if own[kind].resize:
+                counts[kind]["resized"] = _num_resized(own[kind], keys, shards)
     return counts
+
+
+def _num_resized(own: OwnMaps, kept: Collection[str], shards: Iterable[Path]) -> int:
+    """Reads every map once more, which is asked for where sizes differ only."""
+    rows = (row for shard in shards for row in iter_table_shard(shard) if row["key"] in kept)
+    return sum(not own.has_size(row, row["height"], row["width"]) for row in rows)
 
 
 def _left_out(own: OwnMaps, lost: Collection[str], shards: Iterable[Path]) -> dict[str, Any]:

@@ -98,13 +98,7 @@ class OwnMaps:
         import cv2
         import numpy as np
 
-        from distillery.data.images import UndecodableError, decode_rgb
-
-        data, place = self._find(row)
-        try:
-            pixels = decode_rgb(data)
-        except UndecodableError as error:
-            raise LeftOut(UNREADABLE, f"{place}: {error}") from None
+        pixels, place = self._pixels(row)
         if pixels.shape[:2] == (height, width):
             return np.ascontiguousarray(pixels)
         if self.resize is None:
@@ -112,6 +106,20 @@ class OwnMaps:
             raise LeftOut(SIZE, f"{place}: {own} px, its image {asked}")
         how = cv2.INTER_NEAREST if self.resize == "nearest" else cv2.INTER_AREA
         return cv2.resize(pixels, (width, height), interpolation=how)
+
+    def has_size(self, row: Mapping[str, Any], height: int, width: int) -> bool:
+        """Whether a row's map has this size as it is; LeftOut for a record without one."""
+        return self._pixels(row)[0].shape[:2] == (height, width)
+
+    def _pixels(self, row: Mapping[str, Any]) -> tuple[np.ndarray, str]:
+        """A row's map as it is, and where it is."""
+        from distillery.data.images import UndecodableError, decode_rgb
+
+        data, place = self._find(row)
+        try:
+            return decode_rgb(data), place
+        except UndecodableError as error:
+            raise LeftOut(UNREADABLE, f"{place}: {error}") from None
 
     def _find(self, row: Mapping[str, Any]) -> tuple[bytes, str]:
         """A row's encoded map, and where it is."""
