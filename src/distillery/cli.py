@@ -15,6 +15,7 @@ import typer
 from distillery import __version__
 from distillery.commands import judging, measuring, running
 from distillery.commands.exporting import export, lora_transfer
+from distillery.core import interrupts
 from distillery.core.errors import DistilleryError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -73,13 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script."""
     gc.set_threshold(50_000)  # most of what is made is imported and stays: search it less often
     try:
-        code = app(args=arguments, standalone_mode=False)
+        with interrupts.as_errors():
+            code = app(args=arguments, standalone_mode=False)
     except DistilleryError as error:
         sys.exit(_fail(str(error)))
     except _UsageError as error:
         sys.exit(_fail(f"{error.format_message()} See `distillery --help`."))
-    except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
+    except (KeyboardInterrupt, interrupts.Interrupted, typer.Abort) as error:
+        sys.exit(interrupts.report("distillery", error))
     finally:
         gc.freeze()  # and not once more at the end
     sys.exit(code if isinstance(code, int) else 0)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from distillery.core import artifacts, publishing, weights
+from distillery.core import artifacts, interrupts, publishing, weights
 from distillery.core.code.libraries import library_versions
 from distillery.core.code.lock import current_code
 from distillery.core.errors import DistilleryError
@@ -79,16 +79,16 @@ class Stage:
         values = vars(self._parser().parse_args(argv))
         params_file = values.pop("params")
         try:
-            params = load_params(params_file)
-            label = self.label(**{name: values[name] for name in self.selectors()})
-            work = Path(params.paths.work)
-            with publishing.room_for(work), log_to(log_path(work, label)):
-                self(params, **values)
+            with interrupts.as_errors():
+                params = load_params(params_file)
+                label = self.label(**{name: values[name] for name in self.selectors()})
+                work = Path(params.paths.work)
+                with publishing.room_for(work), log_to(log_path(work, label)):
+                    self(params, **values)
         except DistilleryError as error:
             sys.exit(_fail(self.name, error))
-        except KeyboardInterrupt:
-            print(f"{self.name}: interrupted; run the same command to go on", file=sys.stderr)
-            sys.exit(130)
+        except (KeyboardInterrupt, interrupts.Interrupted) as error:
+            sys.exit(interrupts.report(self.name, error))
 
     def _parser(self) -> argparse.ArgumentParser:
         parser = argparse.ArgumentParser(

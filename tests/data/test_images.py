@@ -1,4 +1,6 @@
 import io
+import os
+import signal
 import struct
 import zlib
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from distillery.core.errors import DistilleryError
 from distillery.data.images import ImageFacts, Inspector, UndecodableError, decode_rgb
 
 
@@ -134,3 +137,20 @@ def test_time_limit_costs_one_image_only():
         assert "more than 0.02 s" in inspector.inspect(large)
         inspector._time_limit_s = 30
         assert isinstance(inspector.inspect(encode(Image.new("RGB", (9, 9)), "PNG")), ImageFacts)
+
+
+def test_a_worker_that_was_killed_says_nothing_of_the_picture():
+    data = encode(Image.new("RGB", (9, 9)), "PNG")
+    with Inspector() as inspector:
+        inspector.inspect(data)
+        os.kill(inspector._process.pid, signal.SIGKILL)  # as the system does when memory runs out
+        with pytest.raises(DistilleryError, match="as the system does when memory runs out"):
+            inspector.inspect(data)
+
+
+def test_a_decoder_that_crashes_costs_its_picture():
+    with Inspector() as inspector:
+        inspector.inspect(data := encode(Image.new("RGB", (9, 9)), "PNG"))
+        os.kill(inspector._process.pid, signal.SIGSEGV)
+        assert inspector.inspect(data) == "the decoder crashed on it"
+        assert isinstance(inspector.inspect(data), ImageFacts)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from distillery.core.errors import DistilleryError
+from distillery.core.interrupts import Interrupted
 
 __computes__ = False  # texts, not part of any stage's code
 _TRACE = "Traceback (most recent call last):"
-_OWN = DistilleryError.__module__
+_OWN = (DistilleryError.__module__, Interrupted.__module__)  # their messages say it all
 
 
 def log_path(work_root: Path, label: str) -> Path:

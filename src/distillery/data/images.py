@@ -11,6 +11,7 @@ import functools
 import io
 import multiprocessing
 import resource
+import signal
 import warnings
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -28,9 +29,7 @@ MAX_PIXELS = 2**26
 MEMORY_LIMIT_BYTES = 2 * 2**30
 TIME_LIMIT_S = 30.0
 START_LIMIT_S = 300.0
-# Formats that need no external program and that image collections hold; a fixed list, because
-# Pillow also opens formats that run others (EPS) or read further files. Multi-picture files (MPO)
-# open as JPEG.
+_OTHERS_END = [-number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)]
 _TURNS = {  # EXIF 2.3, orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,6 +39,9 @@ _TURNS = {  # EXIF 2.3, orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Formats that need no external program and that image collections hold; a fixed list, because
+# Pillow also opens formats that run others (EPS) or read further files. Multi-picture files (MPO)
+# open as JPEG.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 
@@ -168,9 +170,21 @@ class Inspector:
                 return self._pipe.recv()
             reason = f"decoding takes more than {self._time_limit_s:g} s"
         except (EOFError, OSError):
+            self._require_own_end()
             reason = "the decoder crashed on it"
         self._stop()
         return reason
+
+    def _require_own_end(self) -> None:
+        """Raise where others ended the worker: that says nothing of the picture."""
+        self._process.join(START_LIMIT_S)
+        if self._process.exitcode not in _OTHERS_END:
+            return
+        self._stop()
+        raise DistilleryError(
+            "the process that decodes images was killed, as the system does when memory runs out "
+            "(dmesg says so); free memory and run again"
+        )
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -178,7 +192,10 @@ class Inspector:
         self._process = context.Process(
             target=_serve, args=(far_end, self._memory_limit_bytes), daemon=True
         )
+        # Ctrl-C goes to all processes of a terminal; this one ends its worker by itself.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         self._process.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         far_end.close()
         try:
             ready = self._pipe.poll(START_LIMIT_S) and self._pipe.recv() == "ready"
@@ -207,7 +224,7 @@ def _serve(pipe: Connection, memory_limit_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pipe.send("ready")
-    with contextlib.suppress(EOFError, KeyboardInterrupt):
+    with contextlib.suppress(EOFError):
         while True:
             data = pipe.recv_bytes()
             try:

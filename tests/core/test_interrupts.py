@@ -1,0 +1,95 @@
+"""Ctrl-C and SIGTERM are one line and the exit code of shells, and nothing half-written stays."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from distillery import cli
+from distillery.core import interrupts
+from distillery.core.code.reach import Code
+from distillery.core.log import errors_since
+from distillery.core.run import Run
+from distillery.params import Params
+from distillery.stage import Out, stage
+
+ROOT = Path(__file__).resolve().parents[2]
+SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+
+
+@pytest.fixture(autouse=True)
+def _in_a_terminal() -> Iterator[None]:
+    """Ctrl-C is not ignored, as it is for what a shell starts with `&`."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@stage(reads=["seed"])
+def stop(params: Params, run: Run, number: int, out: Out) -> None:
+    """Half-way, a signal comes."""
+    out.mkdir()
+    (out / "text").write_text("half")
+    os.kill(os.getpid(), number)
+
+
+@SIGNALS
+def test_a_signal_ends_a_stage_in_one_line(
+    number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("distillery.stage.current_code", lambda verb: Code({}, ()))
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(SystemExit) as end:
+        stop.main(["--params", "params.yaml", "--number", str(int(number)), "--out", "out"])
+    _, said = capsys.readouterr().err.splitlines()
+    assert end.value.code == code
+    assert said == f"stop: interrupted by {number.name}; run the same command to go on"
+    assert {path.name for path in tmp_path.iterdir()} == {"params.yaml", "work"}
+    assert errors_since(Path("work/logs"), 0) == [
+        f"stop/{int(number)}: interrupted by {number.name}; run the same command to go on"
+    ]
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+@SIGNALS
+def test_a_signal_ends_a_command_in_one_line(
+    number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    app = typer.Typer()
+    app.command()(lambda: os.kill(os.getpid(), number))
+    monkeypatch.setattr(cli, "app", app)
+    with pytest.raises(SystemExit) as end:
+        cli.main([])
+    assert end.value.code == code
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"distillery: interrupted by {number.name}")
+
+
+@SIGNALS
+def test_a_signal_while_modules_are_imported_is_one_line(number: int, code: int) -> None:
+    script = (
+        "import os, sys; sys.argv = ['-m']; import distillery.stages; "
+        f"os.kill(os.getpid(), {int(number)}); print('went on')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr == f"interrupted by {number.name}; run the same command to go on\n"
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with interrupts.as_errors():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
