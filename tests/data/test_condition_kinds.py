@@ -10,7 +10,7 @@ from distillery.data.conditions import KINDS
 from distillery.data.conditions.annotate import build_annotators, encode_png
 from distillery.data.conditions.mask import region_of
 from distillery.data.conditions.normal import normal_of_depth
-from distillery.data.conditions.pose import draw_pose
+from distillery.data.conditions.openpose import draw_pose
 from distillery.data.scenes.draw import draw_scene
 from distillery.data.scenes.palette import CLASS_IDS
 

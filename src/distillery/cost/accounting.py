@@ -27,7 +27,7 @@ PAPER_KRONECKER = {"n": 4, "r": 8}
 KEEP_DENSE_IN_ADAPTER = ("conv_in", "controlnet_*")
 PIPELINE, WITH_ADAPTER = "U-Net + text encoder + VAE", "U-Net + control adapter"
 EVERYTHING = "U-Net + control adapter + text encoder + VAE"
-CONTROLNET = "ControlNet alone"
+CONTROLNET, UNET = "ControlNet alone", "U-Net alone"
 
 
 @dataclass(frozen=True)

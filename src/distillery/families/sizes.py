@@ -21,7 +21,6 @@ from distillery.core.errors import DistilleryError
 from distillery.cost.accounting import Entry, entry_of
 from distillery.cost.counts import count_macs
 from distillery.families import TRAINED
-from distillery.families.unet import UNET as BACKBONES
 from distillery.families.unet.init import METHODS, choose_ranks
 from distillery.models.control_adapter.hints import VAE_SCALE
 from distillery.models.load import load_unet
@@ -30,7 +29,6 @@ from distillery.models.lowrank.removed import removed_in
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 
 _WEIGHT_RULES = ("energy", "spectrum")
-UNET = "U-Net alone"
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def student_sizes(
 
     Those that stand on a plan which is not in `init` yet are left out.
     """
-    known = Known(parts, ranks, sections[BACKBONES.stage]["variants"], removed, init)
+    known = Known(parts, ranks, sections[TRAINED["unet"].stage]["variants"], removed, init)
     sized = []
     for family in TRAINED.values():
         for name, variant in sections[family.stage]["variants"].items():

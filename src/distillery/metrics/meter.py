@@ -8,7 +8,7 @@ running them (`stream`).
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,8 +16,6 @@ from distillery.metrics.intervals import Estimate, bootstrap_mean
 
 if TYPE_CHECKING:
     from distillery.metrics.features import Extractor
-    from distillery.metrics.lpips import Lpips
-    from distillery.metrics.miou import Segmenter
 
 # What a metric may need.
 PAIRS, SETS, CAPTIONS, SCENES, MAPS = "pairs", "sets", "captions", "scenes", "maps"
@@ -26,6 +24,25 @@ EXTRACTOR, CLIP, LPIPS, SEGMENTER = "extractor", "clip", "lpips", "segmenter"
 
 Columns = dict[str, np.ndarray]
 Measured = dict[str, tuple[Estimate, dict[str, Any]]]
+
+
+class PairDistance(Protocol):
+    """LPIPS by some network (`lpips_networks`)."""
+
+    def __call__(self, images: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """One distance per pair of images uint8 [n, H, W, 3]."""
+
+    def settings(self) -> dict[str, Any]:
+        """What the distances depend on."""
+
+
+class Segmenter(Protocol):
+    """What labels images and condition maps alike (`miou`)."""
+
+    name: str
+
+    def ious(self, images: np.ndarray, maps: np.ndarray) -> np.ndarray:
+        """The mean IoU of each image uint8 [n, H, W, 3] with its map."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +59,8 @@ class Tools:
     prompt_prefix: str = ""
     num_bootstrap: int = 1000
     num_blocks: int = 16
-    lpips: "Lpips | None" = None
-    segmenter: "Segmenter | None" = None
+    lpips: PairDistance | None = None
+    segmenter: Segmenter | None = None
     drawers: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
     drawn_by: Mapping[str, str] = field(default_factory=dict)
 

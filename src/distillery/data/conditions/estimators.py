@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from distillery.core.errors import DistilleryError
 from distillery.core.weights import require_matched
-from distillery.data.conditions.pose import draw_pose
+from distillery.data.conditions.openpose import draw_pose
 
 Draw = Callable[[np.ndarray], np.ndarray]
 

@@ -58,8 +58,7 @@ class _Guidance(Family):
 def _size(name: str, variant: Mapping[str, Any], section: Mapping[str, Any], known: Any) -> Any:
     import torch
 
-    from distillery.cost.accounting import entry_of
-    from distillery.families.sizes import UNET as SCOPE
+    from distillery.cost import accounting
     from distillery.families.sizes import Sized
     from distillery.models.lora.layers import add_lora
     from distillery.models.lora.negative import add_negative
@@ -72,7 +71,9 @@ def _size(name: str, variant: Mapping[str, Any], section: Mapping[str, Any], kno
     if section["guidance"]["negative"] and variant["objective"] == "teacher":
         with torch.device("meta"):
             add_negative(unet)
-    return Sized(entry_of(f"guidance/{name}", "params", SCOPE, {"unet": unet}), macs)
+    return Sized(
+        accounting.entry_of(f"guidance/{name}", "params", accounting.UNET, {"unet": unet}), macs
+    )
 
 
 def _snippet(model: str, settings: Mapping[str, Any]) -> str:

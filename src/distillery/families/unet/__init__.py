@@ -26,10 +26,10 @@ class _Unet(Family):
 
 
 def _size(name: str, variant: Mapping[str, Any], section: Mapping[str, Any], known: Any) -> Any:
-    from distillery.families.sizes import UNET as SCOPE
+    from distillery.cost import accounting
 
     unet = known.backbone(f"unet/{name}").requires_grad_(True)
-    return known.sized(f"unet/{name}", SCOPE, {"unet": unet})
+    return known.sized(f"unet/{name}", accounting.UNET, {"unet": unet})
 
 
 def _snippet(model: str, settings: Mapping[str, Any]) -> str:
