@@ -77,7 +77,7 @@ def test_a_signal_ends_a_command_in_one_line(
 @SIGNALS
 def test_a_signal_while_modules_are_imported_is_one_line(number: int, code: int) -> None:
     script = (
-        "import os, sys; sys.argv = ['-m']; import distillery.stages; "
+        "import os, sys; sys.argv = ['-m']; import distillery; "
         f"os.kill(os.getpid(), {int(number)}); print('went on')"
     )
     done = subprocess.run(

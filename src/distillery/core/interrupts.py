@@ -28,9 +28,10 @@ class Interrupted(BaseException):
         self.exit_code = 128 + number
 
 
-def end_at_once() -> None:
-    """From now on a signal is one line and the end of the process: before anything is begun."""
-    _handle(_end)
+def end_at_once_while_importing() -> None:
+    """In a command of this package a signal is one line and the end: nothing is begun yet."""
+    if sys.argv[:1] == ["-m"]:  # only while Python looks for the module to run
+        _handle(_end)
 
 
 @contextlib.contextmanager

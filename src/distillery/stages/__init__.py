@@ -3,10 +3,7 @@
 import gc
 import sys
 
-from distillery.core import interrupts
-
 # What a command imports stays; looking for garbage in it takes a fifth of the time that
 # importing diffusers takes. `Stage.main` switches it on again.
 if sys.argv[0] == "-m":  # only while Python looks for the module to run
     gc.disable()
-    interrupts.end_at_once()  # `Stage.main` cleans up instead
