@@ -49,12 +49,18 @@ with socket.socket(socket.AF_UNIX) as server:
 """
 
 
-def warm_python(folder: Path, process: int) -> Path:
-    """A folder for PATH with a `python` in it, for as long as the process lives."""
+def write_client(folder: Path) -> tuple[Path, Path]:
+    """A folder for PATH with a `python` in it, and the socket that it will ask."""
     address, python = folder / "socket", folder / "bin" / "python"
     python.parent.mkdir()
     python.write_text(CLIENT.format(python=sys.executable, address=address))
     python.chmod(0o755)
+    return python.parent, address
+
+
+def warm_python(folder: Path, process: int) -> Path:
+    """A folder for PATH with a `python` in it, for as long as the process lives."""
+    place, address = write_client(folder)
     # Read once, when the libraries are imported.
     settings = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(folder / "modules")}
     server = subprocess.Popen(
@@ -63,16 +69,22 @@ def warm_python(folder: Path, process: int) -> Path:
     while not address.exists():
         assert server.poll() is None
         time.sleep(0.05)
-    return python.parent
+    return place
 
 
-def _serve(address: str, process: int) -> None:
+def import_all() -> None:
+    """What stages and front ends import of others."""
     for name in MODULES:
         __import__(name)
     for name, classes in CLASSES.items():
         for kind in classes:
             getattr(sys.modules[name], kind)
     gc.freeze()
+
+
+def serve(address: str, process: int) -> None:
+    """Answer what the client asks, each time in a fork, for as long as the process lives."""
+    import_all()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
@@ -120,4 +132,4 @@ def _answer(connection: socket.socket) -> int:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]))
+    serve(sys.argv[1], int(sys.argv[2]))

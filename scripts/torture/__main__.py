@@ -5,11 +5,13 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from torture.crowd import crowd
 from torture.flips import damage_files
-from torture.kills import fill_disk, kill_stages, run_twice
+from torture.front_ends import kill_front_ends, run_twice
+from torture.kills import fill_disk, stop_stages
 from torture.rerun import clock_set_back, read_only, staleness
 from torture.result import Result, as_table
 from torture.small_project import SmallProject
@@ -35,14 +37,16 @@ def main() -> int:
 
 
 def torture(root: Path, seconds: float, seed: int) -> list[Result]:
-    """The ordeals; the first four share the time, the others take what they take."""
+    """The ordeals; those with a share of the time stop then, the others take what they take."""
     project = SmallProject(root)
+    both = [project, project.copy(root.with_name("copy"))]
     rng = random.Random(seed)
-    ordeals = (
-        lambda: kill_stages(project, rng, 0.5 * seconds),
-        lambda: damage_files(project, seed, 0.15 * seconds),
-        lambda: crowd(project, min(60.0, 0.15 * seconds)),
-        lambda: fill_disk(project, rng, 0.2 * seconds),
+    ordeals: tuple[Callable[[], Result | list[Result]], ...] = (
+        lambda: stop_stages(both, seed, 0.5 * seconds),
+        lambda: kill_front_ends(project, rng, 0.12 * seconds),
+        lambda: damage_files(both, seed, 0.1 * seconds),
+        lambda: crowd(project, 0.2 * seconds),
+        lambda: fill_disk(project, rng, 0.08 * seconds),
         lambda: run_twice(project),
         lambda: read_only(project),
         lambda: clock_set_back(project),
@@ -50,11 +54,12 @@ def torture(root: Path, seconds: float, seed: int) -> list[Result]:
     )
     results = []
     for ordeal in ordeals:
-        started = time.monotonic()
-        results.append(ordeal())
-        row = results[-1]
+        started, found = time.monotonic(), ordeal()
+        rows = found if isinstance(found, list) else [found]
         took = f"{time.monotonic() - started:.0f} s"
-        print(f"{row.name}: {row.tried} tried, {len(row.lost)} lost, {took}", file=sys.stderr)
+        for row in rows:
+            print(f"{row.name}: {row.tried} tried, {len(row.lost)} lost, {took}", file=sys.stderr)
+        results += rows
     return results
 
 

@@ -4,12 +4,11 @@ In: a folder and a time. Out: a result. Writers publish equal bytes, as runs of 
 publish may fail, and no read may miss the folder or see another than whole bytes.
 """
 
-import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from torture.processes import in_forks
 from torture.result import Result
 from torture.small_project import SmallProject
 
@@ -18,40 +17,16 @@ NUM_EACH = 4
 
 def crowd(project: SmallProject, seconds: float) -> Result:
     """Four writers and four readers, each a process."""
-    folder, answers = project.root.parent / "crowd", project.root.parent / "answers"
-    answers.mkdir(exist_ok=True)
+    folder = project.root.parent / "crowd"
     shard = next((project.root / "data/teacher_cache/base").rglob("0*.safetensors")).read_bytes()
-    _in_fork(
-        project, lambda: _publish(folder, shard)
-    )  # this process imports nothing of the project
-    children = []
-    for number in range(2 * NUM_EACH):
-        if child := os.fork():
-            children.append(child)
-            continue
-        work = _write if number < NUM_EACH else _read
-        try:
-            answers.joinpath(str(number)).write_text(json.dumps(work(folder, shard, seconds)))
-        finally:
-            os._exit(0)
-    for child in children:
-        project.wait(child)
-    given = [json.loads((answers / str(n)).read_text()) for n in range(2 * NUM_EACH)]
-    written, read = (sum(g["tried"] for g in part) for part in (given[:NUM_EACH], given[NUM_EACH:]))
-    result = Result("four writers, four readers", written + read)
-    result.lost = [problem for g in given for problem in g["lost"]]
-    result.note = f"{seconds:.0f} s: {written} publishes, {read} reads"
+    _publish(folder, shard)
+    given = in_forks(*[lambda w=w: w(folder, shard, seconds) for w in NUM_EACH * [_write, _read]])
+    result = Result("four writers, four readers", note=f"{seconds:.0f} s")
+    for kind, num_tried, lost in given:
+        result.tried += num_tried
+        result.kinds[kind] += num_tried
+        result.lost += lost
     return result
-
-
-def _in_fork(project: SmallProject, act: Callable[[], object]) -> None:
-    if child := os.fork():
-        project.wait(child)
-        return
-    try:
-        act()
-    finally:
-        os._exit(0)
 
 
 def _publish(folder: Path, shard: bytes) -> None:
@@ -64,11 +39,11 @@ def _publish(folder: Path, shard: bytes) -> None:
         write_manifest(partial, "cache_teacher/base/0", {}, {})
 
 
-def _write(folder: Path, shard: bytes, seconds: float) -> dict:
-    return _repeat(lambda: _publish(folder, shard), seconds)
+def _write(folder: Path, shard: bytes, seconds: float) -> tuple[str, int, list[str]]:
+    return "publishes", *_repeat(lambda: _publish(folder, shard), seconds)
 
 
-def _read(folder: Path, shard: bytes, seconds: float) -> dict:
+def _read(folder: Path, shard: bytes, seconds: float) -> tuple[str, int, list[str]]:
     from distillery.core.artifacts import read_manifest
     from distillery.core.shards import read_tensor_shard
 
@@ -76,15 +51,15 @@ def _read(folder: Path, shard: bytes, seconds: float) -> dict:
         read_manifest(folder)
         read_tensor_shard(folder / "00000.safetensors")
 
-    return _repeat(read, seconds)
+    return "reads", *_repeat(read, seconds)
 
 
-def _repeat(act: Callable[[], object], seconds: float) -> dict:
-    end, tried, lost = time.monotonic() + seconds, 0, []
+def _repeat(act: Callable[[], object], seconds: float) -> tuple[int, list[str]]:
+    end, num_tried, lost = time.monotonic() + seconds, 0, []
     while time.monotonic() < end:
-        tried += 1
+        num_tried += 1
         try:
             act()
         except Exception as error:
             lost.append(f"{type(error).__name__}: {error}"[:200])
-    return {"tried": tried, "lost": lost}
+    return num_tried, lost

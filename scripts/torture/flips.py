@@ -6,60 +6,44 @@ tables a bit may change nothing that is read (statistics, say): the rows must th
 """
 
 import json
-import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from torture.result import Result
+from torture.processes import in_forks
+from torture.result import Result, joined
 from torture.small_project import SmallProject
 
 Read = Callable[[], object]
 
 
-def damage_files(project: SmallProject, seed: int, seconds: float) -> Result:
-    """Flips and cuts, in a fork: the project's code is imported there."""
-    answer = project.root.parent / "flips.json"
-    answer.unlink(missing_ok=True)
-    if (child := os.fork()) == 0:
-        code = 1
-        try:
-            answer.write_text(json.dumps(_damage(project.root, seed, seconds)))
-            code = 0
-        finally:
-            os._exit(code)
-    result = Result("bit flips and truncations")
-    if project.wait(child) or not answer.exists():
-        result.lost.append("the reader itself ended")
-        return result
-    given = json.loads(answer.read_text())
-    result.tried, result.lost = given["tried"], given["lost"]
-    result.note = ", ".join(f"{kind} {num}" for kind, num in given["kinds"].items())
-    return result
+def damage_files(projects: Sequence[SmallProject], seed: int, seconds: float) -> Result:
+    """Flips and cuts, in each copy of the project by a fork of its own."""
+    acts = [
+        lambda p=p, n=n: _damage(p.root, f"{seed}/{n}", seconds) for n, p in enumerate(projects)
+    ]
+    return joined(in_forks(*acts))
 
 
-def _damage(root: Path, seed: int, seconds: float) -> dict:
+def _damage(root: Path, seed: str, seconds: float) -> Result:
     from distillery.core.errors import DistilleryError
 
     rng, end = random.Random(seed), time.monotonic() + seconds
-    tried, lost, kinds = 0, [], {}
+    result = Result("bit flips and truncations")
     readers = {kind: list(found) for kind, found in _readers(root).items()}
     for change in _boundaries(root):
-        tried += 1
-        kinds["member boundaries"] = kinds.get("member boundaries", 0) + 1
-        lost += _silent(change, DistilleryError, "cut tar")
+        result.add(_silent(change, DistilleryError, "cut tar"), "member boundaries")
     while time.monotonic() < end:
         for kind, found in readers.items():
             file, read = rng.choice(found)
             good, rows = file.read_bytes(), read()
             file.write_bytes(_change(good, rng))
-            lost += _silent(read, DistilleryError, str(file.relative_to(root)), rows)
+            name = str(file.relative_to(root))
+            result.add(_silent(read, DistilleryError, name, rows), kind)
             file.write_bytes(good)
-            tried += 1
-            kinds[kind] = kinds.get(kind, 0) + 1
-    return {"tried": tried, "lost": lost, "kinds": kinds}
+    return result
 
 
 def _change(data: bytes, rng: random.Random) -> bytes:
@@ -70,15 +54,15 @@ def _change(data: bytes, rng: random.Random) -> bytes:
     return data[:place] + bytes([data[place] ^ (1 << rng.randrange(8))]) + data[place + 1 :]
 
 
-def _silent(read: Read, kind: type, name: str, rows: object = None) -> list[str]:
+def _silent(read: Read, kind: type, name: str, rows: object = None) -> str | None:
     try:
         if isinstance(found := read(), list) and found == rows:
-            return []
+            return None
     except kind:
-        return []
+        return None
     except Exception as error:
-        return [f"{name}: {type(error).__name__}: {error}"[:300]]
-    return [f"{name}: read without a word"]
+        return f"{name}: {type(error).__name__}: {error}"[:300]
+    return f"{name}: read without a word"
 
 
 def _readers(root: Path) -> dict[str, Iterator[tuple[Path, Read]]]:

@@ -139,8 +139,9 @@ def clock_set_back(project: SmallProject) -> Result:
     is_right = job.is_whole() if run.returncode == 0 else "clock skew problem" in output
     result.add(None if is_right else f"exit code {run.returncode}: {output[-300:]}")
     job.remove()
-    code = project.wait(project.start(job.command))
-    result.add(None if not code and job.is_whole() else f"stage: {code}: {project.last_line()}")
+    process = project.start(job)
+    code = process.wait()
+    result.add(None if not code and job.is_whole() else f"stage: {code}: {process.last_line}")
     _shift(project.root, -24 * 3600)
     job.remove()
     run = project.snakemake(*targets)

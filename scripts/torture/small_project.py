@@ -1,29 +1,36 @@
 """A small project with a finished chain, whose stages start in a moment.
 
 In: a folder. Out: the tiny preset's stages up to one model of each family, as jobs that can be run
-again, killed and compared. Stages run in forks of this process, which has imported torch but
-nothing of the project: a fork runs the project's own code.
+again, stopped and compared. This process imports what stages import, from the project's own
+folder; stages and front ends are forks of it.
 """
 
 import contextlib
+import dataclasses
 import gc
 import hashlib
+import importlib
+import io
 import json
 import os
+import pkgutil
 import resource
 import runpy
 import shlex
 import shutil
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from warm_python import CLASSES, MODULES
+import psutil
+
+from torture.processes import Process, Stop, fork, in_forks
+from warm_python import import_all, serve, write_client
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = (
@@ -34,13 +41,19 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Job:
-    """A stage's command, its output, what that hashed to and how long it took."""
+    """A stage's command, its outputs, what they hashed to, and what it took from nothing."""
 
     label: str
     command: str
     outputs: tuple[Path, ...]
-    seconds: float = 0.0
-    hashes: tuple[str, ...] = field(default=())
+    hashes: tuple[str, ...] = ()
+    cpu_s: float = 0.0
+    num_changes: int = 0
+
+    @property
+    def stage(self) -> str:
+        """Its verb."""
+        return self.label.split("/")[0]
 
     def is_whole(self) -> bool:
         """Whether every output is there and as it was."""
@@ -62,36 +75,97 @@ class SmallProject:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
-        self.log = self.root.parent / "stage.log"
-        self._reader: threading.Thread | None = None
-        self._times = self.root.parent / "seconds.json"
         if not root.exists():
             subprocess.run([sys.executable, "tests/project.py", str(root)], cwd=ROOT, check=True)
-        _import_all()
-        self.jobs = [self._finish(job) for job in self.resolve(TARGETS)]
+        _import_project(self.root / "src")
+        self.python, socket = write_client(Path(tempfile.mkdtemp(dir=self.root.parent)))
+        process = os.getpid()
+        fork(lambda: serve(str(socket), process))
+        while not socket.exists():
+            time.sleep(0.01)
+        self.jobs = self._finish(self.root.parent / "jobs.json")
 
-    def resolve(self, targets: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    def _finish(self, known: Path) -> list[Job]:
+        """The jobs, each run now if it was not before."""
+        taken = json.loads(known.read_text()) if known.exists() else {}
+        jobs = []
+        for described in self.resolve(*TARGETS):
+            outputs = tuple(self.root / name for name in described["output"])
+            job = Job(described["label"], described["command"], outputs)
+            if job.label not in taken or not all(path.exists() for path in outputs):
+                taken[job.label] = self._measure(job)
+                known.write_text(json.dumps(taken))
+            job = dataclasses.replace(job, **taken[job.label])
+            jobs.append(dataclasses.replace(job, hashes=tuple(map(hash_tree, outputs))))
+        return jobs
+
+    def _measure(self, job: Job) -> dict[str, Any]:
+        self.start_anew(job)
+        process = self.start(job)
+        if code := process.wait():
+            sys.exit(f"{job.label}: exit code {code}\n{process.text}")
+        return {"cpu_s": process.cpu_s, "num_changes": process.num_changes}
+
+    def copy(self, root: Path) -> "SmallProject":
+        """Another folder with the same in it, for what runs beside."""
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(self.root, root, symlinks=True)
+        other = SmallProject.__new__(SmallProject)
+        other.root, other.python = root, self.python
+        places = [tuple(root / p.relative_to(self.root) for p in job.outputs) for job in self.jobs]
+        pairs = zip(self.jobs, places, strict=True)
+        other.jobs = [dataclasses.replace(job, outputs=outputs) for job, outputs in pairs]
+        return other
+
+    def resolve(self, *targets: str) -> list[dict[str, Any]]:
         """What workflow/jobs.py says of the targets' jobs."""
-        command = [sys.executable, "workflow/jobs.py", *targets]
-        environment = {**os.environ, "PYTHONPATH": "src"}
-        done = subprocess.run(
-            command, cwd=self.root, env=environment, capture_output=True, text=True, check=True
-        )
-        return [json.loads(line) for line in done.stdout.splitlines()]
 
-    def _finish(self, described: dict[str, Any]) -> Job:
-        """The job, run now if it was not before."""
-        outputs = tuple(self.root / name for name in described["output"])
-        job = Job(described["label"], described["command"], outputs)
-        times = json.loads(self._times.read_text()) if self._times.exists() else {}
-        if job.label not in times or not all(path.exists() for path in outputs):
-            started = time.monotonic()
-            if code := self.wait(self.start(job.command)):
-                sys.exit(f"{job.label}: exit code {code}\n{self.log.read_text()}")
-            times[job.label] = time.monotonic() - started
-            self._times.write_text(json.dumps(times))
-        hashes = tuple(map(hash_tree, outputs))
-        return Job(job.label, job.command, outputs, times[job.label], hashes)
+        def ask() -> str:
+            os.chdir(self.root)
+            sys.argv = ["workflow/jobs.py", *targets]
+            with contextlib.redirect_stdout(io.StringIO()) as answer:
+                runpy.run_path(sys.argv[0], run_name="__main__")
+            return answer.getvalue()
+
+        return [json.loads(line) for line in in_forks(ask)[0].splitlines()]
+
+    def start_anew(self, job: Job) -> None:
+        """Remove its outputs, and what earlier runs of its stage left to go on from."""
+        job.remove()
+        shutil.rmtree(self.root / "work" / job.stage, ignore_errors=True)
+
+    def start(
+        self, job: Job, stop: Stop | None = None, prepare: Callable[[], object] = lambda: None
+    ) -> Process:
+        """Run a stage's command in a fork."""
+        return Process(shlex.split(job.command)[3:], self.root, stop, prepare)
+
+    def start_front_end(self, *words: str, stop: Stop | None = None) -> Process:
+        """Run Snakemake or DVC in a fork; their stages are forks of another warm process."""
+        environment = self._environment()
+        return Process(words, self.root, stop, lambda: os.environ.update(environment))
+
+    def snakemake(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start Snakemake in the project."""
+        return subprocess.Popen(
+            [str(self.python / "python"), "-m", "snakemake", "--cores", "1", *arguments],
+            cwd=self.root, env={**os.environ, **self._environment()}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def _environment(self) -> dict[str, str]:
+        places = (str(self.python), str(Path(sys.executable).parent), os.environ["PATH"])
+        return {"PYTHONPATH": "src", "PATH": os.pathsep.join(places), "DVC_NO_ANALYTICS": "1"}
+
+    def wait_for_orphans(self) -> None:
+        """Until nothing that a killed front end had started runs any more."""
+        while any(_folder(process) == self.root for process in psutil.process_iter()):
+            time.sleep(0.05)
+
+    def left_over(self) -> list[str]:
+        """Names of temporaries anywhere in it."""
+        names = ("data", "models", "samples", "metrics", "work")
+        return [p.name for name in names for p in (self.root / name).rglob(".*.tmp-*")]
 
     def order_times(self) -> None:
         """Times of files as if all jobs had just run in their order."""
@@ -101,58 +175,11 @@ class SmallProject:
         for number, path in enumerate(made, start=1):
             _set_times(path, start + number)
 
-    def start(self, command: str, prepare: Callable[[], object] = lambda: None) -> int:
-        """Run a stage's command in a fork; returns its process id. Its output goes to the log."""
-        _, _, _, module, *arguments = shlex.split(command)
-        ours, theirs = os.pipe()
-        if child := os.fork():
-            os.close(theirs)
-            self._reader = threading.Thread(target=self._copy_to_log, args=[ours])
-            self._reader.start()
-            return child
-        code = 1
-        try:
-            os.dup2(theirs, 1)
-            os.dup2(theirs, 2)
-            os.chdir(self.root)
-            sys.path[:0] = [str(self.root / "src")]
-            sys.argv = ["-m", *arguments]
-            prepare()
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
 
-    def _copy_to_log(self, pipe: int) -> None:
-        """A pipe, because a limit on the size of files would hold for a log too."""
-        with os.fdopen(pipe, "rb") as output:
-            self.log.write_bytes(output.read())
-
-    def wait(self, child: int) -> int:
-        """The exit code of a fork; below zero for a signal."""
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if self._reader:
-            self._reader.join()
-        return code
-
-    def last_line(self) -> str:
-        """The last line that a stage printed."""
-        return (self.log.read_text().splitlines() or [""])[-1]
-
-    def snakemake(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start Snakemake in the project."""
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        return subprocess.Popen(
-            [sys.executable, "-m", "snakemake", "--cores", "1", *arguments], cwd=self.root,
-            env={**os.environ, "PYTHONPATH": "src", "PATH": path}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+def _folder(process: psutil.Process) -> Path | None:
+    with contextlib.suppress(psutil.Error):
+        return Path(process.cwd())
+    return None
 
 
 def _set_times(path: Path, seconds: float) -> None:
@@ -177,10 +204,14 @@ def hash_tree(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _import_all() -> None:
-    for name in MODULES:
-        __import__(name)
-    for name, classes in CLASSES.items():
-        for kind in classes:
-            getattr(sys.modules[name], kind)
+def _import_project(source: Path) -> None:
+    """The libraries, and all of the project but its commands: they are what is run."""
+    import_all()
+    sys.path.insert(0, str(source))
+    import distillery
+
+    not_these = ("distillery.stages.", "distillery.cli")
+    for module in pkgutil.walk_packages(distillery.__path__, "distillery."):
+        if not (module.name.startswith(not_these) or module.name.endswith("__main__")):
+            importlib.import_module(module.name)
     gc.freeze()

@@ -31,7 +31,7 @@ from distillery.core.log import log_path, log_to
 from distillery.core.run import Run, record_run
 from distillery.core.threads import set_threads
 from distillery.core.view import restrict
-from distillery.core.work import find_work
+from distillery.core.work import alone, find_work
 from distillery.params import Params, load_params, select
 
 __computes__ = False  # what it sets that matters is in core
@@ -104,12 +104,19 @@ class Stage:
         return parser
 
     def __call__(self, params: Params, **arguments: Any) -> None:
-        """Run the stage, publish its outputs and record the run."""
+        """Run the stage, publish its outputs and record the run; wait if another process does."""
         selected = {name: arguments[name] for name in self.selectors()}
         given = [name for name in self.inputs() if arguments.get(name) is not None]
         inputs = {name: Path(arguments[name]) for name in given}
         label = self.label(**selected)
         _require(inputs, label)
+        is_main = _is_main_process()
+        with alone(Path(params.paths.work), label) if is_main else contextlib.nullcontext():
+            self._make(params, label, selected, inputs, arguments)
+
+    def _make(
+        self, params: Params, label: str, selected: dict, inputs: dict[str, Path], arguments: dict
+    ) -> None:
         ancestors = artifacts.merge_ancestors(inputs)
         recipe = self._recipe(params, selected, inputs)
         work_root = Path(params.paths.work)

@@ -2,13 +2,19 @@
 
 In: a stage's label, its task (inputs and params) and its code, both as hashes. Out: the folder
 `work/<stage>/<task>-<code>`. Work that other code has begun for the same task is kept and named in
-one line; `DISTILLERY_RESUME=old-code` goes on from it. Not here: what is in the folder.
+one line; `DISTILLERY_RESUME=old-code` goes on from it. One process at a time works at a label. Not
+here: what is in the folder.
 """
 
+import contextlib
+import fcntl
 import os
+import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from distillery.core.errors import DistilleryError
 
@@ -29,6 +35,35 @@ class Work:
         """Note that the stage has finished: nobody is told of this work any more."""
         if self.folder.is_dir():
             (self.folder / _DONE).touch()
+
+
+@contextlib.contextmanager
+def alone(root: Path, label: str) -> Iterator[None]:
+    """Wait, after one line that says so, until no other process works at this label.
+
+    A front end that was killed leaves its stage running, and the same command given again would
+    share scratch files with it. The system frees the lock of a process that ends in any way; a file
+    system without locks is taken as it is.
+    """
+    path = root / "locks" / f"{label}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        with contextlib.suppress(OSError):
+            _lock(file, label)
+        yield
+
+
+def _lock(file: TextIO, label: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read() or "another process"
+        print(f"{label}: waits for {holder}, which works at the same", file=sys.stderr)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}")
+    file.flush()
 
 
 def find_work(root: Path, label: str, task: str, code: str) -> Work:
