@@ -14,7 +14,6 @@ from distillery.core.artifacts import hash_files, write_json
 from distillery.families import FAMILIES
 from distillery.report.build import Folders, Setup, build_report
 from distillery.report.evidence import read_run
-from distillery.report.figures import spread
 from distillery.report.figures_training import layer_terms
 from distillery.report.gallery import family_strip, read_gallery
 from distillery.report.ledger import changed
@@ -335,11 +334,3 @@ def test_large_images_are_embedded_small():
     large = data_uri(png((1, 2, 3), 1024))
     assert large.startswith("data:image/webp")
     assert len(large) < 20_000
-
-
-def test_labels_keep_their_order_and_distance():
-    placed = spread([5.0, 0.0, 0.5, 40.0], 10)
-    assert placed[3] == 40
-    low, middle, high = sorted(placed[:3])
-    assert (middle - low, high - middle) == (10, 10)
-    assert placed[1] < placed[2] < placed[0]

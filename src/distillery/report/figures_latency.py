@@ -2,7 +2,7 @@
 
 In: results of a run, whose `profile` timed all of its models in turn. Out: SVG text, none where no
 two U-Net students differ in latency. Students that are called alike but for a number at the end
-(`planned_75`, `planned_50`) are one line. Not here: the look of charts (`figures`).
+(`planned_75`, `planned_50`) are one line. Not here: the look of charts (`look`).
 """
 
 import re
@@ -15,8 +15,9 @@ from matplotlib.axes import Axes
 
 from distillery.families.names import label
 from distillery.metrics.catalog import title_of
-from distillery.report import figures
+from distillery.report import labels, look
 from distillery.report.evidence import Metric, Results
+from distillery.report.figures import COST_NAMES
 
 FAMILY, TEACHER = "unet", "teacher"
 QUALITIES = ("prediction_distance", "reader_shape", "kid")
@@ -46,8 +47,8 @@ def _figure(results: Results, quality: str) -> str | None:
     if len(times) < 2 or max(times) < MIN_RATIO * min(times):
         return None
     teacher = results.metric(TEACHER, "latency_s")
-    with mpl.rc_context(figures.STYLE):
-        figure, axis = figures.plain_figure()
+    with mpl.rc_context(look.STYLE):
+        figure, axis = look.plain_figure()
         colours = _colours(points)
         for name, members in series(points).items():
             _draw(axis, members, colours[name])
@@ -61,11 +62,12 @@ def _figure(results: Results, quality: str) -> str | None:
             axis.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         ends = _labels(points)
         dense = 1e3 * teacher["value"] if teacher else None
-        axis.set(xlabel=figures.COST_NAMES["latency_s"], xlim=_room(points, ends, dense))
+        axis.set(xlabel=COST_NAMES["latency_s"], xlim=_room(points, ends, dense))
         if dense:
             _mark_teacher(axis, dense)
-        figures.direct_labels(axis, ends, [colours[name] for name in series(points)])
-        return figures.to_svg(figure, f"{title_of(quality)} against latency")
+        axis.autoscale_view()
+        labels.point_labels(axis, ends, _lines(points), [colours[name] for name in series(points)])
+        return look.to_svg(figure, f"{title_of(quality)} against latency")
 
 
 def _points(results: Results, quality: str) -> list[Point]:
@@ -88,12 +90,12 @@ def series(points: Sequence[Point]) -> dict[str, list[Point]]:
 
 def _colours(points: Sequence[Point]) -> dict[str, str]:
     """The planned students in the page's own colour, the others each in one of theirs."""
-    others = cycle(figures.SERIES)
+    others = cycle(look.SERIES)
     planned = f"{FAMILY}/planned"
-    return {n: figures.ACCENT if n == planned else next(others) for n in series(points)}
+    return {n: look.ACCENT if n == planned else next(others) for n in series(points)}
 
 
-def _labels(points: Sequence[Point]) -> list[figures.Labelled]:
+def _labels(points: Sequence[Point]) -> list[labels.Labelled]:
     """One for each series, at its slowest student."""
     return [
         (
@@ -107,11 +109,11 @@ def _labels(points: Sequence[Point]) -> list[figures.Labelled]:
 
 
 def _room(
-    points: Sequence[Point], ends: Sequence[figures.Labelled], dense: float | None
+    points: Sequence[Point], ends: Sequence[labels.Labelled], dense: float | None
 ) -> tuple[float, float]:
     """Limits between which all points, their labels and the teacher fit."""
     others = [1e3 * point.latency["value"] for point in points] + ([dense] if dense else [])
-    return figures.room([*ends, *((time, 0.0, "", False) for time in others)])
+    return labels.room([*ends, *((time, 0.0, "", False) for time in others)])
 
 
 def _draw(axis: Axes, members: Sequence[Point], colour: str) -> None:
@@ -133,14 +135,28 @@ def _bars(values: Sequence[float], metrics: Sequence[Metric], scale: float) -> l
     ]
 
 
+def _lines(points: Sequence[Point]) -> list[labels.Line]:
+    """Everything that is drawn of the points: bars both ways, and what joins those of a rule."""
+    lines = []
+    for point in points:
+        time, value = 1e3 * point.latency["value"], point.quality["value"]
+        lines.append(((time, time), _ends(point.quality)))
+        lines.append(([1e3 * end for end in _ends(point.latency)], (value, value)))
+    for members in series(points).values():
+        if len(members) > 1:
+            times = [1e3 * member.latency["value"] for member in members]
+            lines.append((times, [member.quality["value"] for member in members]))
+    return lines
+
+
 def _ends(metric: Metric) -> tuple[float, float]:
     low, high = metric["settings"].get("quartiles") or (metric["ci_low"], metric["ci_high"])
     return low, high
 
 
 def _mark_teacher(axis: Axes, milliseconds: float) -> None:
-    axis.axvline(milliseconds, color=figures.MUTED, lw=0.8, ls=(0, (3, 3)), zorder=1)
+    axis.axvline(milliseconds, color=look.MUTED, lw=0.8, ls=(0, (3, 3)), zorder=1)
     axis.annotate(
         "teacher", (milliseconds, 1), xycoords=("data", "axes fraction"), xytext=(-4, -4),
-        textcoords="offset points", ha="right", va="top", fontsize=8.5, color=figures.MUTED,
+        textcoords="offset points", ha="right", va="top", fontsize=8.5, color=look.MUTED,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """What training and decomposition left behind, as charts.
 
 In: `training.json` of models, the layer report of the decomposition. Out: SVG text. Not here: the
-look of charts (`figures`).
+look of charts (`look`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 
 from distillery.families.names import label
-from distillery.report.figures import (
-    ACCENT,
-    LINE,
-    SECOND,
-    SERIES,
-    STYLE,
-    direct_labels,
-    new_figure,
-    to_svg,
-)
+from distillery.report.labels import end_labels
+from distillery.report.look import ACCENT, LINE, SECOND, SERIES, STYLE, new_figure, to_svg
 
 MIN_TICK_SHARE = 0.03
 KD = "kd_"
@@ -57,7 +49,7 @@ def training_curves(histories: Mapping[str, Mapping[str, Any]], main: str | None
             axis.set_xlim(0, 1.55 * max(last_step, 1))
             axis.xaxis.set_major_locator(mpl.ticker.FixedLocator(_steps(last_step)))
             figure.draw_without_rendering()
-            direct_labels(axis, ends, colours)
+            end_labels(axis, ends, colours)
         axes[-1, 0].set_xlabel("steps")
         return to_svg(figure, "training and validation loss over steps")
 
@@ -122,7 +114,7 @@ def layer_terms(histories: Mapping[str, Mapping[str, Any]], main: str | None) ->
         axis.set_xlim(-0.3, 1.5 * max(len(names) - 1, 1))
         axis.grid(axis="y")
         figure.draw_without_rendering()
-        direct_labels(axis, ends, colours)
+        end_labels(axis, ends, colours)
         return to_svg(figure, "layerwise distillation loss per ControlNet output")
 
 
