@@ -67,6 +67,49 @@ def test_help_has_examples_on_lines_of_their_own(
     assert all(line.count("Example:") == 1 for line in examples)
 
 
+def test_what_the_system_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(artifacts, "verify", refuse)
+    assert _run("verify", "data/locked") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "distillery: data/locked: Permission denied; give another place"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("evaluate", "--images", "a", "--reference", "b", "--out"),
+        ("ranks", "--target-total", "790M", "--out"),
+        ("latency", "--json"),
+        ("profile", "--json"),
+        ("compare", "a", "b", "--html"),
+    ],
+)
+def test_a_folder_is_not_replaced_by_a_file(
+    arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "mine.txt").write_text("text")
+    assert _run(*arguments, str(tmp_path)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}' is a directory" in line
+    assert (tmp_path / "mine.txt").read_text() == "text"
+
+
+def test_wrong_usage_names_the_command_whose_help_says_more(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    assert _run("generate", "--nonsense") == 2
+    assert "See `distillery generate --help`." in capsys.readouterr().err
+    assert _run("profile", "--batch", "0") == 2
+    assert "greater than or equal to 1 See `distillery profile --help`." in capsys.readouterr().err
+    assert _run("nonsense") == 2
+    assert "See `distillery --help`." in capsys.readouterr().err
+
+
 def test_version(capsys: pytest.CaptureFixture) -> None:
     assert _run("--version") == 0
     assert capsys.readouterr().out == f"distillery {distillery.__version__}\n"

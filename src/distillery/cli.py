@@ -6,6 +6,7 @@ code 2; `verify` ends with 1 when something is damaged.
 
 import gc
 import inspect
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -18,7 +19,9 @@ from distillery.commands.exporting import export, lora_transfer
 from distillery.core import interrupts
 from distillery.core.errors import DistilleryError
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="distillery", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 _UsageError = typer.BadParameter.__bases__[0]  # click's; newer versions of typer hide click
 
 
@@ -79,12 +82,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DistilleryError as error:
         sys.exit(_fail(str(error)))
     except _UsageError as error:
-        sys.exit(_fail(f"{error.format_message()} See `distillery --help`."))
+        sys.exit(_fail(f"{error.format_message()} See `{_command_of(error)} --help`."))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(_fail(f"{os.fsdecode(error.filename)}: {error.strerror}; give another place"))
     except (KeyboardInterrupt, interrupts.Interrupted, typer.Abort) as error:
         sys.exit(interrupts.report("distillery", error))
     finally:
         gc.freeze()  # and not once more at the end
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _command_of(error: Exception) -> str:
+    """As a user types it: `distillery generate`."""
+    context = getattr(error, "ctx", None)
+    return f"{app.info.name} {context.info_name}" if context and context.parent else app.info.name
 
 
 def _fail(message: str) -> int:

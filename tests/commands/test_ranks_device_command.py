@@ -72,7 +72,11 @@ def test_the_text_shows_the_rivals(device, capsys):
         (DEVICE, "--device: give a target too"),
         ([*DEVICE, "--target-ms", "1", "--cache", "c"], "--cache: give --teacher FOLDER too"),
         (["ranks", "--preset", "scenes", "--target-ms", "1"], "--target-ms: give --device NAME"),
-        (["ranks", "--preset", "sd15", "--target-total", "1M"], "--target-total 1M: "),
+        ([*DEVICE, "--target-share", "2"], "--target-share 2: a share of the dense U-Net's time"),
+        (
+            ["ranks", "--preset", "scenes", "--target-unet", "1k"],
+            "--target-unet 1k: out of reach: rank 1 in every layer takes 0.",
+        ),
     ],
 )
 def test_bad_targets_are_one_line_in_the_users_unit(arguments, message, capsys):
@@ -91,6 +95,11 @@ def test_targets_without_a_device_understand_suffixes(capsys):
     assert 0.99 * 790e6 < said["components"]["total"]["after"] <= 790e6
     ranks = {row["name"]: row["rank"] for row in said["layers"] if row["form"] == "low_rank"}
     assert ranks == said["ranks"]
+
+
+def test_a_time_is_written_without_unit():
+    with pytest.raises(DistilleryError, match=r"'5s' is no amount .* like 14.5 \(milliseconds"):
+        amount("5s", "--target-ms")
 
 
 def test_amounts():

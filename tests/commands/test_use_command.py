@@ -84,6 +84,7 @@ def test_a_comment_is_an_edit_too() -> None:
         (["photos", "curate.min_side_px=wide"], "curate.min_side_px: Input should be a valid int"),
         (["photos", "min_side_px"], "min_side_px: expected key=value"),
         (["photos", "seed.deeper=1"], "seed: Input should be a valid integer"),
+        (["photos", "nonsense.key=3"], "distillery: nonsense.key=3: nonsense: unknown key"),
         (["mine.yaml"], "mine.yaml:2: curate.min_sid: unknown key"),
     ],
 )

@@ -222,6 +222,24 @@ def test_prompts_come_from_json_or_csv_and_none_is_missing(tmp_path: Path):
         read_prompts(tmp_path / "none.json", ["a"])
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"name,words\na,b\n", r"a.csv: no prompts \(no column file_name\); give JSON"),
+        ("a.csv", "file_name,text\na,caf\xe9\n".encode("latin-1"), r"\(not UTF-8\)"),
+        ("a.json", b'["a"]', r"\(no JSON object\)"),
+        ("a.csv", b"", "a.csv: holds no prompts; give at least one"),
+        ("a.json", b"{}", "a.json: holds no prompts; give at least one"),
+    ],
+)
+def test_files_without_prompts_say_why(tmp_path: Path, name: str, content: bytes, message: str):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DistilleryError, match=message):
+        read_prompts(tmp_path / name, ["a"])
+    with pytest.raises(DistilleryError, match=r"\(Is a directory\)"):
+        read_prompts(tmp_path, ["a"])
+
+
 def _as_shards(folder: Path, target: Path) -> Path:
     """The images of a folder as the pipeline keeps its samples: shards of two."""
     files = sorted(folder.iterdir())

@@ -8,6 +8,7 @@ import math
 from distillery.core.errors import DistilleryError
 
 _SUFFIXES = {"k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
+_EXAMPLES = {"--target-ms": "14.5 (milliseconds, without unit)", "--target-share": "0.5"}
 
 
 def amount(text: str | float | None, option: str) -> float | None:
@@ -24,7 +25,8 @@ def amount(text: str | float | None, option: str) -> float | None:
         value = math.nan
     if not 0 < value < math.inf:
         raise DistilleryError(
-            f"{option}: {text!r} is no amount above 0; write it like 790M or 790e6"
+            f"{option}: {text!r} is no amount above 0; write it like "
+            + _EXAMPLES.get(option, "790M or 790e6")
         )
     return value
 

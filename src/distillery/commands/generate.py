@@ -145,7 +145,8 @@ def _undrawn(out: Path, settings: dict[str, Any], wanted: Sequence[Prompt]) -> l
     for name, value in settings.items():
         if known.get(name) != value:
             raise DistilleryError(
-                f"{out}: holds images of {name} {known.get(name)}, not {value}; give another --out"
+                f"{out}: holds images of {name} {_said(known.get(name))}, not {_said(value)}; "
+                "give another --out"
             )
     captions, undrawn = _captions(out), []
     for prompt in wanted:
@@ -159,6 +160,10 @@ def _undrawn(out: Path, settings: dict[str, Any], wanted: Sequence[Prompt]) -> l
                 f"{image}: of another prompt, {captions[prompt.key]!r}; give another --out"
             )
     return undrawn
+
+
+def _said(value: Any) -> Any:
+    return "none" if value is None or value == "" else value
 
 
 def _record(out: Path, settings: dict[str, Any], wanted: Sequence[Prompt]) -> None:

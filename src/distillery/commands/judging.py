@@ -16,7 +16,9 @@ from distillery.data.conditions import KINDS
 def evaluate(
     images: Annotated[Path, typer.Option(help="Folder of images or shards to judge.")],
     reference: Annotated[Path, typer.Option(help="Folder with images of the same names.")],
-    out: Annotated[Path, typer.Option(help="Where to write the metrics.", metavar="FILE")],
+    out: Annotated[
+        Path, typer.Option(help="Where to write the metrics.", metavar="FILE", dir_okay=False)
+    ],
     metrics: Annotated[
         str | None,
         typer.Option(help="Comma-separated, of psnr,ssim,lpips,fid,kid,clip_score,edge_f1, ..."),
@@ -73,7 +75,8 @@ def compare(
     run_a: Annotated[str, typer.Argument(help="A run's folder, or a Git revision.")],
     run_b: Annotated[str, typer.Argument(help="The other one.")],
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A page with pictures side by side.")
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="A page with pictures side by side."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -18,6 +18,8 @@ def lora_transfer(lora: Path, student: Path, out: Path, *, exact: bool) -> str:
     """Write the student with the LoRA to `out`; returns what to say of it."""
     if out.exists():
         raise DistilleryError(f"{out}: exists; name a new folder")
+    if not lora.exists():
+        raise DistilleryError(f"{lora}: not there; give the LoRA's .safetensors")
     described = read_description(student)
     teacher = described.bases(student)[TEACHER]
     made = transfer(lora, teacher, student, exact=exact)

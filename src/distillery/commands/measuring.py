@@ -22,7 +22,8 @@ TeacherCache = Annotated[
     Path | None, typer.Option(help="The teacher's cache, to measure what removals do.")
 ]
 RanksFile = Annotated[
-    Path | None, typer.Option(help="For init_student.rank: {rule: file, file: ...}.")
+    Path | None,
+    typer.Option(dir_okay=False, help="For init_student.rank: {rule: file, file: ...}."),
 ]
 
 
@@ -70,7 +71,7 @@ def ranks(
         int | None, typer.Option(min=1, help="Of ranks, with --device; else as its table says.")
     ] = None,
     resolution: Annotated[
-        int | None, typer.Option(help="Pixels, with --device; the preset's own if none.")
+        int | None, typer.Option(min=8, help="Pixels, with --device; the preset's own if none.")
     ] = None,
     out: RanksFile = None,
     as_json: AsJson = False,
@@ -113,7 +114,7 @@ def latency(
     dtype: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
     batch: Annotated[str, typer.Option(help="Images per evaluation, one table for each.")] = "1",
     resolution: Annotated[
-        int | None, typer.Option(help="Pixels; the preset's own if none.")
+        int | None, typer.Option(min=8, help="Pixels; the preset's own if none.")
     ] = None,
     runtime: Annotated[
         str | None, typer.Option(help="eager, or graph (CUDA graphs, the default there).")
@@ -132,7 +133,8 @@ def latency(
         typer.Option("--predict", help="By three constants, measured here, not layer by layer."),
     ] = False,
     json_path: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Where to write the tables.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", dir_okay=False, help="Where to write the tables."),
     ] = None,
 ) -> None:
     """Time every distinct layer of a U-Net, dense and low-rank.
@@ -167,12 +169,14 @@ def profile(
         str, typer.Option(help="all, training, inference, or names separated by commas.")
     ] = "all",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    batch: Annotated[int, typer.Option(help="Images per training step.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Images per training step.")] = 1,
     batch_sizes: Annotated[str, typer.Option(help="Images per evaluation, in turn.")] = "1,8",
     resolution: Annotated[
-        int | None, typer.Option(help="Pixels; the preset's own if none.")
+        int | None, typer.Option(min=8, help="Pixels; the preset's own if none.")
     ] = None,
-    repeats: Annotated[int, typer.Option(help="Timed rounds; 0 counts and predicts only.")] = 3,
+    repeats: Annotated[
+        int, typer.Option(min=0, help="Timed rounds; 0 counts and predicts only.")
+    ] = 3,
     dtype: Annotated[
         str, typer.Option(help="fp32, bf16 or fp16; training mixes it with fp32.")
     ] = "fp32",
@@ -189,7 +193,8 @@ def profile(
         float | None, typer.Option(min=1, help="Say which batch fits; nothing is run.")
     ] = None,
     json_path: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Where to write the figures.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", dir_okay=False, help="Where to write the figures."),
     ] = None,
 ) -> None:
     """Time training steps and evaluations at full size.

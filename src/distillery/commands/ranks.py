@@ -47,6 +47,7 @@ def plan(
     parts = load_parts(preset, teacher)
     kind, target = kinds[0], float(given[kinds[0]])
     costs, budget = _budget(kind, target, parts, keep_dense)
+    _require_within_reach(kind, target, costs, budget)
     uniform = rank_planner.uniform_ranks(
         layer_shapes(parts["unet"]), costs, budget, keep_dense=keep_dense
     )
@@ -108,6 +109,17 @@ def _budget(
         whole = sum(p.numel() for part in counted for p in part.parameters())
     costs = {name: costs[name] for name in names}
     return costs, target - whole + sum(cost.dense for cost in costs.values())
+
+
+def _require_within_reach(
+    kind: str, target: float, costs: Mapping[str, Cost], budget: float
+) -> None:
+    """DistilleryError, in the target's own unit, where rank 1 everywhere is over the budget."""
+    short = sum(cost.per_rank for cost in costs.values()) - budget
+    if short > 0:
+        least = target + short * (2 if kind == "flops" else 1)
+        shown = f"{least / 1e9:,.1f}G FLOPs" if kind == "flops" else f"{least / 1e6:,.1f}M"
+        raise DistilleryError(f"out of reach: rank 1 in every layer takes {shown}; allow more")
 
 
 def _by_spectrum(

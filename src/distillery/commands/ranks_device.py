@@ -16,7 +16,8 @@ from distillery.commands.latency import TABLES, load_parts, parts_of
 from distillery.core.artifacts import content_of, hash_json
 from distillery.core.errors import DistilleryError
 from distillery.cost.latency.costs import Costs, costs_of
-from distillery.cost.latency.table import write_form
+from distillery.cost.latency.table import LatencyTable, read_tables, write_form
+from distillery.cost.latency.units import Anatomy
 from distillery.families.unet.calibration import Calibration
 from distillery.families.unet.latency_plan import (
     Target,
@@ -54,7 +55,7 @@ def plan(
     """
     models = load_parts(preset, teacher)
     parts = parts_of(models, resolution_px)
-    table = table_for(device, parts, tables)
+    table = _table(device, parts, tables)
     costs = costs_of(parts, table)
     targets = targets_of(costs, given, sum(_size(models[name]) for name in _OTHERS))
     ranks = candidates(parts, multiple_of or table.multiple_of, KEEP_DENSE)
@@ -71,6 +72,16 @@ def plan(
     return {**named, "fingerprint": hash_json(made_of), **said}
 
 
+def _table(device: str, parts: Anatomy, tables: Path) -> LatencyTable:
+    """Of that device; DistilleryError that names the tables that there are."""
+    try:
+        return table_for(device, parts, tables)
+    except DistilleryError as error:
+        known = sorted({table.name for table in read_tables(tables)})
+        there = f"; {tables} has {', '.join(known)}" if known and device not in known else ""
+        raise DistilleryError(f"{error}{there}") from error
+
+
 def targets_of(costs: Costs, given: Given, num_others: int) -> list[Target]:
     """Limits in the planner's units, with the user's units for messages."""
     wanted = {name: value for name, value in given.items() if value is not None}
@@ -84,6 +95,10 @@ def _target(costs: Costs, name: str, value: str | float, num_others: int) -> Tar
     if name == "--target-ms":
         return Target("latency", number / 1e3, name, lambda s: f"{1e3 * s:.4g} ms")
     if name == "--target-share":
+        if number > 1:
+            raise DistilleryError(
+                f"{name} {value}: a share of the dense U-Net's time, above 0 and at most 1, as 0.5"
+            )
         return share_target(costs, number, name)
     if name == "--target-flops":
         return Target("macs", number / 2, name, _sayer(value, lambda macs: 2 * macs))

@@ -60,6 +60,8 @@ def _laid_over(file: Path, settings: Sequence[str]) -> tuple[dict[str, Any], dic
             raise DistilleryError(f"{word}: expected key=value, as in curate.min_side_px=64")
         path = tuple(key.split("."))
         values = _set(values, path, text, Params)
+        for length in range(1, len(path)):
+            places.setdefault(path[:length], word)  # a section that only this word names
         places[path] = word
     return values, places
 

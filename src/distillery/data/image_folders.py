@@ -171,10 +171,22 @@ def load_prompts(path: Path) -> dict[str, str]:
             rows = [(r["file_name"], r["text"]) for r in csv.DictReader(text.splitlines())]
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise DistilleryError(
-            f"{path}: no prompts ({error}); give JSON {{name: text}} or CSV file_name,text"
+            f"{path}: no prompts ({_why(error)}); give JSON {{name: text}} or CSV file_name,text"
         ) from None
+    if not rows:
+        raise DistilleryError(f"{path}: holds no prompts; give at least one")
     captions: dict[str, str] = {}
     for name, caption in rows:
         if captions.setdefault(Path(name).stem, caption) != caption:
             raise DistilleryError(f"{path}: {Path(name).stem} has two prompts; keep one")
     return captions
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"no column {error.args[0]}"
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8"
+    if isinstance(error, AttributeError):
+        return "no JSON object"
+    return getattr(error, "strerror", None) or str(error)
