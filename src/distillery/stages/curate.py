@@ -1,6 +1,9 @@
 """Stage `curate`: the raw shards of one part in, kept and rejected rows out."""
 
+import sys
+
 from distillery.core.run import Run
+from distillery.data.curation.asked import asked_scores, unjudged_lines
 from distillery.data.curation.curate import curate_shard, finish_part, shard_paths, shards_of_part
 from distillery.data.curation.filters import build_filters
 from distillery.data.images import Inspector
@@ -26,7 +29,10 @@ def curate(params: Params, run: Run, part: int, raw: In, curated: Out) -> None:
                     run.finish(path, name)
             progress.update()
     # What was refused before it was downloaded is counted once, in the first part.
-    finish_part(curated, read_refused(raw) if part == 0 else {})
+    counts = finish_part(curated, read_refused(raw) if part == 0 else {})
+    asked = asked_scores({"curate": dict(params.curate)})
+    for line in unjudged_lines(counts["unscored"], counts["kept"], asked):
+        print(f"{run.label}: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,22 @@
 An interrupted run goes on after the last shard that it finished.
 """
 
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from distillery.core.run import Run
+from distillery.data.curation.asked import (
+    AbsentScoreError,
+    Asked,
+    asked_scores,
+    count_without,
+    unjudged_lines,
+)
 from distillery.data.curation.filters import COLUMN_FILTERS, build_filters
 from distillery.data.ingest.download import Downloader
 from distillery.data.ingest.download.rows import DownloadPool
@@ -18,6 +26,7 @@ from distillery.data.ingest.download.stats import has_images, require_downloads
 from distillery.data.ingest.raw import write_raw_shards
 from distillery.data.ingest.readers import read_source
 from distillery.data.ingest.readers.datasets import read_datasets
+from distillery.data.ingest.readers.scores import require_scores
 from distillery.data.ingest.readers.urls import count_rows, list_tables, read_urls
 from distillery.data.ingest.refused import require_rows, write_refused
 from distillery.data.ingest.resume import ShardResume
@@ -29,6 +38,7 @@ from distillery.params.ingest import Ingest
 from distillery.stage import Out, stage
 
 
+# Filters of `curate` are read for the scores that they ask for, to say what a source lacks.
 # Of `ingest.download` only what the shards depend on: more patience or fewer threads must not throw
 # away what is downloaded, and an error may have just advised them.
 @stage(
@@ -36,7 +46,7 @@ from distillery.stage import Out, stage
            "ingest.map_columns",
            "ingest.download.max_bytes", "ingest.download.filters", "ingest.datasets",
            "ingest.scenes"],
-    unrecorded=["ingest.download"],
+    unrecorded=["ingest.download", "curate"],
 )  # fmt: skip
 def ingest(params: Params, run: Run, raw: Out) -> None:
     """Rewrite the source's images and captions as raw shards; nothing is decoded.
@@ -46,10 +56,29 @@ def ingest(params: Params, run: Run, raw: Out) -> None:
     settings = params.ingest
     if settings.source == "scenes":
         _draw_scenes(settings, run, raw)
-    elif settings.source == "urls":
+        return
+    _check_scores(settings, asked_scores({"curate": dict(params.curate)}))
+    if settings.source == "urls":
         _download(settings, run, raw)
     else:
         _rewrite(settings, run, raw)
+
+
+def _check_scores(settings: Ingest, by_curate: Sequence[Asked]) -> None:
+    """An error where filters before the download lack a score, which they alone were given for;
+    a line where those of `curate` do, whose limits come with the shipped params."""
+    source = Path(settings.path)
+    if settings.source == "urls":
+        require_scores("urls", source, _asked_before(settings))
+    if settings.source != "datasets":
+        try:
+            require_scores(settings.source, source, by_curate)
+        except AbsentScoreError as error:
+            print(f"ingest: {error}; rows without pass", file=sys.stderr)
+
+
+def _asked_before(settings: Ingest) -> list[Asked]:
+    return asked_scores({"ingest.download.filters": dict(settings.download.filters)})
 
 
 def _draw_scenes(settings: Ingest, run: Run, raw: Path) -> None:
@@ -125,6 +154,8 @@ def _download(settings: Ingest, run: Run, raw: Path) -> None:
             progress=progress.update,
         )
     write_refused(raw, refused)
+    for line in unjudged_lines(*count_without(raw), _asked_before(settings)):
+        print(f"ingest: {line}", file=sys.stderr)
     require_downloads(raw, source, limits.max_failed_share, again=resume.drop)
 
 

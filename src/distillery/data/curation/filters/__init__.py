@@ -17,7 +17,13 @@ from distillery.data.curation.filters.caption_long import CaptionLong
 from distillery.data.curation.filters.caption_short import CaptionShort
 from distillery.data.curation.filters.caption_spam import CaptionSpam
 from distillery.data.curation.filters.resolution import Resolution
-from distillery.data.curation.filters.scores import Aesthetic, Similarity, Unsafe, Watermark
+from distillery.data.curation.filters.scores import (
+    Aesthetic,
+    Scored,
+    Similarity,
+    Unsafe,
+    Watermark,
+)
 from distillery.data.curation.filters.stock_host import StockHost
 
 FILTERS: tuple[type[Filter], ...] = (
@@ -50,6 +56,11 @@ def build_filters(rules: Sequence[type[Filter]] = FILTERS, /, **settings: Any) -
     """
     chosen = [(rule, {key: settings[key] for key in rule.params()}) for rule in rules]
     return [rule(**values) for rule, values in chosen if None not in values.values()]
+
+
+def score_keys() -> dict[str, str]:
+    """{score: key of the filter on it}."""
+    return {rule.score: next(iter(rule.params())) for rule in FILTERS if issubclass(rule, Scored)}
 
 
 def first_rejection(row: Candidate, filters: Iterable[Filter]) -> tuple[str, str] | None:

@@ -1,7 +1,7 @@
 """The filters on the scores that a source brings; a row without a score passes."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -24,11 +24,17 @@ def _is_below(name: str, minimum: float) -> str:
     return f"isfinite({name}) AND {name} < {minimum!r}::DOUBLE"
 
 
+class Scored(Filter):
+    """A filter on the column `score`; its one field is the limit."""
+
+    score: ClassVar[str]
+
+
 @dataclass(frozen=True)
-class Unsafe(Filter):
+class Unsafe(Scored):
     """The probability of unsafe content is too high."""
 
-    reason = "punsafe"
+    reason = score = "punsafe"
     max_punsafe: Annotated[
         Annotated[float, Field(ge=0, le=1)] | None,
         Field(description="Images of a higher `punsafe` are dropped; null keeps them."),
@@ -42,10 +48,10 @@ class Unsafe(Filter):
 
 
 @dataclass(frozen=True)
-class Watermark(Filter):
+class Watermark(Scored):
     """The probability of a watermark is too high."""
 
-    reason = "pwatermark"
+    reason = score = "pwatermark"
     max_pwatermark: Annotated[
         Annotated[float, Field(ge=0, le=1)] | None,
         Field(description="Images of a higher `pwatermark` are dropped; null keeps them."),
@@ -59,10 +65,10 @@ class Watermark(Filter):
 
 
 @dataclass(frozen=True)
-class Aesthetic(Filter):
+class Aesthetic(Scored):
     """The aesthetic score is too low."""
 
-    reason = "aesthetic"
+    reason = score = "aesthetic"
     min_aesthetic: Annotated[
         float | None,
         Field(description="Images of a lower LAION aesthetic score are dropped; null keeps them."),
@@ -76,10 +82,10 @@ class Aesthetic(Filter):
 
 
 @dataclass(frozen=True)
-class Similarity(Filter):
+class Similarity(Scored):
     """The similarity of image and text is too low."""
 
-    reason = "similarity"
+    reason = score = "similarity"
     min_similarity: Annotated[
         float | None,
         Field(description="Images less similar to their caption are dropped; null keeps them."),

@@ -51,6 +51,16 @@ def read_folder(folder: Path) -> Iterator[RawSample]:
         raise DistilleryError(f"{where}; check ingest.path and ingest.source")
 
 
+def list_metadata(folder: Path) -> list[Path]:
+    """The metadata files at any depth, sorted; DistilleryError where a folder has two."""
+    return _tables(sorted(walk_files(folder)))
+
+
+def holds_pictures(folder: Path) -> bool:
+    """Whether a file at any depth is named like a picture."""
+    return any(split_suffix(file.name)[1] in PICTURE_SUFFIXES for file in walk_files(folder))
+
+
 def _tables(files: list[Path]) -> list[Path]:
     tables = [file for file in files if file.name in TABLES]
     for first, second in itertools.pairwise(tables):

@@ -25,8 +25,13 @@ _FILE_COLUMN = "file_name"
 
 def read_table_rows(table: Path) -> list[dict[str, Any]]:
     """All rows; each has a `file_name` and a column of captions."""
+    return list(iter_table_rows(table))
+
+
+def iter_table_rows(table: Path) -> Iterator[dict[str, Any]]:
+    """The rows of `read_table_rows`, one after another."""
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
-    return list(readers[table.suffix](table))
+    return readers[table.suffix](table)
 
 
 def file_name(row: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ number of samples differs from what the parquet and stats files say. Pickled and
 ignored by name, nothing is unpickled.
 """
 
+import contextlib
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -20,7 +21,13 @@ from distillery.core.errors import DamagedError
 from distillery.data.ingest.readers.maps import map_bytes, with_maps
 from distillery.data.ingest.readers.rows import rows_of
 from distillery.data.ingest.readers.tar_groups import Group, group_members
-from distillery.data.ingest.readers.tar_index import REMEDY, Member, list_members, read_member
+from distillery.data.ingest.readers.tar_index import (
+    REMEDY,
+    Member,
+    iter_members,
+    list_members,
+    read_member,
+)
 from distillery.data.ingest.sample import (
     MAX_IMAGE_BYTES,
     PICTURE_SUFFIXES,
@@ -71,6 +78,15 @@ def read_shard(tar: Path, map_columns: Collection[str] | None = None) -> Iterato
             lambda row=row: find_caption(row), key=key, source=tar.name, image=None, suffix="",
             metadata=find_metadata(row), status=str(row["status"]),
         )  # fmt: skip
+
+
+def iter_json(tar: Path) -> Iterator[dict[str, Any]]:
+    """The mappings of the JSON members as they come, without those that can't be read."""
+    with tar.open("rb") as file:
+        for member in iter_members(file):
+            if member.name.lower().endswith(".json"):
+                with contextlib.suppress(BadTextError):
+                    yield _read_json(file, member)
 
 
 def _as_sample(file: BinaryIO, group: Group, row: dict[str, Any], tar: Path) -> RawSample:

@@ -74,6 +74,11 @@ def list_members(tar: Path) -> list[Member]:
     return [_resolve(member, files) for member in wanted]
 
 
+def iter_members(file: BinaryIO) -> Iterator[Member]:
+    """Files, links and what else an opened tar has, as headers are read; not checked at all."""
+    return map(_as_member, _read_headers(file))
+
+
 def read_member(file: BinaryIO, member: Member) -> bytes:
     """The bytes of a member of the opened tar."""
     file.seek(member.offset)

@@ -74,7 +74,7 @@ def count_rows(tables: Iterable[Path]) -> int:
     return sum(
         pq.read_metadata(table).num_rows
         if table.suffix.lower() == ".parquet"
-        else sum(1 for _ in _read_raw(table))
+        else sum(1 for _ in iter_rows(table))
         for table in tables
     )
 
@@ -101,7 +101,7 @@ def read_urls(
 
 def _judged(table: Path, judging: Sequence[Filter], refused: Counter[str]) -> Iterator[UrlRow]:
     """The rows of any table that stay, each judged as an object."""
-    for number, row in enumerate(_read_raw(table)):
+    for number, row in enumerate(iter_rows(table)):
         read = _as_row(row, str(number), table.name)
         reason = None if read.is_damaged else first_refusal(read.metadata, judging)
         if reason is None:
@@ -135,8 +135,8 @@ def _as_row(row: dict[str, Any] | None, key: str, source: str) -> UrlRow:
     return UrlRow(key, source, is_damaged=True)
 
 
-def _read_raw(table: Path) -> Iterator[dict[str, Any] | None]:
-    """A table's rows; None for one that can't be read."""
+def iter_rows(table: Path) -> Iterator[dict[str, Any] | None]:
+    """A table's rows as they stand; None for one that can't be read."""
     suffix = table.suffix.lower()
     if suffix == ".parquet":
         return _read_parquet(table)
