@@ -21,14 +21,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 
 from distillery.data.dedupe.candidates import hamming_pairs, new_pairs
 from distillery.data.dedupe.clusters import Clusters
 from distillery.data.dedupe.compare import thumbnail
-from distillery.data.dedupe.find import Row
 from distillery.data.dedupe.near import mirrored_pairs, near_duplicates
 from distillery.data.dedupe.phash import hash_luma, small_luma
-from distillery.data.dedupe.windows import SKETCH_BYTES, sketch, window_pairs
+from distillery.data.dedupe.rows import Rows, make_rows
+from distillery.data.dedupe.windows import SKETCH_BYTES, best_windows, sketch
 from distillery.data.images import decode_rgb
 from distillery.data.ingest.readers import read_source
 from distillery.data.scenes.draw import draw_scene
@@ -120,17 +121,21 @@ class Views:
             np.frombuffer(sketch(image, luma), np.uint8)
             for image, luma in zip(images, self._lumas, strict=True)
         ]
-        sides = [image.shape[:2] for image in images]
-        self.rows = [
-            Row(str(i), 0, None, f"{i:064x}", hash_luma(luma), 0, width, height)
-            for i, (luma, (height, width)) in enumerate(zip(self._lumas, sides, strict=True))
-        ]
+        columns = [
+            {
+                "key": str(i), "part": 0, "shard": 0, "number": i, "url": "",
+                "sha256": f"{i:064x}", "phash": hash_luma(luma), "width": image.shape[1],
+                "height": image.shape[0], "num_bytes": 0,
+            }
+            for i, (luma, image) in enumerate(zip(self._lumas, images, strict=True))
+        ]  # fmt: skip
+        self.rows = make_rows(pa.Table.from_pylist(columns))
 
-    def sketches(self, rows: Sequence[Row]) -> np.ndarray:
-        return np.stack([self._sketches[int(row.key)] for row in rows])
+    def sketches(self, rows: Rows) -> np.ndarray:
+        return np.stack([self._sketches[i] for i in rows.numbers])
 
-    def thumbnails(self, rows: Sequence[Row]) -> np.ndarray:
-        return np.stack([self._thumbnails[int(row.key)] for row in rows])
+    def thumbnails(self, rows: Rows) -> np.ndarray:
+        return np.stack([self._thumbnails[i] for i in rows.numbers])
 
 
 def find(images: Sequence[Image], search: Callable) -> Clusters:
@@ -228,7 +233,7 @@ def measure_search(num_hashes: int) -> dict:
     sketches = random_sketches(num_hashes, rng)
     sketches[copies[1]] = sketches[copies[0]]
     made_s = time.process_time() - start
-    pairs = sum(len(block) for block in window_pairs(sketches))
+    pairs = len(best_windows(sketches))
     cpu_s = time.process_time() - start - made_s
     found["windows"] = {"pairs": pairs, "cpu_s": round(cpu_s, 1)}
     found["1% new"] = measure_growth(hashes, mirrored, sketches)
@@ -242,7 +247,7 @@ def measure_growth(hashes: np.ndarray, mirrored: np.ndarray, sketches: np.ndarra
     searches = {
         "hashes": lambda: new_pairs(hashes, MAX_HAMMING, is_new),
         "mirrored hashes": lambda: new_pairs(hashes, MAX_HAMMING, is_new, mirrored),
-        "windows": lambda: window_pairs(sketches, is_new),
+        "windows": lambda: [best_windows(sketches, is_new)],
     }
     found = {}
     for name, search in searches.items():

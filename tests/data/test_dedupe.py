@@ -1,15 +1,15 @@
-import random
-
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 from data_helpers import jpeg
 
 from distillery.data.dedupe.candidates import hamming_pairs
 from distillery.data.dedupe.compare import Thumbnails, same_picture, thumbnail
-from distillery.data.dedupe.find import Row, find_duplicates
+from distillery.data.dedupe.find import REASONS, find_duplicates
 from distillery.data.dedupe.near import near_duplicates
 from distillery.data.dedupe.phash import phash, small_luma, to_integers
+from distillery.data.dedupe.rows import make_rows as make_rows_of
 from distillery.data.dedupe.selection import draw_split
 from distillery.data.dedupe.windows import sketch
 from distillery.data.images import decode_rgb
@@ -88,14 +88,37 @@ def test_hamming_pairs_equal_brute_force(max_distance):
 
 def make_rows(images):
     """Rows of distinct files and the pixels to load for them."""
-    rows = [
-        Row(
-            key=f"{i:03d}", part=i % 2, url=f"http://x/{i}", sha256=f"{i:064x}", phash=phash(image),
-            width_px=image.shape[1], height_px=image.shape[0], num_bytes=1000 + i,
-        )
+    return rows_of(columns_of(images)), ViewsOf(images)
+
+
+def columns_of(images):
+    """Curated columns of distinct files, a dict a row; the sha256 says which image it is."""
+    return [
+        {
+            "key": f"{i:03d}", "part": i % 2, "shard": 0, "number": i, "url": f"http://x/{i}",
+            "sha256": f"{i:064x}", "phash": phash(image), "width": image.shape[1],
+            "height": image.shape[0], "num_bytes": 1000 + i,
+        }
         for i, image in enumerate(images)
     ]  # fmt: skip
-    return rows, ViewsOf({row.sha256: image for row, image in zip(rows, images, strict=True)})
+
+
+def rows_of(columns):
+    return make_rows_of(pa.Table.from_pylist(columns))
+
+
+def shuffled(rows, seed):
+    """The rows in another order, ranked again."""
+    return rows.take(np.random.default_rng(seed).permutation(len(rows))).ranked()
+
+
+def told(found):
+    """What was found, by keys, to be compared."""
+    keys = np.array(found.rows.keys.to_pylist())
+    reasons = [REASONS[code] for code in found.reasons]
+    gone = zip(keys[found.gone].tolist(), reasons, keys[found.duplicate_of].tolist(), strict=True)
+    kept = zip(keys[found.kept].tolist(), keys[found.clusters].tolist(), strict=True)
+    return list(kept), list(gone), keys[found.mirrored].tolist()
 
 
 class ViewsOf:
@@ -105,10 +128,13 @@ class ViewsOf:
         self._images = images
 
     def thumbnails(self, rows):
-        return np.stack([thumbnail(self._images[row.sha256]) for row in rows])
+        return np.stack([thumbnail(image) for image in self._of(rows)])
+
+    def _of(self, rows):
+        return [self._images[int(rows.sha256(i), 16)] for i in range(len(rows))]
 
     def sketches(self, rows):
-        images = [self._images[row.sha256] for row in rows]
+        images = self._of(rows)
         made = [np.frombuffer(sketch(image, small_luma(image)), np.uint8) for image in images]
         return np.stack(made)
 
@@ -117,7 +143,7 @@ def test_different_scenes_are_told_apart():
     """The hash proposes hundreds of chance pairs; what is confirmed has the same contents."""
     scenes = [draw_scene(3, index, 64) for index in range(600)]
     rows, load = make_rows([scene.image for scene in scenes])
-    blocks = hamming_pairs(to_integers([row.phash for row in rows]), 10)
+    blocks = hamming_pairs(rows.phashes, 10)
     assert len({tuple(pair) for block in blocks for pair in block.tolist()}) > 200
     confirmed_pairs = near_duplicates(rows, load, 10, 0.9)
     assert len(confirmed_pairs) < 10
@@ -156,25 +182,27 @@ def test_the_best_copy_stays_whatever_the_order(scene_images):
     rows, load = make_rows(images)
     outcomes = set()
     for seed in range(4):
-        random.Random(seed).shuffle(rows)
-        ranked = sorted(rows, key=Row.rank)
-        found = find_all(ranked, load)
-        outcomes.add(tuple((d.row.key, d.reason, d.duplicate_of) for d in found.gone))
-        assert {row.width_px for row in found.kept} == {128}
+        found = find_all(shuffled(rows, seed), load)
+        outcomes.add(tuple(told(found)[1]))
+        assert set(found.rows.widths_px[found.kept]) == {128}
     assert len(outcomes) == 1
     assert len(outcomes.pop()) == len(originals)
 
 
 def test_equal_bytes_and_equal_urls_are_duplicates(scene_images):
-    rows, load = make_rows([scene_images[0], scene_images[0], scene_images[1], scene_images[2]])
-    rows[1] = Row(**{**vars(rows[1]), "sha256": rows[0].sha256, "num_bytes": rows[0].num_bytes})
-    rows[3] = Row(**{**vars(rows[3]), "url": rows[2].url})
-    found = find_all(sorted(rows, key=Row.rank), load, max_hamming=0)
-    assert sorted((d.row.key, d.reason, d.duplicate_of) for d in found.gone) == [
+    images = [scene_images[0], scene_images[0], *scene_images[1:5]]
+    columns = columns_of(images)
+    columns[1] |= {name: columns[0][name] for name in ("sha256", "num_bytes")}
+    columns[3] |= {"url": columns[2]["url"]}
+    columns[4] |= {"url": ""}
+    columns[5] |= {"url": ""}
+    found = find_all(rows_of(columns).ranked(), ViewsOf(images), max_hamming=0)
+    assert sorted(told(found)[1]) == [
         ("001", "duplicate_bytes", "000"),
         ("002", "duplicate_url", "003"),
     ]
-    assert len(found.kept) == 2
+    assert len(found.kept) == 4
+    assert found.num_gone() == {"duplicate_bytes": 1, "duplicate_url": 1}
 
 
 def test_split_shares_follow_the_hash():

@@ -1,19 +1,16 @@
 """What is kept of earlier searches spares comparisons and never changes what is found."""
 
-import random
-
 import cv2
 import numpy as np
 import pytest
 from data_helpers import change, make_params, run_to_selection
-from test_dedupe import EDITS, find_all, make_rows
+from test_dedupe import EDITS, find_all, make_rows, told
 
 from distillery.core import artifacts
 from distillery.data.dedupe import near
 from distillery.data.dedupe.candidates import new_pairs
-from distillery.data.dedupe.find import Row
 from distillery.data.dedupe.known import Known
-from distillery.data.dedupe.windows import window_pairs
+from distillery.data.dedupe.windows import best_windows
 from distillery.data.scenes.draw import draw_scene
 from distillery.stages.deduplicate import deduplicate
 
@@ -34,7 +31,7 @@ def edited_scenes():
 
 def grown(rows, views, file, key="key"):
     known = Known(file, key)
-    found = find_all(sorted(rows, key=Row.rank), views, known=known)
+    found = find_all(rows.ranked(), views, known=known)
     known.write()
     return found
 
@@ -42,17 +39,17 @@ def grown(rows, views, file, key="key"):
 @pytest.mark.parametrize("seed", range(2))
 def test_rows_that_come_and_go_leave_what_a_search_from_nothing_finds(tmp_path, seed):
     rows, views = make_rows(edited_scenes())
-    random.Random(seed).shuffle(rows)
-    for chosen in (rows[:15], rows[:26], rows[6:], rows):
-        found = grown(chosen, views, tmp_path / "known.npz")
-        assert found == find_all(sorted(chosen, key=Row.rank), views)
+    order = np.random.default_rng(seed).permutation(len(rows))
+    for chosen in (order[:15], order[:26], order[6:], order):
+        found = grown(rows.take(chosen), views, tmp_path / "known.npz")
+        assert told(found) == told(find_all(rows.take(chosen).ranked(), views))
     assert len(found.gone) >= 17
     assert len(found.mirrored) >= 5
 
 
 def test_two_old_pictures_are_not_compared_again(tmp_path, monkeypatch):
     rows, views = make_rows(edited_scenes())
-    grown(rows[:-2], views, tmp_path / "known.npz")
+    grown(rows.take(np.arange(len(rows) - 2)), views, tmp_path / "known.npz")
     compared = []
     for name in ("same_picture", "same_window", "mirrored_picture"):
         original = getattr(near, name)
@@ -63,7 +60,7 @@ def test_two_old_pictures_are_not_compared_again(tmp_path, monkeypatch):
     num_grown = len(compared)
     grown(rows, views, tmp_path / "known.npz")
     assert len(compared) == num_grown
-    find_all(sorted(rows, key=Row.rank), views)
+    find_all(rows.ranked(), views)
     assert num_grown < 0.3 * (len(compared) - num_grown)
 
 
@@ -71,7 +68,7 @@ def test_two_old_pictures_are_not_compared_again(tmp_path, monkeypatch):
 def test_what_cannot_be_used_is_named_and_made_again(tmp_path, capsys, harm):
     rows, views = make_rows(edited_scenes()[:24])
     file = tmp_path / "known.npz"
-    whole = grown(rows, views, file)
+    whole = told(grown(rows, views, file))
     data = file.read_bytes()
     middle = len(data) // 2
     harmed = {
@@ -87,7 +84,8 @@ def test_what_cannot_be_used_is_named_and_made_again(tmp_path, capsys, harm):
         values["frames pairs"] = np.array([[0, 10**6]], np.int32)
         np.savez(file, **values)
     capsys.readouterr()
-    assert grown(rows, views, file, "other" if harm == "other key" else "key") == whole
+    again = grown(rows, views, file, "other" if harm == "other key" else "key")
+    assert told(again) == whole
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"deduplicate: {file}: ")
     assert line.endswith("; everything is compared")
@@ -98,11 +96,10 @@ def test_what_cannot_be_used_is_named_and_made_again(tmp_path, capsys, harm):
 def test_proposals_of_a_pair_do_not_depend_on_the_others():
     rows, views = make_rows(edited_scenes())
     sketches = views.sketches(rows)
-    alone = np.concatenate([*window_pairs(sketches)])
+    alone = best_windows(sketches)
     is_new = np.arange(len(rows)) % 3 == 0
-    some = np.concatenate([*window_pairs(sketches, is_new)])
-    wanted = alone[is_new[alone[:, 0].astype(int)] | is_new[alone[:, 1].astype(int)]]
-    assert sorted(map(tuple, some)) == sorted(map(tuple, wanted))  # cosines to the last bit
+    wanted = alone[is_new[alone[:, 0]] | is_new[alone[:, 1]]]
+    assert best_windows(sketches, is_new).tolist() == wanted.tolist()
     assert len(wanted) > 20
 
 

@@ -10,7 +10,7 @@ from data_helpers import make_params, run_to_selection, write_folder
 
 from distillery.data.conditions.annotate import encode_png
 from distillery.data.dedupe.phash import small_luma
-from distillery.data.dedupe.windows import sketch, window_pairs
+from distillery.data.dedupe.windows import best_windows, sketch
 from distillery.data.scenes.draw import draw_scene
 
 CAPTION = "a large red circle"
@@ -106,8 +106,8 @@ def test_proposals_do_not_depend_on_how_many_there_are(monkeypatch):
     images = [draw_scene(2, index, 64).image for index in range(60)]
     images += [np.ascontiguousarray(image[3:-3, 2:-4]) for image in images]
     sketches = np.stack([np.frombuffer(sketch(i, small_luma(i)), np.uint8) for i in images])
-    one = {tuple(row[:3]) for block in window_pairs(sketches) for row in block.tolist()}
-    monkeypatch.setattr("distillery.data.dedupe.windows._MAX_ROWS_OF_ONE_CELL", 1)
-    cells = {tuple(row[:3]) for block in window_pairs(sketches) for row in block.tolist()}
-    assert len(one) > 100
-    assert cells == one
+    one = best_windows(sketches).tolist()
+    assert len(one) > 60
+    for name, number in (("_MAX_ROWS_OF_ONE_CELL", 1), ("_CHUNK_ROWS", 7)):
+        monkeypatch.setattr(f"distillery.data.dedupe.windows.{name}", number)
+        assert best_windows(sketches).tolist() == one

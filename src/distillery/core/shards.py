@@ -7,7 +7,7 @@ the shard and the record, before anything uses the bytes.
 
 import hashlib
 import json
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 
 from distillery.core.artifacts import canonical_json
 from distillery.core.errors import DamagedError
+from distillery.core.hf_features import hf_metadata
 from distillery.core.publishing import publish
 
 HASH_COLUMN = "record_sha256"
 _RECORDS = "records"
 _GROUP_BYTES = 2**26  # of a row group of a table, before compression
-HF_IMAGE = {"_type": "Image"}
+_BATCH_ROWS = 2**10
 
 
 def shard_name(index: int, suffix: str) -> str:
@@ -75,12 +76,12 @@ def open_table_shard(
     A row group is written whenever 64 MiB of bytes wait, so memory does not grow with the shard.
     """
     fields = [*schema, pa.field(HASH_COLUMN, pa.string())]
-    full = pa.schema(fields, metadata=_hf_metadata(fields))
+    full = pa.schema(fields, metadata=hf_metadata(fields))
     options = {"compression": "zstd", "write_page_checksum": True}
     with publish(path) as partial, pq.ParquetWriter(partial, full, **options) as writer:
         waiting = _Waiting(writer, full)
         yield waiting.add
-        if waiting.rows or not waiting.num_groups:
+        if len(waiting) or not waiting.num_groups:
             waiting.write()
 
 
@@ -89,19 +90,31 @@ class _Waiting:
 
     def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
         self._writer, self._schema = writer, schema
-        self.rows: list[dict[str, Any]] = []
+        self._rows: list[dict[str, Any]] = []
+        self._batches: list[pa.RecordBatch] = []
         self.num_groups = self._num_bytes = 0
 
+    def __len__(self) -> int:
+        return len(self._rows) + sum(map(len, self._batches))
+
     def add(self, row: Mapping[str, Any]) -> None:
-        self.rows.append({**row, HASH_COLUMN: hash_record(row)})
+        self._rows.append({**row, HASH_COLUMN: hash_record(row)})
         self._num_bytes += _count_bytes(row)
+        if len(self._rows) == _BATCH_ROWS:  # a dict takes some times the bytes that are in it
+            self._pack()
         if self._num_bytes >= _GROUP_BYTES:
             self.write()
 
     def write(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist(self.rows, schema=self._schema))
+        self._pack()
+        waiting = pa.Table.from_batches(self._batches, self._schema)
+        self._writer.write_table(waiting.combine_chunks())
         self.num_groups += 1
-        self.rows, self._num_bytes = [], 0
+        self._batches, self._num_bytes = [], 0
+
+    def _pack(self) -> None:
+        self._batches.append(pa.RecordBatch.from_pylist(self._rows, schema=self._schema))
+        self._rows = []
 
 
 def _count_bytes(value: Any) -> int:
@@ -110,21 +123,6 @@ def _count_bytes(value: Any) -> int:
     if isinstance(value, list):
         return sum(map(_count_bytes, value))
     return len(value) if isinstance(value, bytes | str) else 0
-
-
-def _hf_metadata(fields: Sequence[pa.Field]) -> dict[str, str]:
-    features = {f.name: HF_IMAGE if pa.types.is_struct(f.type) else _hf_value(f) for f in fields}
-    return {"huggingface": json.dumps({"info": {"features": features}})}
-
-
-def _hf_value(field: pa.Field) -> dict[str, Any]:
-    if pa.types.is_list(field.type):
-        return {"feature": _hf_value(field.type.value_field), "_type": "List"}
-    if pa.types.is_struct(field.type):
-        return {field.type.field(i).name: _hf_value(field.type.field(i))
-                for i in range(field.type.num_fields)}  # fmt: skip
-    names = {"double": "float64", "float": "float32", "halffloat": "float16"}
-    return {"dtype": names.get(str(field.type), str(field.type)), "_type": "Value"}
 
 
 def image_type() -> pa.StructType:
@@ -140,39 +138,47 @@ def read_table_shard(path: Path, columns: Sequence[str] | None = None) -> list[d
     return list(iter_table_shard(path, columns))
 
 
-def iter_table_shard(
-    path: Path, columns: Sequence[str] | None = None, keys: Container[str] | None = None
-) -> Iterator[dict[str, Any]]:
-    """The rows of `read_table_shard`, with one row group in memory at a time.
-
-    `keys`, with `columns`, are those of the rows wanted; row groups without any are not read.
-    """
+def iter_table_shard(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of `read_table_shard`, with one row group in memory at a time."""
     wanted = None if columns is None else list(columns)
+    with _opened(path, wanted or []) as file:
+        for group in range(file.num_row_groups):
+            for batch in file.read_row_group(group, columns=wanted).to_batches(_BATCH_ROWS):
+                rows = batch.to_pylist()
+                yield from rows if wanted is not None else _checked(rows, path)
+
+
+def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Some columns of one shard; as above, page checksums are checked."""
+    with _opened(path, columns) as file:
+        return file.read(list(columns))
+
+
+def iter_rows_at(path: Path, column: str, numbers: np.ndarray) -> Iterator[Any]:
+    """The values of a column in the rows of these numbers, ascending; a row group at a time."""
+    with _opened(path, [column]) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            end = first + file.metadata.row_group(group).num_rows
+            low, high = np.searchsorted(numbers, [first, end])
+            if high > low:
+                read = file.read_row_group(group, columns=[column]).column(0)
+                yield from (v.as_py() for v in read.take(pa.array(numbers[low:high] - first)))
+            first = end
+
+
+@contextmanager
+def _opened(path: Path, columns: Iterable[str]) -> Iterator[pq.ParquetFile]:
+    """A shard that has these columns; what is damaged is a DamagedError."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if lacking := set(wanted or []) - set(file.schema_arrow.names):
+            if lacking := set(columns) - set(file.schema_arrow.names):
                 raise ValueError(f"no column {', '.join(sorted(lacking))}")
-            for group in range(file.num_row_groups):
-                if keys is not None:
-                    yield from _rows_of(file, group, wanted, keys)
-                    continue
-                rows = file.read_row_group(group, columns=wanted).to_pylist()
-                yield from rows if wanted is not None else _checked(rows, path)
+            yield file
     except DamagedError:
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
         raise DamagedError(f"{path}: unreadable ({error}); rerun the stage that makes it") from None
-
-
-def _rows_of(
-    file: pq.ParquetFile, group: int, columns: list[str], keys: Container[str]
-) -> list[dict[str, Any]]:
-    """The rows of one row group with these keys."""
-    names = file.read_row_group(group, columns=["key"])["key"].to_pylist()
-    places = [place for place, name in enumerate(names) if name in keys]
-    if not places:
-        return []
-    return file.read_row_group(group, columns=columns).take(places).to_pylist()
 
 
 def _checked(rows: list[dict[str, Any]], path: Path) -> Iterator[dict[str, Any]]:

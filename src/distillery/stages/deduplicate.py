@@ -11,8 +11,9 @@ from pathlib import Path
 from distillery.core.artifacts import MANIFEST, hash_json, read_manifest
 from distillery.core.run import Run
 from distillery.data.dedupe import selection as selecting
-from distillery.data.dedupe.find import find_duplicates, read_rows
+from distillery.data.dedupe.find import find_duplicates
 from distillery.data.dedupe.known import Known
+from distillery.data.dedupe.rows import read_rows
 from distillery.data.dedupe.views import CuratedViews
 from distillery.params import Params
 from distillery.params.deduplicate import Deduplicate
@@ -36,10 +37,10 @@ def deduplicate(params: Params, run: Run, curated: In, selection: Out) -> None:
         known=known,
     )
     known.write()
-    if found.mirrored:
+    if len(found.mirrored):
         print(f"deduplicate: {len(found.mirrored)} mirror images stay, by deduplicate.mirrored")
     selection.mkdir()
-    selecting.write_funnel(selection, selecting.make_funnel(counts, found.gone))
+    selecting.write_funnel(selection, selecting.make_funnel(counts, found))
     selecting.write_selection(
         selection,
         found,

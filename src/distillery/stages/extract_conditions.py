@@ -27,7 +27,7 @@ def extract_conditions(
     annotators = build_annotators(settings.kinds, dict(settings), params.device)
     own = open_own(settings.kinds)
     states = {kind: f"-{maps.state()}" for kind, maps in own.items()}
-    selected = {row["key"] for row in read_selection(selection) if row["part"] == part}
+    selected = read_selection(selection).of(part)
     shards = sorted(curated.glob("[0-9]*.parquet"))
     if not shards:  # curation kept nothing of this part
         write_no_maps(conditions, settings.kinds)

@@ -8,7 +8,7 @@ kind beside this one).
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ from distillery.core.errors import DistilleryError
 from distillery.core.shards import (
     image_type,
     iter_table_shard,
-    read_table_shard,
+    open_table_shard,
+    read_columns,
     shard_name,
     write_table_shard,
 )
 from distillery.data.conditions import KINDS
 from distillery.data.conditions.own import LeftOut, OwnMaps, open_own
 from distillery.data.images import decode_rgb
+from distillery.data.loader import Selection
 
 CONDITION_SCHEMA = pa.schema([("key", pa.string()), ("image", image_type())])
 COUNTS = "counts.json"
@@ -68,7 +70,7 @@ def annotate_shard(
     shard: Path,
     targets: Mapping[str, Path],
     annotators: Mapping[str, Annotator],
-    selected: Collection[str],
+    selected: Container[str],
 ) -> None:
     """Write the maps of one curated shard's selected rows, a file per kind in `targets`.
 
@@ -77,14 +79,16 @@ def annotate_shard(
     """
     if not targets:
         return
-    rows = [row for row in read_table_shard(shard) if row["key"] in selected]
-    images = [decode_rgb(row["image"]["bytes"]) for row in rows]
-    for kind, target in targets.items():
-        records = []
-        for row, image in zip(rows, images, strict=True):
-            with contextlib.suppress(LeftOut):  # `count_maps` says why
-                records.append(_record(row["key"], kind, image, annotators[kind](image, row)))
-        write_table_shard(target, records, CONDITION_SCHEMA)
+    with contextlib.ExitStack() as stack:
+        add = {
+            kind: stack.enter_context(open_table_shard(target, CONDITION_SCHEMA))
+            for kind, target in targets.items()
+        }
+        for row in (row for row in iter_table_shard(shard) if row["key"] in selected):
+            image = decode_rgb(row["image"]["bytes"])
+            for kind in targets:
+                with contextlib.suppress(LeftOut):  # `count_maps` says why
+                    add[kind](_record(row["key"], kind, image, annotators[kind](image, row)))
 
 
 def count_maps(
@@ -92,7 +96,7 @@ def count_maps(
     kinds: Iterable[str],
     own: Mapping[str, OwnMaps],
     shards: Iterable[Path],
-    selected: Collection[str],
+    selected: Selection,
 ) -> dict[str, dict[str, Any]]:
     """{kind: {"maps": n, "left_out": {reason: n}}} of a part, for `COUNTS`.
 
@@ -101,19 +105,23 @@ def count_maps(
     """
     counts = {}
     for kind in kinds:
-        keys = {row["key"] for path in _shards(conditions / kind) for row in _keys(path)}
-        counts[kind] = {"maps": len(keys), "left_out": {}}
+        keys = [read_columns(path, ["key"])["key"] for path in _shards(conditions / kind)]
+        counts[kind] = {"maps": sum(map(len, keys)), "left_out": {}}
         if kind in own:
-            counts[kind] |= _left_out(own[kind], set(selected) - keys, shards)
+            lost = selected.without(keys)
+            counts[kind] |= _left_out(own[kind], lost, shards)
             if own[kind].resize:
-                counts[kind]["resized"] = _num_resized(own[kind], keys, shards)
+                counts[kind]["resized"] = _num_resized(own[kind], selected, lost, shards)
     return counts
 
 
-def _num_resized(own: OwnMaps, kept: Collection[str], shards: Iterable[Path]) -> int:
+def _num_resized(
+    own: OwnMaps, selected: Selection, lost: Collection[str], shards: Iterable[Path]
+) -> int:
     """Reads every map once more, which is asked for where sizes differ only."""
-    rows = (row for shard in shards for row in iter_table_shard(shard) if row["key"] in kept)
-    return sum(not own.has_size(row, row["height"], row["width"]) for row in rows)
+    rows = (row for shard in shards for row in iter_table_shard(shard) if row["key"] in selected)
+    kept = (row for row in rows if row["key"] not in lost)
+    return sum(not own.has_size(row, row["height"], row["width"]) for row in kept)
 
 
 def _left_out(own: OwnMaps, lost: Collection[str], shards: Iterable[Path]) -> dict[str, Any]:
@@ -127,10 +135,6 @@ def _left_out(own: OwnMaps, lost: Collection[str], shards: Iterable[Path]) -> di
             reasons[reason.reason] += 1
             first = first or {"first": f"{row['key']}: {reason}"}
     return {"left_out": dict(sorted(reasons.items())), **first}
-
-
-def _keys(path: Path) -> Iterable[dict[str, Any]]:
-    return iter_table_shard(path, ["key"])
 
 
 def left_out_lines(counts: Mapping[str, Mapping[str, Any]]) -> list[str]:

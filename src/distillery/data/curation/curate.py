@@ -7,7 +7,7 @@ bytes), `rejected/<i>.parquet` (refused and failed rows with reason and detail),
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from distillery.core.artifacts import MANIFEST, hash_file, read_manifest, write_json
 from distillery.core.errors import DamagedError, DistilleryError
-from distillery.core.shards import image_type, iter_table_shard, list_shards, open_table_shard
+from distillery.core.shards import image_type, list_shards, open_table_shard, read_columns
 from distillery.data.curation.filters import first_rejection
 from distillery.data.curation.filters.base import SCORES, Candidate, Filter
 from distillery.data.images import ImageFacts, Inspector
@@ -227,21 +227,24 @@ def finish_part(curated: Path, refused_before: Mapping[str, int]) -> dict[str, A
     for path in list_shards(curated):
         if pq.read_metadata(path).num_rows == 0:
             path.unlink()
-    scores = _read_columns(curated, SCORES)
-    refused = Counter(row["reason"] for row in _read_columns(curated / REJECTED, ["reason"]))
-    refused.update(refused_before)
+    num_kept, unscored, refused = 0, Counter(dict.fromkeys(SCORES, 0)), Counter(refused_before)
+    for scores in _read_columns(curated, SCORES):
+        num_kept += len(scores)
+        unscored.update({name: scores[name].null_count for name in SCORES})
+    for reasons in _read_columns(curated / REJECTED, ["reason"]):
+        refused.update(reasons["reason"].to_pylist())
     counts = {
-        "input": len(scores) + refused.total(),
-        "kept": len(scores),
+        "input": num_kept + refused.total(),
+        "kept": num_kept,
         "rejected": {name: n for name, n in refused.items() if name not in FAILED},
         "failed": {name: n for name, n in refused.items() if name in FAILED},
-        "unscored": {name: sum(row[name] is None for row in scores) for name in SCORES},
+        "unscored": dict(unscored),
     }
     write_json(curated / COUNTS, counts)
     (curated / "README.md").write_text(_DATASET_CARD, encoding="utf-8")
     return counts
 
 
-def _read_columns(folder: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
-    shards = sorted(folder.glob("[0-9]*.parquet"))
-    return [row for path in shards for row in iter_table_shard(path, columns)]
+def _read_columns(folder: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Some columns of each shard."""
+    return (read_columns(path, columns) for path in sorted(folder.glob("[0-9]*.parquet")))

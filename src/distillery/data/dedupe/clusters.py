@@ -3,6 +3,8 @@
 In: pairs of rows that are one. Out: the sets they make. Not here: which rows are one.
 """
 
+from array import array
+
 import numpy as np
 
 
@@ -10,7 +12,7 @@ class Clusters:
     """Sets of row numbers; the root of a set is its smallest number."""
 
     def __init__(self, size: int) -> None:
-        self._parents = list(range(size))
+        self._parents = array("q", range(size))
         self._roots: np.ndarray | None = None
 
     def root(self, index: int) -> int:

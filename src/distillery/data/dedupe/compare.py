@@ -41,6 +41,7 @@ _MAX_COARSE_DISTANCE = 0.3
 _MAX_COARSE_COLOUR_LEVELS = 32.0
 _MIN_COARSE_LEVELS = 16.0
 _WHOLE: Window = (0.0, 1.0, 0.0, 1.0)
+_BLOCK_ROWS = 2**10
 # Colour below this on the coarse grid is none.
 _MAX_GREY_LEVELS = 4.0
 # A small overlay: cells of the fine grid that differ by more than this, their share and extent.
@@ -83,6 +84,14 @@ def grid_means(pixels: np.ndarray, cells: int) -> np.ndarray:
 
 def coarse_views(pixels: np.ndarray) -> np.ndarray:
     """float32 (N, 96): for `plausible`; luminance as a unit vector, then colours in levels."""
+    blocks = [
+        _coarse_views(pixels[start : start + _BLOCK_ROWS])
+        for start in range(0, len(pixels), _BLOCK_ROWS)
+    ]
+    return np.concatenate(blocks)
+
+
+def _coarse_views(pixels: np.ndarray) -> np.ndarray:
     luma = grid_means(pixels, _GRID)[..., 0].reshape(len(pixels), -1)
     luma -= luma.mean(axis=1, keepdims=True)
     chroma = grid_means(pixels, 4)[..., 1:].reshape(len(pixels), -1) - 128

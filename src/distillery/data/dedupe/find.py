@@ -6,78 +6,49 @@ Connected rows are one cluster, of which the best copy stays; its mirrored copie
 and stay or go as asked. The result does not depend on the order of rows, shards or parts.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from distillery.core.shards import iter_table_shard
+import numpy as np
+
 from distillery.data.dedupe.clusters import Clusters
 from distillery.data.dedupe.known import Known
 from distillery.data.dedupe.near import Views, mirrored_pairs, near_duplicates
+from distillery.data.dedupe.rows import Rows
 
-DUPLICATE_BYTES, DUPLICATE_URL, NEAR_DUPLICATE, MIRRORED = (
+REASONS = DUPLICATE_BYTES, DUPLICATE_URL, NEAR_DUPLICATE, MIRRORED = (
     "duplicate_bytes",
     "duplicate_url",
     "near_duplicate",
     "mirrored",
 )
-_COLUMNS = ("key", "url", "sha256", "phash", "num_bytes", "width", "height")
-
-
-@dataclass(frozen=True)
-class Row:
-    """What of a curated row decides about duplicates."""
-
-    key: str
-    part: int
-    url: str | None
-    sha256: str
-    phash: str
-    width_px: int
-    height_px: int
-    num_bytes: int
-
-    def rank(self) -> tuple:
-        """Sort key, best copy first: most pixels, least compressed, then the hash of its bytes."""
-        return (-self.width_px * self.height_px, -self.num_bytes, self.sha256, self.key)
-
-
-@dataclass(frozen=True)
-class Duplicate:
-    """A row that goes, why, and the key of the copy that stays."""
-
-    row: Row
-    reason: str
-    duplicate_of: str
+_UNIQUE = -1
 
 
 @dataclass(frozen=True)
 class Found:
-    """Rows that stay, rows that go, and {key: key of the better copy} of mirrored rows that stay.
+    """Places in `rows`, int64: of K rows that stay and G that go.
 
-    `clusters` names the cluster of each row that stays by the sha256 of its best copy.
+    `clusters` (K,) are the best copies of the clusters of those that stay; `reasons` (G,), places
+    in `REASONS`, and `duplicate_of` (G,), the copies that stay, are of those that go; `mirrored`
+    (M, 2) are rows that stay and the better copies that they mirror.
     """
 
-    kept: list[Row]
-    gone: list[Duplicate]
-    mirrored: dict[str, str]
-    clusters: dict[str, str]
+    rows: Rows
+    kept: np.ndarray
+    clusters: np.ndarray
+    gone: np.ndarray
+    reasons: np.ndarray
+    duplicate_of: np.ndarray
+    mirrored: np.ndarray
 
-
-def read_rows(folders: Mapping[int, Path]) -> list[Row]:
-    """Rows of all parts ({part: folder}), best copies first."""
-    rows = []
-    for part, folder in folders.items():
-        for shard in sorted(folder.glob("[0-9]*.parquet")):
-            for row in iter_table_shard(shard, _COLUMNS):
-                size = {"width_px": row.pop("width"), "height_px": row.pop("height")}
-                rows.append(Row(**row, **size, part=part))
-    return sorted(rows, key=Row.rank)
+    def num_gone(self) -> dict[str, int]:
+        """{reason: number of rows}, in the order in which they come."""
+        codes, firsts, counts = np.unique(self.reasons, return_index=True, return_counts=True)
+        return {REASONS[codes[i]]: int(counts[i]) for i in np.argsort(firsts)}
 
 
 def find_duplicates(
-    rows: Sequence[Row],
+    rows: Rows,
     views: Views,
     *,
     max_hamming: int,
@@ -90,55 +61,49 @@ def find_duplicates(
     `known` is what earlier runs have found of the same pictures; this run's findings go there.
     """
     clusters = Clusters(len(rows))
-    reasons: dict[int, str] = {}
-    for reason, names in (
-        (DUPLICATE_BYTES, [row.sha256 for row in rows]),
-        (DUPLICATE_URL, [row.url for row in rows]),
-    ):
-        for i, j in _equal_pairs(names, set(reasons)):
-            reasons[j] = reason
+    reasons = np.full(len(rows), _UNIQUE, np.int8)
+    digests = np.unique(rows.names, return_inverse=True)[1]
+    for reason, numbers in ((DUPLICATE_BYTES, digests), (DUPLICATE_URL, rows.urls)):
+        firsts, others = _equal_pairs(numbers, reasons == _UNIQUE)
+        reasons[others] = REASONS.index(reason)
+        for i, j in zip(firsts.tolist(), others.tolist(), strict=True):
             clusters.join(i, j)
-    unique = [i for i in range(len(rows)) if i not in reasons]
-    chosen = [rows[i] for i in unique]
-    for i, j in near_duplicates(chosen, views, max_hamming, min_ssim, known):
-        clusters.join(unique[i], unique[j])
+    unique = np.flatnonzero(reasons == _UNIQUE)
+    for i, j in near_duplicates(rows.take(unique), views, max_hamming, min_ssim, known):
+        clusters.join(int(unique[i]), int(unique[j]))
     roots = clusters.roots()
-    best = [i for i in unique if roots[i] == i]
+    best = unique[roots[unique] == unique]
     families = Clusters(len(rows))  # of pictures and their mirror images
-    for i, j in mirrored_pairs([rows[i] for i in best], views, max_hamming, min_ssim, known):
-        families.join(best[i], best[j])
-    return _found(rows, roots.tolist(), families, reasons, drop_mirrored)
+    for i, j in mirrored_pairs(rows.take(best), views, max_hamming, min_ssim, known):
+        families.join(int(best[i]), int(best[j]))
+    return _found(rows, roots, families.roots()[roots], reasons, drop_mirrored)
 
 
 def _found(
-    rows: Sequence[Row],
-    roots: Sequence[int],
-    families: Clusters,
-    reasons: Mapping[int, str],
-    drop_mirrored: bool,
+    rows: Rows, best: np.ndarray, first: np.ndarray, reasons: np.ndarray, drop_mirrored: bool
 ) -> Found:
-    found = Found([], [], {}, {})
-    for index, row in enumerate(rows):
-        best = roots[index]
-        first = families.root(best)
-        stays = first if drop_mirrored else best
-        if best != index:
-            reason = reasons.get(index, NEAR_DUPLICATE)
-            found.gone.append(Duplicate(row, reason, rows[stays].key))
-        elif stays != index:
-            found.gone.append(Duplicate(row, MIRRORED, rows[stays].key))
-        else:
-            found.kept.append(row)
-            found.clusters[row.key] = rows[first].sha256
-            if first != index:
-                found.mirrored[row.key] = rows[first].key
-    return found
+    """`best` and `first` are, of every row, the best copy and the best of it and its mirrors."""
+    places, stays = np.arange(len(rows)), first if drop_mirrored else best
+    why = np.where(reasons == _UNIQUE, REASONS.index(NEAR_DUPLICATE), reasons)
+    why[best == places] = REASONS.index(MIRRORED)
+    kept, gone = np.flatnonzero(stays == places), np.flatnonzero(stays != places)
+    mirrored = kept[first[kept] != kept]
+    return Found(
+        rows=rows,
+        kept=kept,
+        clusters=first[kept],
+        gone=gone,
+        reasons=why[gone],
+        duplicate_of=stays[gone],
+        mirrored=np.stack([mirrored, first[mirrored]], axis=1),
+    )
 
 
-def _equal_pairs(names: Sequence[str | None], without: set[int]) -> list[tuple[int, int]]:
-    """(first, later) for every name that comes again; None never equals None."""
-    groups = defaultdict(list)
-    for index, name in enumerate(names):
-        if name and index not in without:
-            groups[name].append(index)
-    return [(group[0], later) for group in groups.values() for later in group[1:]]
+def _equal_pairs(numbers: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(first, later) rows, of those `among`, for every number that comes again; none for -1."""
+    rows = np.flatnonzero(among & (numbers >= 0))
+    order = np.argsort(numbers[rows], kind="stable")
+    held = numbers[rows[order]]
+    is_first = np.append(True, held[1:] != held[:-1])[: len(held)]
+    firsts = rows[order[is_first]][np.cumsum(is_first) - 1]
+    return firsts[~is_first], rows[order[~is_first]]

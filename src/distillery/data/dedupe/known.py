@@ -17,7 +17,6 @@ import numpy as np
 from distillery.core.publishing import publish
 from distillery.data.dedupe.clusters import Clusters
 
-NAME_BYTES = 32
 Pairs = list[tuple[int, int]]
 
 
@@ -65,12 +64,6 @@ class Known:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with publish(self._file) as partial, partial.open("wb") as out:
             np.savez(out, key=np.array(self._key), **self._found)
-
-
-def names_of(hashes: Sequence[str]) -> np.ndarray:
-    """`S32` (N,) of sha256 in hex."""
-    joined = b"".join(bytes.fromhex(text)[:NAME_BYTES] for text in hashes)
-    return np.frombuffer(joined, dtype=f"S{NAME_BYTES}")
 
 
 def _read(file: Path, key: str) -> dict[str, np.ndarray]:

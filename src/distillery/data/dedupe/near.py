@@ -8,7 +8,7 @@ pictures costs a comparison a picture, not a pair; nor are pairs that an earlier
 (`known`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -23,34 +23,28 @@ from distillery.data.dedupe.compare import (
     same_picture,
     same_window,
 )
-from distillery.data.dedupe.known import Known, Pairs, names_of
-from distillery.data.dedupe.phash import LUMA_PX, mirrored_hashes, to_integers
-from distillery.data.dedupe.windows import WINDOWS, window_pairs
+from distillery.data.dedupe.known import Known, Pairs
+from distillery.data.dedupe.phash import LUMA_PX, mirrored_hashes
+from distillery.data.dedupe.rows import Rows
+from distillery.data.dedupe.windows import WINDOWS, best_windows
 
 _NUM_WHOLES = 8
-
-
-class HashedRow(Protocol):
-    """What of a row is looked at here."""
-
-    sha256: str
-    phash: str
-    width_px: int
-    height_px: int
+_BLOCK_ROWS = 2**13
+Stored = np.ndarray  # or what gives arrays by number, slice and array of numbers
 
 
 class Views(Protocol):
     """Where the looks of rows come from."""
 
-    def sketches(self, rows: Sequence[HashedRow]) -> np.ndarray:
+    def sketches(self, rows: Rows) -> Stored:
         """uint8 (N, 1152), as `windows.sketch` makes them."""
 
-    def thumbnails(self, rows: Sequence[HashedRow]) -> np.ndarray:
+    def thumbnails(self, rows: Rows) -> Stored:
         """uint8 (N, 64, 64, 3), as `compare.thumbnail` makes them."""
 
 
 def near_duplicates(
-    rows: Sequence[HashedRow],
+    rows: Rows,
     views: Views,
     max_hamming: int,
     min_ssim: float,
@@ -67,7 +61,7 @@ def near_duplicates(
     for i, j in framed:
         clusters.join(i, j)
     first = _first_of(clusters.roots(), _NUM_WHOLES)
-    for i, j in _window_pairs([rows[i] for i in first], views, min_ssim, known):
+    for i, j in _window_pairs(rows.take(first), views, min_ssim, known):
         if clusters.root(int(first[i])) != clusters.root(int(first[j])):
             clusters.join(int(first[i]), int(first[j]))
             framed.append((int(first[i]), int(first[j])))
@@ -83,19 +77,19 @@ def _first_of(roots: np.ndarray, num: int) -> np.ndarray:
 
 
 def _framed_pairs(
-    rows: Sequence[HashedRow], views: Views, max_hamming: int, min_ssim: float, known: Known
+    rows: Rows, views: Views, max_hamming: int, min_ssim: float, known: Known
 ) -> Pairs:
     """Pairs in one frame. The search for candidates runs twice rather than hold all pairs: once to
     know which images to decode, once, over these, to compare them."""
-    names = names_of([row.sha256 for row in rows])
+    names = rows.names
     is_new, found = known.among("frames", names)
-    hashes = to_integers([row.phash for row in rows])
+    hashes = rows.phashes
     proposed = np.zeros(len(rows), dtype=bool)
     for block in new_pairs(hashes, max_hamming, is_new):
         proposed[block] = True
     wanted = np.flatnonzero(proposed)
     if len(wanted):
-        thumbnails = _thumbnails([rows[i] for i in wanted], views)
+        thumbnails = _thumbnails(rows.take(wanted), views)
         blocks = new_pairs(hashes[wanted], max_hamming, is_new[wanted])
         clusters = _clusters_among(wanted, found, len(rows))
         confirmed = sorted(_confirm(thumbnails, blocks, min_ssim, clusters))
@@ -117,13 +111,13 @@ def _clusters_among(wanted: np.ndarray, pairs: Pairs, num_rows: int) -> Clusters
     return here
 
 
-def _window_pairs(rows: Sequence[HashedRow], views: Views, min_ssim: float, known: Known) -> Pairs:
+def _window_pairs(rows: Rows, views: Views, min_ssim: float, known: Known) -> Pairs:
     """Pairs of which one is a window of the other."""
-    names = names_of([row.sha256 for row in rows])
+    names = rows.names
     is_new, found = known.among("windows", names)
     proposed = np.empty((0, 3), np.int64)
     if is_new.any():
-        proposed = _best_windows(window_pairs(views.sketches(rows), is_new))
+        proposed = best_windows(views.sketches(rows), is_new)
 
     def is_one(thumbnails: Thumbnails, i: int, j: int, window: int) -> bool:
         return same_window(thumbnails, i, j, WINDOWS[window], min_ssim)
@@ -134,7 +128,7 @@ def _window_pairs(rows: Sequence[HashedRow], views: Views, min_ssim: float, know
 
 
 def mirrored_pairs(
-    rows: Sequence[HashedRow],
+    rows: Rows,
     views: Views,
     max_hamming: int,
     min_ssim: float,
@@ -142,14 +136,13 @@ def mirrored_pairs(
 ) -> Pairs:
     """Index pairs of rows that show mirror images of one another, none of which are one picture."""
     known = known or Known()
-    names = names_of([row.sha256 for row in rows])
+    names = rows.names
     is_new, found = known.among("mirrors", names)
     if not is_new.any():
         known.keep("mirrors", names, found)
         return found
-    hashes = to_integers([row.phash for row in rows])
-    lumas = views.sketches(rows)[:, : LUMA_PX**2].reshape(-1, LUMA_PX, LUMA_PX)
-    blocks = [*new_pairs(hashes, max_hamming, is_new, mirrored_hashes(lumas))]
+    mirrored = _mirrored_hashes(views.sketches(rows))
+    blocks = [*new_pairs(rows.phashes, max_hamming, is_new, mirrored)]
     pairs = np.unique(np.sort(np.concatenate([np.empty((0, 2), np.int64), *blocks]), 1), axis=0)
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
 
@@ -161,8 +154,15 @@ def mirrored_pairs(
     return found
 
 
+def _mirrored_hashes(sketches: Stored) -> np.ndarray:
+    """uint64 (N,)."""
+    blocks = (sketches[i : i + _BLOCK_ROWS] for i in range(0, len(sketches), _BLOCK_ROWS))
+    lumas = (block[:, : LUMA_PX**2].reshape(-1, LUMA_PX, LUMA_PX) for block in blocks)
+    return np.concatenate([np.empty(0, np.uint64), *map(mirrored_hashes, lumas)])
+
+
 def _confirm_few(
-    rows: Sequence[HashedRow],
+    rows: Rows,
     views: Views,
     proposed: np.ndarray,
     is_one: Callable[..., bool],
@@ -172,29 +172,22 @@ def _confirm_few(
     wanted = np.unique(proposed[:, :2])
     if not len(wanted):
         return []
-    thumbnails = _thumbnails([rows[i] for i in wanted], views)
+    thumbnails = _thumbnails(rows.take(wanted), views)
     clusters, found = Clusters(len(rows)), []
     for i, j in connected:
         clusters.join(i, j)
-    places = np.searchsorted(wanted, proposed[:, :2]).tolist()
-    for (i, j, *more), place in zip(proposed.tolist(), places, strict=True):
-        if clusters.root(i) != clusters.root(j) and is_one(thumbnails, *place, *more):
-            clusters.join(i, j)
-            found.append((i, j))
+    for start in range(0, len(proposed), _BLOCK_ROWS):
+        block = proposed[start : start + _BLOCK_ROWS]
+        places = np.searchsorted(wanted, block[:, :2]).tolist()
+        for (i, j, *more), place in zip(block.tolist(), places, strict=True):
+            if clusters.root(i) != clusters.root(j) and is_one(thumbnails, *place, *more):
+                clusters.join(i, j)
+                found.append((i, j))
     return found
 
 
-def _best_windows(blocks: Iterable[np.ndarray]) -> np.ndarray:
-    """int64 (M, 3): of each pair, either way round, the window of the highest cosine."""
-    found = np.concatenate([np.empty((0, 4)), *blocks])
-    found = found[np.lexsort((found[:, 2], -found[:, 3], found[:, 1], found[:, 0]))]
-    is_first = np.append(True, (found[1:, :2] != found[:-1, :2]).any(axis=1))[: len(found)]
-    return found[is_first][:, :3].astype(np.int64)
-
-
-def _thumbnails(rows: Sequence[HashedRow], views: Views) -> Thumbnails:
-    sides = np.array([min(row.width_px, row.height_px) for row in rows])
-    return Thumbnails(views.thumbnails(rows), sides)
+def _thumbnails(rows: Rows, views: Views) -> Thumbnails:
+    return Thumbnails(views.thumbnails(rows), rows.shorter_sides_px)
 
 
 def _confirm(

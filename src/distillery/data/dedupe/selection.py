@@ -8,18 +8,21 @@ in two.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from distillery.core.artifacts import read_json, write_json
 from distillery.core.errors import DistilleryError
 from distillery.core.shards import write_table_shard
 from distillery.data.curation.curate import COUNTS
 from distillery.data.dedupe.advice import advice
-from distillery.data.dedupe.find import Duplicate, Found
+from distillery.data.dedupe.find import REASONS, Found
+from distillery.data.dedupe.rows import Rows
 from distillery.data.loader import SELECTION, SPLITS
 
 REJECTED, MIRRORED, FUNNEL = "rejected.parquet", "mirrored.parquet", "funnel.json"
@@ -46,9 +49,9 @@ def part_folders(curated: Path, parts: Sequence[int]) -> dict[int, Path]:
     return folders
 
 
-def make_funnel(counts: Iterable[Mapping[str, Any]], duplicates: Iterable[Duplicate]) -> dict:
+def make_funnel(counts: Iterable[Mapping[str, Any]], found: Found) -> dict:
     """Counts of all parts plus duplicates: {"input", "kept", "rejected", "failed"}."""
-    by_reason = Counter(duplicate.reason for duplicate in duplicates)
+    by_reason = Counter(found.num_gone())
     rejected, failed, num_input, num_kept = Counter(by_reason), Counter(), 0, -by_reason.total()
     for part in counts:
         num_input += part["input"]
@@ -95,37 +98,58 @@ def write_selection(
     A cluster is named by the sha256 of its best copy, so its split follows the picture and not the
     key. Raises DistilleryError where a split with a share gets no row.
     """
-    rows = [
-        {
-            "key": row.key,
-            "part": row.part,
-            "cluster": (cluster := found.clusters[row.key]),
-            "split": draw_split(cluster, seed, val_share, test_share),
-        }
-        for row in sorted(found.kept, key=lambda row: row.key)
-    ]
-    gone = [
-        {
-            "key": duplicate.row.key,
-            "part": duplicate.row.part,
-            "reason": duplicate.reason,
-            "duplicate_of": duplicate.duplicate_of,
-        }
-        for duplicate in sorted(found.gone, key=lambda duplicate: duplicate.row.key)
-    ]
-    mirrored = [{"key": key, "mirrors": best} for key, best in sorted(found.mirrored.items())]
-    sizes = Counter(row["split"] for row in rows)
+    codes = _draw_splits(found, seed, val_share, test_share)
+    sizes = dict(zip(SPLITS, np.bincount(codes, minlength=len(SPLITS)).tolist(), strict=True))
     shares = {"train": 1 - val_share - test_share, "val": val_share, "test": test_share}
     empty = [name for name in SPLITS if shares[name] > 0 and not sizes[name]]
     if empty:
         raise DistilleryError(
-            f"selection: split {empty[0]} gets none of {len(rows)} images; give more images or "
-            "change deduplicate.split"
+            f"selection: split {empty[0]} gets none of {len(found.kept)} images; give more images "
+            "or change deduplicate.split"
         )
-    write_table_shard(folder / SELECTION, rows, SELECTION_SCHEMA)
-    write_table_shard(folder / REJECTED, gone, REJECTED_SCHEMA)
-    write_table_shard(folder / MIRRORED, mirrored, MIRRORED_SCHEMA)
-    return {name: sizes[name] for name in SPLITS}
+    write_table_shard(folder / SELECTION, _kept(found, codes), SELECTION_SCHEMA)
+    write_table_shard(folder / REJECTED, _gone(found), REJECTED_SCHEMA)
+    write_table_shard(folder / MIRRORED, _mirrored(found), MIRRORED_SCHEMA)
+    return sizes
+
+
+def _draw_splits(found: Found, seed: int, val_share: float, test_share: float) -> np.ndarray:
+    """int8 (K,): places in `SPLITS` of what stays."""
+    clusters = map(found.rows.sha256, found.clusters.tolist())
+    splits = (draw_split(cluster, seed, val_share, test_share) for cluster in clusters)
+    return np.fromiter(map(SPLITS.index, splits), np.int8, len(found.kept))
+
+
+def _kept(found: Found, codes: np.ndarray) -> Iterator[dict[str, Any]]:
+    for i, key in _by_key(found.rows, found.kept):
+        yield {
+            "key": key,
+            "part": int(found.rows.parts[found.kept[i]]),
+            "cluster": found.rows.sha256(found.clusters[i]),
+            "split": SPLITS[codes[i]],
+        }
+
+
+def _gone(found: Found) -> Iterator[dict[str, Any]]:
+    for i, key in _by_key(found.rows, found.gone):
+        yield {
+            "key": key,
+            "part": int(found.rows.parts[found.gone[i]]),
+            "reason": REASONS[found.reasons[i]],
+            "duplicate_of": found.rows.keys[found.duplicate_of[i]].as_py(),
+        }
+
+
+def _mirrored(found: Found) -> Iterator[dict[str, Any]]:
+    for i, key in _by_key(found.rows, found.mirrored[:, 0]):
+        yield {"key": key, "mirrors": found.rows.keys[found.mirrored[i, 1]].as_py()}
+
+
+def _by_key(rows: Rows, places: np.ndarray) -> Iterator[tuple[int, str]]:
+    """(number in `places`, key of that row), sorted by key."""
+    keys = rows.keys.take(pa.array(places, pa.int64()))
+    for i in pc.array_sort_indices(keys).to_numpy():
+        yield i, keys[i].as_py()
 
 
 def draw_split(cluster: str, seed: int, val_share: float, test_share: float) -> str:

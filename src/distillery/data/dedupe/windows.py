@@ -10,7 +10,6 @@ On photos (n = 158), windows of 90% of the side at random places have a cosine a
 crop they stand for in 99% of cases; of pairs of different photos 0.01% have one above 0.9.
 """
 
-import functools
 import itertools
 from collections.abc import Iterator
 
@@ -18,26 +17,24 @@ import cv2
 import numpy as np
 
 from distillery.data.dedupe.phash import LUMA_PX
+from distillery.data.dedupe.window_vectors import (
+    CHROMA_PX,
+    SLACK,
+    Window,
+    describe,
+    describe_exactly,
+)
 
-CHROMA_PX = 8
 SKETCH_BYTES = LUMA_PX**2 + 2 * CHROMA_PX**2
 MIN_COSINE = 0.9
-_NUM_FREQUENCIES = 7
-_RESAMPLED_PX = 16
-_MIN_CONTRAST_LEVELS = 4.0
 # What a slight misfit of the window moves the means of luminance and of the two colours by.
 _TOLERANCE_LEVELS = np.array([4.0, 2.0, 2.0], dtype=np.float32)
-# What float32 may miss of a cosine and of a mean; what is near is computed again, exactly.
-_SLACK = 1e-3
 _SEARCHED_LEVELS = _TOLERANCE_LEVELS + np.float32(0.05)
-_UNITS = 2.0**20
 _NO_PAIRS = np.empty((0, 2), dtype=np.int64)
 _BLOCK_ROWS = 2**12
+_CHUNK_ROWS = 2**17
 _BLOCK_PAIRS = 2**22
 _MAX_ROWS_OF_ONE_CELL = 2**12
-
-Window = tuple[float, float, float, float]
-"""Top, bottom, left and right, as shares of the side."""
 
 
 def _window_list() -> list[Window]:
@@ -65,36 +62,66 @@ def sketch(image: np.ndarray, luma: np.ndarray) -> bytes:
     return luma.tobytes() + chroma.transpose(2, 0, 1).tobytes()
 
 
-def window_pairs(sketches: np.ndarray, is_new: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Blocks of float64 (M, 4): a whole picture, the one that is its window, the window's place in
-    `WINDOWS`, and the cosine.
+def best_windows(sketches: np.ndarray, is_new: np.ndarray | None = None) -> np.ndarray:
+    """int64 (M, 3), sorted: a whole picture, the one that is its window, and the place in `WINDOWS`
+    of the window of the highest cosine.
 
-    `sketches` is uint8 (N, 1152). A pair comes once per window, and either way round; with
-    `is_new`, bool (N,), only where one of the two is new.
+    `sketches` is uint8 (N, 1152), or what gives arrays as one does. A pair comes either way round;
+    with `is_new`, bool (N,), only where one of the two is new. Memory is 200 bytes a row at once,
+    and 32 a pair.
     """
     is_new = np.ones(len(sketches), dtype=bool) if is_new is None else is_new
-    new, old = np.flatnonzero(is_new), np.flatnonzero(~is_new)
-    for place, window in enumerate(WINDOWS):
-        inset = _INSET if place < _NUM_CENTRED else 0.0
-        if place in (0, _NUM_CENTRED):
-            parts, part_means = _describe(sketches, _shrunk(_WHOLE, inset))
-            held = _Cells(parts, part_means)
-        wholes, means = _describe(sketches, _shrunk(window, inset))
-        found = [(new[i], j) for i, j in held.alike(wholes[new], means[new])]
-        if len(old):
-            olds = _Cells(wholes[old], means[old])
-            found += [(old[i], new[j]) for j, i in olds.alike(parts[new], part_means[new])]
-        candidates = np.concatenate([_NO_PAIRS, *(np.stack(both, axis=1) for both in found)])
-        apart = candidates[candidates[:, 0] != candidates[:, 1]]
-        for start in range(0, len(apart), _BLOCK_ROWS):
-            yield _exactly(sketches, apart[start : start + _BLOCK_ROWS], place)
+    centred, others = range(_NUM_CENTRED), range(_NUM_CENTRED, len(WINDOWS))
+    found = [
+        block
+        for inset, places in ((_INSET, centred), (0.0, others))
+        for block in _pairs(sketches, is_new, places, inset)
+    ]
+    return _best(np.concatenate([np.empty((0, 4)), *found]))[:, :3].astype(np.int64)
+
+
+def _pairs(
+    sketches: np.ndarray, is_new: np.ndarray, places: range, inset: float
+) -> Iterator[np.ndarray]:
+    """Blocks of float64 (M, 4): whole, window, place of the best of some windows, cosine."""
+    new = np.flatnonzero(is_new)
+    vectors, means = describe(sketches, _shrunk(_WHOLE, inset))
+    held = [(np.arange(len(means)), _Cells(vectors, means))]
+    if len(new) < len(means):
+        held.append((new, _Cells(vectors[new], means[new])))
+    del vectors
+    for start in range(0, len(sketches), _CHUNK_ROWS):
+        chunk = sketches[start : start + _CHUNK_ROWS]
+        fresh = is_new[start : start + _CHUNK_ROWS]
+        found = [np.empty((0, 4))]
+        for place in places:
+            wholes, means = describe(chunk, _shrunk(WINDOWS[place], inset))
+            for asking, (numbers, cells) in zip((fresh, ~fresh), held, strict=False):
+                rows = np.flatnonzero(asking)
+                alike = cells.alike(wholes[rows], means[rows])
+                pairs = [np.stack([start + rows[i], numbers[j]], axis=1) for i, j in alike]
+                found += _compared(sketches, np.concatenate([_NO_PAIRS, *pairs]), place)
+        yield _best(np.concatenate(found))
+
+
+def _compared(sketches: np.ndarray, pairs: np.ndarray, place: int) -> Iterator[np.ndarray]:
+    apart = pairs[pairs[:, 0] != pairs[:, 1]]
+    for start in range(0, len(apart), _BLOCK_ROWS):
+        yield _exactly(sketches, apart[start : start + _BLOCK_ROWS], place)
+
+
+def _best(found: np.ndarray) -> np.ndarray:
+    """Of each pair, either way round, the row of the highest cosine; sorted by pair."""
+    found = found[np.lexsort((found[:, 2], -found[:, 3], found[:, 1], found[:, 0]))]
+    is_first = np.append(True, (found[1:, :2] != found[:-1, :2]).any(axis=1))[: len(found)]
+    return found[is_first]
 
 
 def _exactly(sketches: np.ndarray, pairs: np.ndarray, place: int) -> np.ndarray:
-    """The rows of `window_pairs` among pairs; none depends on the other ones."""
+    """Those of pairs that are alike, with place and cosine, float64 (M, 4), each on its own."""
     inset = _INSET if place < _NUM_CENTRED else 0.0
     (one, means), (other, other_means) = (
-        _describe_exactly(sketches[rows], _shrunk(window, inset))
+        describe_exactly(sketches[rows], _shrunk(window, inset))
         for rows, window in zip(pairs.T, (WINDOWS[place], _WHOLE), strict=True)
     )
     cosines = (one * other).sum(axis=1)
@@ -143,77 +170,12 @@ class _Cells:
                 step = max(1, _BLOCK_PAIRS // (high - low))
                 for start in range(begin, end, step):
                     cosines = asking[start : min(start + step, end)] @ self._vectors[low:high].T
-                    if cosines.max() >= MIN_COSINE - _SLACK:
-                        i, j = np.nonzero(cosines >= MIN_COSINE - _SLACK)
+                    if cosines.max() >= MIN_COSINE - SLACK:
+                        i, j = np.nonzero(cosines >= MIN_COSINE - SLACK)
                         i, j = rows[start + i], self._order[low + j]
                         near = np.abs(means[i] - self._means[j]) <= _SEARCHED_LEVELS
                         if (near := near.all(axis=1)).any():
                             yield i[near], j[near]
-
-
-def _describe(sketches: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors float32 (N, 48), zero where there is no contrast, and means (N, 3)."""
-    luma_map, chroma_map = _maps(window)
-    vectors = np.empty((len(sketches), luma_map.shape[1] - 1), dtype=np.float32)
-    means = np.empty((len(sketches), 3), dtype=np.float32)
-    for start in range(0, len(sketches), 2**15):
-        block = slice(start, start + 2**15)
-        pixels = sketches[block].astype(np.float32)
-        luma, red, blue = np.split(pixels, [LUMA_PX**2, LUMA_PX**2 + CHROMA_PX**2], axis=1)
-        found = luma @ luma_map
-        norms = np.linalg.norm(found[:, 1:], axis=1, keepdims=True)
-        enough = norms >= _MIN_CONTRAST_LEVELS * _RESAMPLED_PX * (1 - _SLACK)
-        vectors[block] = np.where(enough, found[:, 1:] / np.maximum(norms, 1), 0)
-        means[block] = np.stack([found[:, 0], red @ chroma_map, blue @ chroma_map], axis=1)
-    return vectors, means
-
-
-def _describe_exactly(sketches: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """What `_describe` gives, in float64; sums of whole numbers, equal in any order of terms."""
-    luma_map, chroma_map = (np.rint(part * _UNITS) for part in _maps(window))
-    pixels = sketches.astype(np.float64)
-    luma, red, blue = np.split(pixels, [LUMA_PX**2, LUMA_PX**2 + CHROMA_PX**2], axis=1)
-    found = luma @ luma_map / _UNITS
-    norms = np.sqrt(np.square(found[:, 1:]).sum(axis=1, keepdims=True))
-    enough = norms >= _MIN_CONTRAST_LEVELS * _RESAMPLED_PX
-    vectors = np.where(enough, found[:, 1:] / np.maximum(norms, 1), 0)
-    colours = [side @ chroma_map / _UNITS for side in (red, blue)]
-    return vectors, np.stack([found[:, 0], *colours], axis=1)
-
-
-@functools.cache
-def _maps(window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """Matrices from luminance (1024,) to its mean and 48 frequencies, and from a colour to its
-    mean. Frequencies are weighted by their root, since those of photos fall."""
-    top, bottom, left, right = window
-    rows = _resampling(top, bottom, LUMA_PX, _RESAMPLED_PX)
-    columns = _resampling(left, right, LUMA_PX, _RESAMPLED_PX)
-    basis, numbers = _dct(), np.arange(_NUM_FREQUENCIES)
-    weights = np.sqrt(np.hypot(numbers[:, None], numbers))
-    maps = np.einsum("ij,kl->ikjl", basis @ rows, basis @ columns) * weights[..., None, None]
-    maps[0, 0] = np.outer(rows.mean(axis=0), columns.mean(axis=0))
-    means = [
-        _resampling(low, high, CHROMA_PX, 1)[0] for low, high in ((top, bottom), (left, right))
-    ]
-    luma_map = maps.reshape(_NUM_FREQUENCIES**2, -1).T
-    return luma_map.astype(np.float32), np.outer(*means).ravel().astype(np.float32)
-
-
-def _dct() -> np.ndarray:
-    """(7, 16): the lowest rows of the orthonormal DCT-II."""
-    numbers, places = np.arange(_NUM_FREQUENCIES)[:, None], np.arange(_RESAMPLED_PX) + 0.5
-    basis = np.cos(np.pi * numbers * places / _RESAMPLED_PX) * np.sqrt(2 / _RESAMPLED_PX)
-    basis[0] /= np.sqrt(2)
-    return basis
-
-
-def _resampling(low: float, high: float, size: int, num_cells: int) -> np.ndarray:
-    """(num_cells, size): means of equal cells of the range [low, high] of the unit interval."""
-    edges = np.linspace(low, high, num_cells + 1) * size
-    pixels = np.arange(size)
-    ends = np.minimum(edges[1:, None], pixels + 1)
-    overlap = np.maximum(ends - np.maximum(edges[:-1, None], pixels), 0)
-    return overlap / overlap.sum(axis=1, keepdims=True)
 
 
 def _cell(means: np.ndarray) -> np.ndarray:
