@@ -16,6 +16,12 @@ WIDTH, GROUPS, ROWS = (
     torch.empty(2, 6, 1, **META),
 )
 CASES = {
+    "add": (ATEN.add.Tensor, (PERMUTED, PERMUTED)),
+    "add, broadcast": (ATEN.add.Tensor, (TOKENS, WIDTH)),
+    "add, two layouts": (ATEN.add.Tensor, (TOKENS[:, :4], PERMUTED[:, :4])),
+    "div": (ATEN.div.Tensor, (TOKENS, 2)),
+    "mul": (ATEN.mul.Tensor, (TOKENS[:, ::2], TOKENS[:, ::2])),
+    "mul, number": (ATEN.mul.Scalar, (IMAGE, 0.5)),
     "addmm": (ATEN.addmm.default, (torch.empty(5, **META), TOKENS[0], torch.empty(8, 5, **META))),
     "softmax": (ATEN._safe_softmax.default, (TOKENS, -1)),
     "gelu": (ATEN.gelu.default, (TOKENS,)),

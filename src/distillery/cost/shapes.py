@@ -5,7 +5,8 @@ computes these shapes in Python, operator by operator, which is over half the ti
 predicting on the meta device. Everything else, and every other device, is torch's own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -59,7 +60,23 @@ def _addmm(_bias: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], y.shape[1])
 
 
+def _elementwise(operator: Any) -> Callable[..., Tensor]:
+    """Of two tensors with one layout, or of a tensor and a number; what is broadcast is torch's."""
+
+    def shape(x: Tensor, y: Tensor | Real, **options: object) -> Tensor:
+        is_alike = isinstance(y, Real) or _layout(x) == _layout(y)
+        return torch.empty_like(x) if is_alike else operator(x, y, **options)
+
+    return shape
+
+
+def _layout(x: Tensor) -> tuple:
+    return x.shape, x.stride(), x.dtype, x.is_meta
+
+
+_ELEMENTWISE = (_ATEN.add.Tensor, _ATEN.div.Tensor, _ATEN.mul.Scalar, _ATEN.mul.Tensor)
 _SHAPES = {
+    **{operator: _elementwise(operator) for operator in _ELEMENTWISE},
     _ATEN.addmm.default: _addmm,
     _ATEN._safe_softmax.default: _like,
     _ATEN.gelu.default: _like,
