@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from distillery.core.code.lock import kept_codes
 from distillery.params.merge import lay_over
 from distillery.params.rewrite import rewrite
 
@@ -116,7 +117,8 @@ def tiny_params() -> str:
 
 def copy_repository(target: Path, teacher: Path, **changed: Path) -> Project:
     """The working tree with the tiny preset and a teacher, committed to a new Git repository."""
-    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    kept_codes()  # stages of the copy find it as long as its source is the same
+    ignored = shutil.ignore_patterns("*.egg-info")
     for name in ("src", "workflow", "profiles", "docs/results", "presets"):
         shutil.copytree(ROOT / name, target / name, ignore=ignored)
     shutil.copytree(ROOT / ".dvc", target / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))

@@ -9,11 +9,12 @@ ROOT = Path(__file__).resolve().parent.parent
 MAX_FILES = 8
 
 
-def test_a_dry_run_writes_what_docs_results_takes(tmp_path: Path):
+def test_a_dry_run_writes_what_docs_results_takes(tmp_path: Path, python: Path):
     out = tmp_path / "out"
+    changed = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": f"{python}:{os.environ['PATH']}"}
     process = subprocess.run(
         ["scripts/on_gpu.sh", "--dry", str(out)], cwd=ROOT, text=True, capture_output=True,
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        env={**os.environ, **changed},
     )  # fmt: skip
     assert process.returncode == 0, process.stdout[-4000:]
     files = [path for path in out.rglob("*") if path.is_file()]

@@ -1,10 +1,11 @@
 """An interpreter that has imported torch, diffusers and the front ends before it starts.
 
 `python -m distillery.stages.X` spends most of its time on imports when the data are tiny. The
-`python` made here hands that command, those of the front ends, and `python -c`, to a server, which
-forks: the child runs the command's own code, from its own folder, with its own environment and
-output; nothing of this package is loaded before. Everything else goes to the real interpreter. The
-main job, not the tests, starts all from cold.
+`python` made here hands that command, those of the front ends, files and `python -c` to a server,
+which forks: the child runs the command's own code, from its own folder, with its own environment
+and output; nothing of this package is loaded before. What it starts itself as `sys.executable` is
+handed over too. Everything else goes to the real interpreter. The main job, not the tests, starts
+all from cold.
 
 python tests/warm_python.py SOCKET PROCESS    serve, for as long as the process lives
 """
@@ -24,8 +25,8 @@ from pathlib import Path
 
 MODULES = (
     "accelerate", "cv2", "diffusers.models.unets.unet_2d_condition", "dvc.cli", "dvc.repo",
-    "jinja2", "matplotlib.figure", "peft", "pyarrow.parquet", "pydantic", "pytest",
-    "skimage.metrics", "snakemake.cli", "torch", "torchmetrics",
+    "jinja2", "matplotlib.figure", "multiprocessing.spawn", "peft", "pyarrow.parquet", "pydantic",
+    "pytest", "skimage.metrics", "snakemake.cli", "torch", "torchmetrics",
     "transformers.models.clip.modeling_clip", "typer",
 )  # fmt: skip
 CLASSES = {
@@ -36,8 +37,9 @@ CLASSES = {
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
 modules = ("distillery.", "dvc", "pretend_device", "pytest", "snakemake")
-is_module = sys.argv[1:2] == ["-m"] and sys.argv[2].startswith(modules)
-if not is_module and sys.argv[1:2] != ["-c"]:
+option = sys.argv[1] if sys.argv[1:] else ""
+is_module = option == "-m" and sys.argv[2].startswith(modules)
+if not is_module and option != "-c" and not option.endswith(".py"):
     os.execv("{python}", ["{python}", *sys.argv[1:]])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect("{address}")
@@ -61,8 +63,9 @@ def write_client(folder: Path) -> tuple[Path, Path]:
 def warm_python(folder: Path, process: int) -> Path:
     """A folder for PATH with a `python` in it, for as long as the process lives."""
     place, address = write_client(folder)
-    # Read once, when the libraries are imported.
-    settings = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(folder / "modules")}
+    # Read once, when the libraries are imported. What a child compiles is there for the next.
+    settings = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(folder / "modules"),
+                "PYTHONDONTWRITEBYTECODE": ""}  # fmt: skip
     server = subprocess.Popen(
         [sys.executable, __file__, str(address), str(process)], env={**os.environ, **settings}
     )
@@ -85,6 +88,7 @@ def import_all() -> None:
 def serve(address: str, process: int) -> None:
     """Answer what the client asks, each time in a fork, for as long as the process lives."""
     import_all()
+    sys.executable = str(Path(address).with_name("bin") / "python")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
@@ -118,8 +122,12 @@ def _answer(connection: socket.socket) -> int:
     try:
         if option == "-m":
             runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
-        else:
+        elif option == "-c":
             exec(compile(arguments[0], "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            sys.argv = [option, *arguments]
+            sys.path.insert(0, str(Path(option).resolve().parent))
+            runpy.run_path(option, run_name="__main__")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:

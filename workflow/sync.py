@@ -17,12 +17,12 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "workflow")]
 from generated import dvc_stages, params_docs  # noqa: E402
 
 from distillery.commands.use import SHIPPED  # noqa: E402
-from distillery.core.code.lock import lock_path, lock_text, stage_code, verbs  # noqa: E402
+from distillery.core.code.lock import kept_codes, lock_path, lock_text  # noqa: E402
 
 
 def wanted() -> dict[Path, str | None]:
     """The text that every generated file should have; None for one that should not be there."""
-    locks = {lock_path(verb): lock_text(verb, stage_code(verb)) for verb in verbs()}
+    locks = {lock_path(verb): lock_text(verb, code) for verb, code in kept_codes().items()}
     old = set((ROOT / "workflow/code").glob("*.lock")) - set(locks)
     dvc = ROOT / "dvc.yaml"
     params = params_docs.texts(ROOT / "params.yaml", ROOT / SHIPPED)

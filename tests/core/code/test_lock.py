@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from distillery.core.code import lock
-from distillery.core.code.lock import lock_text, stage_code, verbs
+from distillery.core.code.lock import kept_codes, lock_text, stage_code, verbs
 from distillery.core.code.reach import Reach
 from project import tiny_params
 from reword import reword
@@ -24,7 +24,7 @@ def _locks(package: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def locks() -> dict[str, str]:
-    return _locks(ROOT / "src/distillery")
+    return {verb: lock_text(verb, code) for verb, code in kept_codes().items()}
 
 
 def _changed(target: Path, locks: dict[str, str], file: str, old: str, new: str) -> set[str]:
@@ -103,17 +103,18 @@ def test_code_is_followed_once_for_the_same_bytes(
 ) -> None:
     package = tmp_path / "src" / "distillery"
     shutil.copytree(ROOT / "src/distillery", package, ignore=shutil.ignore_patterns("__py*"))
-    followed = []
+    followed, some = [], ["curate", "ingest"]
+    monkeypatch.setattr(lock, "verbs", lambda package: some)
     monkeypatch.setattr(
         lock, "stage_code", lambda *given: followed.append(given) or stage_code(*given)
     )
-    code = lock._kept_code("ingest", package)
-    assert lock._kept_code("ingest", package) == code == stage_code("ingest", package)
-    assert len(followed) == 1
-    (record,) = (package / "__pycache__").glob("ingest.*.json")
+    codes = kept_codes(package)
+    assert kept_codes(package) == codes == {verb: stage_code(verb, package) for verb in some}
+    assert len(followed) == len(some)
+    (record,) = (package / "__pycache__").glob("stages.*.json")
     for damage in ("[]", "{", '{"sources": "0"}'):
         record.write_text(damage)
-        assert lock._kept_code("ingest", package) == code
+        assert kept_codes(package) == codes
     (package / "core/errors.py").open("a").write("# a word\n")
-    assert lock._kept_code("ingest", package) == code
-    assert len(followed) == 5
+    assert kept_codes(package) == codes
+    assert len(followed) == 5 * len(some)

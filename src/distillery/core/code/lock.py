@@ -53,7 +53,7 @@ def current_code(verb: str) -> Code:
 
     Raises DistilleryError where it does not: front ends would not see that the code changed.
     """
-    code, path = _kept_code(verb, PACKAGE), lock_path(verb)
+    code, path = kept_codes()[verb], lock_path(verb)
     if path.parents[1].is_dir() and not _is_current(path, code):
         raise DistilleryError(
             f"{path}: not what the code is now; run `python workflow/sync.py` and start again"
@@ -61,21 +61,23 @@ def current_code(verb: str) -> Code:
     return code
 
 
-def _kept_code(verb: str, package: Path) -> Code:
-    """The code of a stage, followed once for the same bytes of the package (0.3 to 0.8 CPU s).
+def kept_codes(package: Path = PACKAGE) -> dict[str, Code]:
+    """The code of every stage, followed once for the same bytes of the package (1 CPU s).
 
     It is kept where Python keeps what it compiled; where that is not writable it is followed again.
     """
-    path = package / "__pycache__" / f"{verb}.{sys.implementation.cache_tag}.code.json"
+    path = package / "__pycache__" / f"stages.{sys.implementation.cache_tag}.code.json"
     sources = hash_json(hash_files(package))
     with contextlib.suppress(DistilleryError, KeyError, TypeError):
         kept = read_json(path)
         if kept["sources"] == sources:
-            return Code(kept["hashes"], tuple(kept["libraries"]))
-    code = stage_code(verb, package)
+            stages = kept["stages"].items()
+            return {verb: Code(hashes, tuple(names)) for verb, (hashes, names) in stages}
+    codes = {verb: stage_code(verb, package) for verb in verbs(package)}
     with contextlib.suppress(DistilleryError, OSError):
-        write_json(path, {"sources": sources, "hashes": code.hashes, "libraries": code.libraries})
-    return code
+        stages = {verb: (code.hashes, code.libraries) for verb, code in codes.items()}
+        write_json(path, {"sources": sources, "stages": stages})
+    return codes
 
 
 def _is_current(path: Path, code: Code) -> bool:

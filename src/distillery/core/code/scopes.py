@@ -10,9 +10,12 @@ from collections.abc import Iterator
 Chain = tuple[str, ...]  # `np.linalg.norm` is ("np", "linalg", "norm")
 Scope = dict[str, str | None]  # local names; of those bound by an import, what they stand for
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_IMPORTS = (ast.Import, ast.ImportFrom)
+_NAMED = (*FUNCTIONS, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
 _OWN_SCOPE = (
     *FUNCTIONS, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp
 )  # fmt: skip
+_BIND_NOTHING_INSIDE = (*_OWN_SCOPE, ast.Name, ast.Constant)
 
 
 def import_targets(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[tuple[str, str]]:
@@ -59,22 +62,20 @@ def names_bound(body: list[ast.stmt], package: str) -> Scope:
     todo: list[ast.AST] = list(body)
     while todo:
         node = todo.pop()
-        if isinstance(node, ast.Import | ast.ImportFrom):
+        if isinstance(node, _IMPORTS):
             scope.update(import_targets(node, package))
         elif isinstance(node, ast.Global):
             shared.update(node.names)
         elif name := _bound_name(node):
             scope.setdefault(name)
-        if not isinstance(node, _OWN_SCOPE):
+        if not isinstance(node, _BIND_NOTHING_INSIDE):
             todo.extend(ast.iter_child_nodes(node))
     return {name: target for name, target in scope.items() if name not in shared}
 
 
 def _bound_name(node: ast.AST) -> str | None:
-    if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
-        return node.name
     if isinstance(node, ast.Name):
         return None if isinstance(node.ctx, ast.Load) else node.id
-    if isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar):
+    if isinstance(node, _NAMED):
         return node.name
     return node.rest if isinstance(node, ast.MatchMapping) else None

@@ -8,6 +8,7 @@ stands for.
 """
 
 import ast
+import functools
 from collections.abc import Callable
 
 from distillery.core.code.scopes import (
@@ -50,11 +51,7 @@ class Writer:
 
     def write(self, node: ast.AST) -> None:
         """Append a node."""
-        special = getattr(self, f"_write_{type(node).__name__.lower()}", None)
-        if special:
-            special(node)
-        else:
-            self._write_fields(node)
+        _writing(type(node))(self, node)
 
     def _write_fields(self, node: ast.AST, skipped: set[str] = _SKIPPED) -> None:
         self._parts.append(type(node).__name__ + "(")
@@ -223,3 +220,8 @@ class Writer:
             self._parts.append(f"import({name},{target})")
 
     _write_importfrom = _write_import
+
+
+@functools.cache
+def _writing(kind: type) -> Callable[[Writer, ast.AST], None]:
+    return getattr(Writer, f"_write_{kind.__name__.lower()}", Writer._write_fields)
