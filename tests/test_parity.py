@@ -132,7 +132,7 @@ def test_stages_without_torch_import_none() -> None:
         "    importlib.import_module(f'distillery.stages.{verb}')\n"
         "    assert 'torch' not in sys.modules, verb"
     )
-    command = [sys.executable, "-c", script]
+    command = [sys.executable, "-B", "-c", script]  # an option that warm_python does not take over
     done = subprocess.run(command, cwd=ROOT / "src", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -12,8 +12,6 @@ from distillery.cost.latency.make import predict_table
 from distillery.cost.latency.roofline import Machine
 from distillery.cost.latency.table import write_form
 
-DEVICE = ["ranks", "--preset", "scenes", "--device", "h100-fp32-b1"]
-
 
 @pytest.fixture(scope="module")
 def device(tmp_path_factory) -> list[str]:
@@ -62,28 +60,44 @@ def test_the_text_shows_the_rivals(device, capsys):
         assert words in printed
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([*DEVICE, "--target-ms", "0.0001"], "--target-ms 0.0001 ms is out of reach: this U-Net"),
-        ([*DEVICE, "--target-unet", "1k"], "--target-unet 1k is out of reach: this U-Net allows"),
-        ([*DEVICE, "--target-total", "1k"], "--target-total 1k: text encoder and VAE alone have"),
-        ([*DEVICE, "--target-unet", "lots"], "--target-unet: 'lots' is no amount above 0"),
-        (DEVICE, "--device: give a target too"),
-        ([*DEVICE, "--target-ms", "1", "--cache", "c"], "--cache: give --teacher FOLDER too"),
-        (["ranks", "--preset", "scenes", "--target-ms", "1"], "--target-ms: give --device NAME"),
-        ([*DEVICE, "--target-share", "2"], "--target-share 2: a share of the dense U-Net's time"),
-        (
-            ["ranks", "--preset", "scenes", "--target-unet", "1k"],
-            "--target-unet 1k: out of reach: rank 1 in every layer takes 0.",
-        ),
-    ],
-)
-def test_bad_targets_are_one_line_in_the_users_unit(arguments, message, capsys):
+def _require_one_line(arguments, message, capsys) -> None:
     code, _, err = run(arguments, capsys)
     assert code == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (["--target-unet", "1k"], "--target-unet 1k is out of reach: this U-Net allows"),
+        (["--target-total", "1k"], "--target-total 1k: text encoder and VAE alone have"),
+        (["--target-unet", "lots"], "--target-unet: 'lots' is no amount above 0"),
+        ([], "--device: give a target too"),
+        (["--target-ms", "1", "--cache", "c"], "--cache: give --teacher FOLDER too"),
+        (["--target-share", "2"], "--target-share 2: a share of the dense U-Net's time"),
+    ],
+)
+def test_bad_targets_are_one_line_in_the_users_unit(device, targets, message, capsys):
+    _require_one_line([*device, *targets], message, capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--preset", "scenes", "--device", "h100-fp32-b1", "--target-ms", "0.0001"],
+            "--target-ms 0.0001 ms is out of reach: this U-Net",
+        ),
+        (["--preset", "scenes", "--target-ms", "1"], "--target-ms: give --device NAME"),
+        (
+            ["--preset", "scenes", "--target-unet", "1k"],
+            "--target-unet 1k: out of reach: rank 1 in every layer takes 0.",
+        ),
+    ],
+)
+def test_so_are_those_of_a_named_device_and_of_none(arguments, message, capsys):
+    _require_one_line(["ranks", *arguments], message, capsys)
 
 
 def test_targets_without_a_device_understand_suffixes(capsys):
