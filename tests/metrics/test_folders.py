@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -210,6 +211,14 @@ def test_empty_and_missing_folders_are_errors(tmp_path: Path, folders):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DistilleryError, match="no images"):
         evaluate_folders(tmp_path / "empty", folders[1])
+
+
+def test_names_that_are_no_utf8_are_shown_escaped(tmp_path: Path):
+    for name in (b"caf\xe9.png", b"plain.png"):
+        Image.new("RGB", (16, 16), (9, 9, 9)).save(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    found = evaluate_folders(tmp_path, tmp_path, metrics=["psnr"])
+    assert found["per_image"]["keys"] == ["caf\\xe9", "plain"]
+    json.dumps(found, ensure_ascii=False).encode()
 
 
 def test_prompts_come_from_json_or_csv_and_none_is_missing(tmp_path: Path):

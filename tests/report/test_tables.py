@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,10 @@ def test_the_headline_passes_over_what_the_teacher_can_not_do(tmp_path: Path):
     assert headline.headline(run) == (
         "The student U-Net has 56% fewer parameters than its teacher, and its predictions differ "
         "from its teacher's by 11% of their energy."
+    )
+    uncounted = replace(run, profile={"metrics": {}})
+    assert headline.headline(uncounted) == (
+        "The student U-Net: its predictions differ from its teacher's by 11% of their energy."
     )
 
 

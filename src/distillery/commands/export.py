@@ -64,6 +64,8 @@ def export(
             f"{out} is written; copy it to ComfyUI/custom_nodes, and {folder} into models/"
             "diffusion_models or models/controlnet there"
         )
+    if to == "student":
+        return f"{out} is written: {folder} and {controlnet or 'its ControlNet'} as one student"
     return f"{out} is written, and answers as {folder} does"
 
 

@@ -8,6 +8,7 @@ error that lists them all. Not here: metrics.
 import csv
 import functools
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,9 +128,10 @@ def list_images(folder: Path) -> dict[str, Path | Stored]:
         return {key: Stored(shard, key) for key, shard in keys}
     files: dict[str, Path | Stored] = {}
     for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES):
-        if path.stem in files:
-            raise DistilleryError(f"{path}: {files[path.stem].name} has the same name; keep one")
-        files[path.stem] = path
+        name = os.fsencode(path.stem).decode("utf-8", "backslashreplace")  # JSON holds no others
+        if name in files:
+            raise DistilleryError(f"{path}: {files[name].name} has the same name; keep one")
+        files[name] = path
     if not files:
         raise DistilleryError(f"{folder}: no images ({', '.join(SUFFIXES)}) and no shards")
     return files

@@ -116,6 +116,8 @@ def headline(results: Results) -> str:
     size, quality = size_words(results, student), _quality_words(results, student)
     if not size and not quality:
         return "Nothing was measured yet."
+    if not size and quality.startswith("its "):
+        return f"{_who(student)}: {quality}."
     between = ", and " if quality.startswith("its ") else " and "
     return f"{_who(student)} {between.join(part for part in (size, quality) if part)}."
 
