@@ -15,7 +15,7 @@ HINDI = "नीली नदी के किनारे एक छोटी �
 
 
 def write_sidecars(folder, texts):
-    files = {f"{i}.jpg": PICTURES[i] for i in range(len(texts))}
+    files = {f"{i}.jpg": PICTURES[i % len(PICTURES)] for i in range(len(texts))}
     return write_files(folder, files | {f"{i}.txt": text for i, text in enumerate(texts)})
 
 
@@ -41,6 +41,8 @@ UNMARKED = {
     "a red kite on a table".encode("utf-16-le"): "UTF-16 without its mark",
     "a caf\ufffd by the sea".encode(): "its encoding was lost",
     "猫が窓から外を見ている".encode("shift-jis"): "no UTF-8",
+    "красный змей на столе".encode("utf-16-be"): "UTF-16 without its mark",
+    "赤い凧が木の机の上に".encode("iso2022-jp"): "ISO-2022, not UTF-8",
 }
 
 
@@ -48,7 +50,7 @@ UNMARKED = {
 def test_unmarked_bytes_cost_one_row_each(source, tmp_path, capsys):
     path = write_sidecars(tmp_path / "in", [TEXT.encode(), *UNMARKED])
     if source == "webdataset":
-        names = [f"{i}.{suffix}" for i in range(5) for suffix in ("jpg", "txt")]
+        names = [f"{i}.{suffix}" for i in range(7) for suffix in ("jpg", "txt")]
         path = write_tar(tmp_path / "a.tar", {name: (path / name).read_bytes() for name in names})
     curated = run_source(tmp_path, capsys, source, path)
     assert curated.captions == [TEXT]
@@ -146,6 +148,11 @@ def test_joiners_stay(text):
         ("['Tis] the season", "['Tis] the season"),
         ("('quoted') in a sentence", "('quoted') in a sentence"),
         (12, "12"),
+        (float("inf"), ""),
+        ('"a red kite"', "a red kite"),
+        (r'["a \ud83d\ude80 flies"]', "a 🚀 flies"),
+        ('"Stop!" he said, "now"', '"Stop!" he said, "now"'),
+        ("'Tis the season's", "'Tis the season's"),
     ],
 )
 def test_captions_as_one_line(text, caption):
@@ -154,3 +161,17 @@ def test_captions_as_one_line(text, caption):
             normalise_caption(text)
     else:
         assert normalise_caption(text) == caption
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!DOCTYPE html><html>404 Not Found</html>",
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n",
+        r"{\rtf1\ansi a red kite}",
+        "OrderedDict([('en', 'a red kite')])",
+    ],
+)
+def test_files_of_other_kinds_are_no_captions(text):
+    with pytest.raises(BadTextError, match="text is a"):
+        normalise_caption(text)

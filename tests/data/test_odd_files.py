@@ -3,14 +3,17 @@
 import json
 import os
 import tarfile
+import unicodedata
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from command_helpers import CAPTIONS, PICTURES, run_ingest, run_source, write_files, write_tar
 
+from distillery.core.errors import DistilleryError
 from distillery.data.ingest.readers import read_source
 
+TEXT = CAPTIONS[0].encode()
 PAIRS = list(zip(PICTURES, (text.encode() for text in CAPTIONS), strict=True))
 
 
@@ -46,7 +49,7 @@ def test_files_that_are_no_pictures_are_named(tmp_path, capsys):
     folder = write_files(tmp_path / "in", files | {"odd.jfif_large": PICTURES[0]})
     assert len(list(read_source("folder", folder))) == 7
     printed = capsys.readouterr().err
-    assert "1 files are no pictures and left out" in printed
+    assert "1 files are hidden or no pictures and left out" in printed
     assert "notes.pdf" in printed
 
 
@@ -101,8 +104,14 @@ def test_pictures_beside_metadata_that_it_does_not_list_are_named(tmp_path, caps
         {f"./{p}{n}": d for n, d in sorted_pairs("{}").items() for p in ("._", "")},
         {f"{i}.depth.png": b"\x89PNG\r\n\x1a\n" for i in range(6)} | pairs("{}"),
         sorted_pairs("caf\udce9_{}"),
+        {n.replace(".jpg", ".jpg?w=640"): d for n, d in sorted_pairs("f.{}").items()},
+        {n.replace(".jpg", ""): d for n, d in sorted_pairs("f.{}").items()},
+        {n.replace("img.0.", "img."): d for n, d in sorted_pairs("img.{}").items()},
+        {n.replace(".txt", ".caption"): d for n, d in pairs("{}").items()},
+        {".DS_Store": b"x", "Thumbs.db": b"x", "PaxHeader/0.jpg": b"x"} | pairs("{}"),
     ],
-    ids=["by kind", "frames", "versions", "folder with a dot", "roles", "mac", "depth", "latin-1"],
+    ids=["by kind", "frames", "versions", "folder with a dot", "roles", "mac", "depth", "latin-1",
+         "addresses", "no suffix", "one without a number", "of trainers", "kept beside"],
 )  # fmt: skip
 def test_names_in_tars(members, tmp_path, capsys):
     tar = write_tar(tmp_path / "a.tar", members)
@@ -132,3 +141,117 @@ def test_links_in_a_tar_are_what_they_point_to(tmp_path, capsys):
             tar.add(file, file.name)
     ingested = run_ingest(tmp_path, capsys, "webdataset", tmp_path / "a.tar")
     assert ingested.captions == [*CAPTIONS, CAPTIONS[0]]
+
+
+SIDECARS = {
+    "upper case": ("a.JPG", "a.TXT", TEXT),
+    "of trainers": ("a.png", "a.caption", TEXT),
+    "JSON": ("a.jpg", "a.json", json.dumps({"caption": CAPTIONS[0]}).encode()),
+    "a saved page's": ("a.jpg.1", "a.txt", TEXT),
+    "a Mac's": (unicodedata.normalize("NFD", "café.jpg"), "café.txt", TEXT),
+}
+
+
+@pytest.mark.parametrize(("image", "text", "data"), SIDECARS.values(), ids=SIDECARS)
+def test_texts_beside_pictures(image, text, data, tmp_path, capsys):
+    folder = write_files(tmp_path / "in", {image: PICTURES[0], text: data})
+    (sample,) = read_source("folder", folder)
+    assert (sample.caption, sample.image) == (CAPTIONS[0], PICTURES[0])
+    assert capsys.readouterr().err == ""
+
+
+def test_a_text_of_another_picture_is_not_taken(tmp_path, capsys):
+    files = {"A.jpg": PICTURES[0], "a.jpg": PICTURES[1], "a.txt": TEXT, "img 1.5.jpg": PICTURES[2]}
+    folder = write_files(tmp_path / "in", files | {"img 1.txt": TEXT})
+    captions = {sample.key: sample.caption for sample in read_source("folder", folder)}
+    assert captions == {"A.jpg": "", "a.jpg": CAPTIONS[0], "img 1.5.jpg": ""}
+    assert "2 of 3 pictures have no caption, first .: A.jpg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["img 1.JPG", "IMG 1.jpg", " Img 1.jpg ", "{}/Img 1.jpg"])
+def test_names_in_tables_as_other_systems_write_them(name, tmp_path):
+    folder = write_files(tmp_path / "in", {"Img 1.jpg": PICTURES[0]})
+    table = f'file_name,text\n"{name.format(folder)}",{CAPTIONS[0]}\n'
+    write_files(folder, {"metadata.csv": table.encode()})
+    (sample,) = read_source("folder", folder)
+    assert (sample.image, sample.key) == (PICTURES[0], "Img 1.jpg")
+
+
+def test_pipes_and_hidden_folders_are_passed_over(tmp_path, capsys):
+    files = {"a.jpg": PICTURES[0], "a.txt": TEXT, ".ipynb_checkpoints/a.jpg": PICTURES[1]}
+    folder = write_files(tmp_path / "in", files)
+    os.mkfifo(folder / "pipe")
+    assert len(list(read_source("folder", folder))) == 1
+    assert "2 files are hidden or no pictures and left out" in capsys.readouterr().err
+
+
+def test_a_table_that_is_not_read_is_named(tmp_path):
+    folder = write_files(tmp_path / "in", {"a.jpg": PICTURES[0], "captions.csv": b"x"})
+    with pytest.raises(DistilleryError, match=r"captions.csv: not read, .*metadata.csv"):
+        list(read_source("folder", folder))
+
+
+CSV = {
+    "semicolons": "file_name;text\na.jpg;red, blue\n",
+    "tabs": "file_name\ttext\na.jpg\tred, blue\n",
+    "blanks": 'File_Name, Text\na.jpg, "red, blue"\n',
+    "quotes": '"text";"file_name"\n"red, blue";"a.jpg"\n',
+}
+
+
+@pytest.mark.parametrize("text", CSV.values(), ids=CSV)
+def test_csv_as_spreadsheets_write_it(text, tmp_path):
+    folder = write_files(tmp_path / "in", {"a.jpg": PICTURES[0], "Metadata.csv": text.encode()})
+    (sample,) = read_source("folder", folder)
+    assert (sample.image, sample.caption) == (PICTURES[0], "red, blue")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("csv", 'file_name,text\na.jpg,"red\nb.jpg,blue\n', "metadata.csv: not valid"),
+        ("csv", "file_name,text,text\na.jpg,b,c\n", "csv:1: two columns text; keep one"),
+        ("jsonl", '{"file_name": "a.jpg", "text": "b"},\n', "jsonl:1: .*one object a line"),
+    ],
+)
+def test_tables_that_would_lose_rows_are_refused(name, text, error, tmp_path):
+    files = {"a.jpg": PICTURES[0], f"metadata.{name}": text.encode()}
+    with pytest.raises(DistilleryError, match=error):
+        list(read_source("folder", write_files(tmp_path / "in", files)))
+
+
+def test_half_a_character_in_a_name_costs_one_row(tmp_path):
+    row = json.dumps({"file_name": "\ud83d.jpg", "text": "a b c"}).encode()
+    (sample,) = read_source("folder", write_files(tmp_path / "in", {"metadata.jsonl": row}))
+    assert (sample.status, sample.key) == ("file not found", "\\ud83d.jpg")
+
+
+def test_a_packed_tar_among_plain_ones_is_named(tmp_path, capsys):
+    tar = write_tar(tmp_path / "in/a.TAR", pairs("{}"))
+    assert len(list(read_source("webdataset", tar.parent))) == 6
+    write_files(tar.parent, {"b.tar.gz": b"\x1f\x8b"})
+    error = run_ingest(tmp_path, capsys, "webdataset", tar.parent).error
+    assert "b.tar.gz: packed; unpack it to a plain .tar" in error
+
+
+def test_columns_that_nobody_reads_cost_no_row(tmp_path):
+    rows = pa.table({
+        "image": PICTURES[:2],
+        "text": CAPTIONS[:2],
+        "note": pa.array([b"\xff", b"a"]).view(pa.string()),
+        "day": pa.array([2**31 - 1, 1], pa.date32()),
+        "span": pa.array([2**62, 1], pa.duration("s")),
+    })  # fmt: skip
+    pq.write_table(rows, tmp_path / "a.parquet")
+    samples = list(read_source("parquet", tmp_path / "a.parquet"))
+    assert [sample.caption for sample in samples] == CAPTIONS[:2]
+    folder = write_files(tmp_path / "in", {"0.jpg": PICTURES[0], "1.jpg": PICTURES[1]})
+    named = rows.set_column(0, "file_name", [["0.jpg", "1.jpg"]])
+    pq.write_table(named, folder / "metadata.parquet")
+    assert [s.caption for s in read_source("folder", folder)] == CAPTIONS[:2]
+
+
+def test_pictures_without_captions_are_counted_aloud(tmp_path, capsys):
+    tar = write_tar(tmp_path / "a.tar", pairs("{}") | {"6.jpg": PICTURES[0], "7.jpg": PICTURES[1]})
+    assert len(list(read_source("webdataset", tar))) == 8
+    assert "2 of 8 pictures have no caption, first a.tar: 6" in capsys.readouterr().err

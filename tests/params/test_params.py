@@ -48,6 +48,13 @@ def _edited(tmp_path: Path, old: str, new: str) -> tuple[Path, int]:
             "ingest.download.filters.max_punsafe: Input should be less than or equal to 1 (got",
         ),
         ("max_aspect: 2.0", "max_aspect: .nan", "curate.max_aspect: .nan is no number"),
+        ("max_aspect: 2.0", "max_aspect: .inf", "curate.max_aspect: .inf is no number"),
+        ("seed: 0 ", "seed: 99999999999999999999", "seed: a number of more than 63 bits"),
+        ("seed: 0 ", "seed: 0o17 ", "seed: Input should be a valid integer"),
+        ("seed: 0 ", "seed: 017 ", "seed: 017 can't be read; write it in quotes, or without"),
+        ("revision: null", "revision: 0123456", "revision: 0123456 can't be read; write it in quo"),
+        ("revision: null", "revision: 1_000", "valid string (got 1000); write it in quotes"),
+        ("  path: null", "  path: no", "valid string (got False); write it in quotes"),
         (
             "max_aspect: 2.0",
             "max_aspect: 1e999999999",

@@ -74,6 +74,28 @@ def take_u_net(**changes: object) -> Callable[[Path], None]:
     return change
 
 
+def rewrite(file: str, change_bytes: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    return lambda folder: (folder / file).write_bytes(change_bytes((folder / file).read_bytes()))
+
+
+def edit_tensor(file: str, name: str, change_tensor: Callable) -> Callable[[Path], None]:
+    """A change of the tensors whose names end so."""
+
+    def change(folder: Path) -> None:
+        state = load_file(folder / file)
+        state = {n: change_tensor(t).contiguous() if n.endswith(name) else t
+                 for n, t in state.items()}  # fmt: skip
+        save_file(state, folder / file, metadata={"format": "pt"})
+
+    return change
+
+
+def lose_words(folder: Path) -> None:
+    for name in ("vocab.json", "merges.txt", "tokenizer.json"):
+        (folder / "tokenizer" / name).unlink(missing_ok=True)
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n"
 REFUSED = {
     "names with a prefix": (
         rename_tensors(TEXT, lambda name: f"module.{name}"), "text_encoder: .* tensors are missing"
@@ -130,6 +152,26 @@ REFUSED = {
     "half precision in several files": (
         move(".fp16-00001-of-00001.safetensors"), 'with variant="fp16" and save it again'
     ),
+    "few steps": (edit(SCHEDULER, _class_name="LCMScheduler"), "distilled to few steps already"),
+    "another schedule": (edit(SCHEDULER, beta_schedule="cosine"), "no schedule of betas that"),
+    "betas of 2": (edit(SCHEDULER, beta_end=2.0), "betas outside of 0 to 1"),
+    "fewer betas": (edit(SCHEDULER, trained_betas=[0.1] * 9), "not one for each timestep"),
+    "boxes": (edit("unet/config.json", attention_type="gated"), "attention_type is gated"),
+    "RGBA": (edit("vae/config.json", in_channels=4), "vae: takes 4 channels and gives 3"),
+    "a list for a config": (rewrite("vae/config.json", lambda _: b"[]"), "no mapping; get it"),
+    "a null class": (edit("model_index.json", transformer={"a": 1}), "the component transformer"),
+    "a Git LFS pointer": (rewrite(UNET, lambda _: LFS), "unet.*Git LFS pointer.*`git lfs pull`"),
+    "a web page": (rewrite(UNET, lambda _: b"<!DOCTYPE html>"), "unet.*: a web page, not a safe"),
+    "nothing": (rewrite(UNET, lambda _: b""), "unet.*safetensors: empty, not a safetensors"),
+    "half a file": (rewrite(UNET, lambda data: data[: len(data) // 2]), "its header says"),
+    "NaN": (edit_tensor(UNET, "conv_in.bias", lambda t: t * torch.nan), "conv_in.bias holds NaN"),
+    "another shape": (
+        edit_tensor(TEXT, "layers.1.mlp.fc1.weight", lambda t: t.T), "text_encoder: cannot load"
+    ),
+    "a transposed matrix": (
+        edit_tensor(UNET, "time_embedding.linear_1.weight", lambda t: t.T), "unet: cannot load"
+    ),
+    "no words": (lose_words, "tokenizer: (knows no words|cannot load)"),
     "another tokenizer": (edit("text_encoder/config.json", vocab_size=7), "text_encoder"),
 }  # fmt: skip
 
@@ -227,6 +269,7 @@ OTHER = {
     "grey": ({"conditioning_channels": 1}, "conditioning_channels 1, the teacher .* needs 3"),
     "blocks": ({"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D")}, "down_block_types"),
     "latent": ({"in_channels": 4}, "in_channels 4, the teacher .* needs 16"),
+    "pooled": ({"global_pool_conditions": True}, "global_pool_conditions True.*needs False"),
     "scale": ({"conditioning_embedding_out_channels": (8, 8)}, "halvings of the map.* needs 3"),
 }
 
@@ -265,3 +308,18 @@ def test_a_controlnet_in_half_precision_only_is_refused(
     error = prepare(folder, tmp_path, capsys, canny=tmp_path / "own")
     assert "diffusion_pytorch_model.fp16.safetensors: the only weights" in error
     assert not (tmp_path / "teacher").exists()
+
+
+def test_a_single_file_and_a_cache_are_called_what_they_are(
+    folder: Path, tiny_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    weights = tiny_teacher / "controlnet_canny/diffusion_pytorch_model.safetensors"
+    error = prepare(folder, tmp_path, capsys, canny=weights)
+    assert f"{weights}: a single file" in error
+    assert "ControlNetModel.from_single_file" in error
+    (tmp_path / "models--a--b/snapshots").mkdir(parents=True)
+    (tmp_path / "models--a--b/snapshots/rev1").symlink_to(folder)
+    cache = tmp_path / "models--a--b"
+    error = prepare(cache, tmp_path, capsys)
+    assert f"a download cache; set prepare_teacher.source to {cache}/snapshots/rev1" in error
+    assert prepare(cache / "snapshots/rev1", tmp_path, capsys) == ""

@@ -6,6 +6,10 @@ of values that contradict each other are errors.
 """
 
 import codecs
+import datetime
+import math
+import re
+import sys
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -21,6 +25,7 @@ from distillery.params.model import Params
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _CAN_FAIL = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp")
 _MAX_SHOWN = 40
+_READ_OTHERWISE = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-9]+)+)")  # as octal or in sixties
 _MAX_DEPTH, _MAX_KEYS = 50, 20_000
 _ADVICE = {
     r"'\t'": "; indent with blanks, not tabs",
@@ -48,9 +53,9 @@ def load_params(path: Path) -> Params:
 
 def check_values(values: Mapping[str, Any], places: Places, source: str) -> Params:
     """`values` as checked params; `source` is the place of what has none of its own."""
-    for key in _not_numbers(values, ()):  # comparisons with it are false, so no limit refuses it
+    for key, what in _not_numbers(values, ()):  # which no limit refuses, and nothing can use
         where = f"{places.get(key, source)}: {_dotted(key)}"
-        raise DistilleryError(f"{where}: .nan is no number; write one, or null where that is said")
+        raise DistilleryError(f"{where}: {what}; write a number, or null where that is said")
     try:
         return Params.model_validate(values)
     except ValidationError as error:
@@ -58,13 +63,15 @@ def check_values(values: Mapping[str, Any], places: Places, source: str) -> Para
         raise DistilleryError("\n".join(problems)) from None
 
 
-def _not_numbers(value: Any, key: tuple) -> Iterator[tuple]:
+def _not_numbers(value: Any, key: tuple) -> Iterator[tuple[tuple, str]]:
     if isinstance(value, Mapping | list):
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         for name, item in items:
             yield from _not_numbers(item, (*key, name))
-    elif value != value:
-        yield key
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield key, f"{'.nan' if math.isnan(value) else '.inf'} is no number here"
+    elif isinstance(value, int) and abs(value) > sys.maxsize:
+        yield key, "a number of more than 63 bits"
 
 
 def read_values(path: Path) -> tuple[dict[str, Any], dict[tuple, str]]:
@@ -167,10 +174,14 @@ def _dotted(key: tuple) -> str:
 def _require_readable(node: yaml.ScalarNode, where: str) -> None:
     """Numbers and dates are read after their form is known, and errors have no line by then."""
     try:
+        if _READ_OTHERWISE.fullmatch(node.value):
+            raise ValueError
         yaml.SafeLoader("").construct_object(node)
     except ValueError:
         shown = node.value if len(node.value) < _MAX_SHOWN else f"{node.value[:_MAX_SHOWN]}..."
-        raise DistilleryError(f"{where}: {shown} can't be read; write it in quotes") from None
+        raise DistilleryError(
+            f"{where}: {shown} can't be read; write it in quotes, or without leading zeros"
+        ) from None
 
 
 def _describe(problem: Mapping[str, Any], places: Places, source: str) -> str:
@@ -189,8 +200,10 @@ def _describe(problem: Mapping[str, Any], places: Places, source: str) -> str:
         return f"{where}: expected keys with values below it, as in params.yaml"
     given = problem.get("input")
     shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | None) else ""
-    if problem["type"] == "string_type" and given is not None:
-        shown += f'; write it in quotes: "{given}"'
+    if problem["type"] == "string_type" and isinstance(given, int | float):
+        shown += "; write it in quotes"  # as typed, which may be 1_000 or yes
+    if problem["type"] == "string_type" and isinstance(given, datetime.date):
+        shown = f'; write it in quotes: "{given}"'
     return f"{where}: {message}{shown}"
 
 

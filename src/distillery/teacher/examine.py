@@ -2,13 +2,20 @@
 
 In: a teacher's folder, or a ControlNet's. Out: nothing, or a DistilleryError that names the
 component, what is wrong and what to do. Configs are compared, then each network is loaded once, one
-after the other: every tensor must be there. Nothing that a stage makes depends on this module.
+after the other: every tensor must be there and hold numbers. Nothing that a stage makes depends on
+this module.
 """
 
 from pathlib import Path
+from typing import Any
 
-from distillery.core.errors import DistilleryError
-from distillery.teacher.parts import require_components
+from distillery.core.errors import DamagedError, DistilleryError
+from distillery.teacher.parts import (
+    payload,
+    require_components,
+    require_safetensors,
+    weights_of,
+)
 from distillery.teacher.supported import (
     require_fit,
     require_fitting_controlnet,
@@ -25,6 +32,9 @@ def require_teacher(folder: Path) -> None:
     require_components(folder)
     require_parts(folder)
     require_fit(folder)
+    for file in payload(folder):
+        if file.suffix == ".safetensors":
+            require_safetensors(file)
     _require_loadable(folder)
     for place in sorted(folder.glob("controlnet_*/config.json")):
         require_controlnet(place.parent.name.removeprefix("controlnet_"), place.parent, folder)
@@ -35,7 +45,10 @@ def require_controlnet(kind: str, place: Path, teacher: Path) -> None:
     from distillery.models.load import load_controlnet
 
     require_fitting_controlnet(kind, place, teacher)
-    load_controlnet(place)
+    for file in weights_of(place):
+        if file.suffix == ".safetensors":
+            require_safetensors(file)
+    _require_numbers(load_controlnet(place), place)
 
 
 def _require_loadable(folder: Path) -> None:
@@ -54,7 +67,21 @@ def _require_loadable(folder: Path) -> None:
             f"{folder / 'tokenizer'}: {num_tokens} tokens, the text encoder knows {known}; use the "
             "tokenizer that it was trained with"
         )
-    load_module(AutoencoderKL, folder, "vae", "cpu", torch.float32)
-    load_unet(folder / "unet")
+    if set(tokenizer("a red kite").input_ids) <= set(tokenizer.all_special_ids):
+        raise DistilleryError(
+            f"{folder / 'tokenizer'}: knows no words; vocab.json and merges.txt, or tokenizer.json,"
+            " are missing or empty: get them again"
+        )
+    _require_numbers(encoder, folder / "text_encoder")
+    vae = load_module(AutoencoderKL, folder, "vae", "cpu", torch.float32)
+    _require_numbers(vae, folder / "vae")
+    _require_numbers(load_unet(folder / "unet"), folder / "unet")
     if (folder / "clip/config.json").is_file():
         load_module(CLIPModel, folder, "clip", "cpu", torch.float32)
+
+
+def _require_numbers(model: Any, place: Path) -> None:
+    """Raise DamagedError for a tensor with NaN or infinite values."""
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise DamagedError(f"{place}: {name} holds NaN or infinite values; get it again")

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from distillery.core.artifacts import read_json
 from distillery.core.errors import DamagedError, DistilleryError
 from distillery.core.weights import require_recorded
 from distillery.models.load import load_controlnet, load_network, load_unet
-from distillery.teacher.supported import prediction_type
+from distillery.teacher.supported import prediction_type, read_config
 
 transformers_logging.disable_progress_bar()  # weights load faster than its bar is read
 _REMEDY = "get it again, or rerun prepare_teacher"
@@ -74,13 +73,27 @@ def load_teacher_controlnet(folder: Path, kind: str, unet: UNet2DConditionModel)
 def load_scheduler(folder: Path) -> DDPMScheduler:
     """The teacher's noise schedule, whatever sampler its folder names.
 
-    Raises DistilleryError for a teacher that predicts neither eps nor v.
+    Raises DistilleryError for a teacher that predicts neither eps nor v, or has no such schedule.
     """
     require_recorded(folder / "scheduler")
-    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    config = read_config(folder / "scheduler" / "scheduler_config.json")
     prediction_type(folder, config)
     known = inspect.signature(DDPMScheduler.__init__).parameters
-    return DDPMScheduler(**{name: config[name] for name in config if name in known})
+    try:
+        schedule = DDPMScheduler(**{name: config[name] for name in config if name in known})
+    except Exception as error:  # of whatever stands in the config
+        raise _no_schedule(folder, str(error).splitlines()[0] if str(error) else "") from None
+    betas = schedule.betas
+    if len(betas) != schedule.config.num_train_timesteps or not ((betas >= 0) & (betas <= 1)).all():
+        raise _no_schedule(folder, "betas outside of 0 to 1, or not one for each timestep")
+    return schedule
+
+
+def _no_schedule(folder: Path, why: str) -> DistilleryError:
+    return DistilleryError(
+        f"{folder / 'scheduler'}: no schedule of betas that DDPMScheduler knows ({why}); use a "
+        "teacher that has one, or correct scheduler_config.json"
+    )
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:

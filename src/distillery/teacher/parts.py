@@ -5,11 +5,12 @@ names what is missing, what lies there in its place and how to get what is neede
 folders come from, what is in the files.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from distillery.core.errors import DistilleryError
+from distillery.core.errors import DamagedError, DistilleryError
 
 REQUIRED = {
     "tokenizer": ("tokenizer_config.json",),
@@ -24,6 +25,7 @@ INDEX = "model_index.json"
 VARIANTS = (".fp16", ".bf16", ".non_ema")
 # What diffusers and transformers look for: one file, or several with an index.
 _WEIGHTS = re.compile(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+_LFS = b"version https://git-lfs"
 REMEDY = "download it elsewhere and set prepare_teacher.source to the local diffusers folder"
 
 
@@ -41,6 +43,28 @@ def payload(source: Path) -> Iterator[Path]:
             for path in sorted(folder.rglob("*")):
                 if path.is_file() and path.suffix in SUFFIXES and _is_wanted(path.name):
                     yield path
+
+
+def require_safetensors(file: Path) -> None:
+    """Raise DamagedError for a file that is no whole safetensors file, saying what it is.
+
+    Reads the header only.
+    """
+    size_bytes = file.stat().st_size
+    with file.open("rb") as opened:
+        head = opened.read(len(_LFS))
+        if head == _LFS:
+            raise DamagedError(f"{file}: a Git LFS pointer, not the weights; run `git lfs pull`")
+        opened.seek(8)
+        length = int.from_bytes(head[:8], "little")
+        try:
+            header = json.loads(opened.read(min(length, size_bytes)))
+            ends = [t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+            what = "empty" if not head else "a web page" if head.lstrip()[:1] == b"<" else "damaged"
+            raise DamagedError(f"{file}: {what}, not a safetensors file; get it again") from None
+    if size_bytes != (whole := 8 + length + max(ends, default=0)):
+        raise DamagedError(f"{file}: {size_bytes} bytes, its header says {whole}; get it again")
 
 
 def _is_wanted(name: str) -> bool:

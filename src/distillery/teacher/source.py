@@ -59,13 +59,10 @@ def find_teacher(source: str, *, mirrors: Sequence[str], revision: str | None) -
     by huggingface_hub, whose HF_HOME and HF_HUB_OFFLINE hold. Raises DistilleryError naming what
     failed at every place.
     """
+    _refuse_file(source, "StableDiffusionPipeline", "prepare_teacher.source")
     if Path(source).is_dir():
+        _refuse_cache(Path(source), "prepare_teacher.source")
         return Path(source)
-    if Path(source).is_file():
-        raise DistilleryError(
-            f"{source}: a single file; save it as a folder with diffusers, StableDiffusionPipeline"
-            ".from_single_file(FILE).save_pretrained(FOLDER), and give prepare_teacher.source that"
-        )
     places = [HubSource.parse(source, revision), *map(HubSource.parse, mirrors)]
     components = [*REQUIRED, *OPTIONAL]
     allowed = [f"{component}/*{suffix}" for component in components for suffix in SUFFIXES]
@@ -87,11 +84,27 @@ def find_controlnet(kind: str, source: str) -> Path:
         if not any(file.suffix == ".safetensors" for file in weights_of(folder)):
             raise DistilleryError(no_weights(folder, "*.safetensors", remedy))
 
+    _refuse_file(source, "ControlNetModel", key)
     if Path(source).is_dir():
+        _refuse_cache(Path(source), key)
         require_files(Path(source))
         return Path(source)
     what = f"{key} {source}: could not get {', '.join(files)}"
     return _first_download(what, [HubSource.parse(source, key=key)], files, require_files, remedy)
+
+
+def _refuse_file(source: str, kind: str, key: str) -> None:
+    if Path(source).is_file():
+        raise DistilleryError(
+            f"{source}: a single file; save it as a folder with diffusers, {kind}"
+            f".from_single_file(FILE).save_pretrained(FOLDER), and give {key} that"
+        )
+
+
+def _refuse_cache(folder: Path, key: str) -> None:
+    """A folder of the hub's download cache, which holds the model further below."""
+    if found := sorted(p for p in folder.glob("snapshots/*") if p.is_dir()):
+        raise DistilleryError(f"{folder}: a download cache; set {key} to {found[-1]}")
 
 
 def _first_download(

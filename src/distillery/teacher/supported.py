@@ -23,7 +23,14 @@ _FURTHER_INPUTS = {
     "addition_embed_type": None, "class_embed_type": None, "num_class_embeds": None,
     "encoder_hid_dim": None, "encoder_hid_dim_type": None, "time_cond_proj_dim": None,
     "conv_in_kernel": 3, "dual_cross_attention": False, "class_embeddings_concat": False,
+    "attention_type": "default",
 }  # fmt: skip
+# What else a ControlNet may be told or do; each key with the value that means nothing.
+_FURTHER_OF_CONTROLNETS = {
+    "addition_embed_type": None, "class_embed_type": None, "num_class_embeds": None,
+    "encoder_hid_dim": None, "global_pool_conditions": False,
+}  # fmt: skip
+_CONSISTENCY = ("LCMScheduler", "TCDScheduler")
 # What must be alike for a ControlNet's residuals to fit a U-Net; with diffusers' defaults.
 _FITTING = {
     "cross_attention_dim": 1280, "in_channels": 4, "block_out_channels": [320, 640, 1280, 1280],
@@ -35,42 +42,55 @@ _FITTING = {
 
 def require_supported(folder: Path) -> None:
     """Raise DistilleryError for a folder of another model than this project distils."""
-    index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
-    pipeline = index.get("_class_name", "no pipeline")
+    index = read_config(folder / INDEX) if (folder / INDEX).is_file() else {}
+    pipeline = str(index.get("_class_name", "no pipeline"))
     own = [name for name in ("transformer", "prior", "text_encoder_2", "decoder") if
-           (folder / name).is_dir() or (index.get(name) or [None])[0]]  # fmt: skip
+           (folder / name).is_dir() or index.get(name) not in (None, [None, None])]  # fmt: skip
     if own or "XL" in pipeline:
         part = f" with the component {own[0]}" if own else ""
         raise DistilleryError(f"{folder}: a {pipeline}{part}; {_NEEDED}")
     if not index and (folder / "config.json").is_file():
-        kind = _class_of(read_json(folder / "config.json", remedy=_GET))
+        kind = _class_of(read_config(folder / "config.json"))
         raise DistilleryError(f"{folder}: {kind} alone and no whole pipeline; {REMEDY}")
 
 
 def require_parts(folder: Path) -> None:
     """Raise DistilleryError for components of classes or inputs that a teacher can't have."""
     for name, wanted in _CLASSES.items():
-        config = read_json(folder / name / "config.json", remedy=_GET)
+        config = read_config(folder / name / "config.json")
         if (kind := config.get("_class_name", wanted)) != wanted:
             raise DistilleryError(f"{folder / name}: {kind}, not {wanted}; {_NEEDED}")
-    levels = read_json(folder / "vae/config.json").get("block_out_channels", _VAE_LEVELS)
+    vae = read_config(folder / "vae/config.json")
+    if (channels := (vae.get("in_channels", 3), vae.get("out_channels", 3))) != (3, 3):
+        raise DistilleryError(
+            f"{folder / 'vae'}: takes {channels[0]} channels and gives {channels[1]}, not 3 and 3; "
+            f"{_NEEDED}"
+        )
+    levels = vae.get("block_out_channels", _VAE_LEVELS)
     if len(levels) != len(_VAE_LEVELS):
         raise DistilleryError(
             f"{folder / 'vae'}: makes latents {2 ** (len(levels) - 1)} times smaller than images, "
             f"not 8 times; {_NEEDED}"
         )
-    text = read_json(folder / "text_encoder/config.json", remedy=_GET)
+    text = read_config(folder / "text_encoder/config.json")
     if "CLIP" not in _class_of(text).upper():
         raise DistilleryError(
             f"{folder / 'text_encoder'}: {_class_of(text)}, not CLIPTextModel; {_NEEDED}"
         )
-    unet = read_json(folder / "unet/config.json", remedy=_GET)
+    unet = read_config(folder / "unet/config.json")
     for key, none in _FURTHER_INPUTS.items():
         if (given := unet.get(key, none)) != none:
             raise DistilleryError(
                 f"{folder / 'unet'}: {key} is {given}: this U-Net takes more than a noisy image, a "
                 f"time and a text; {_NEEDED}"
             )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file; DistilleryError where there is none."""
+    if not isinstance(config := read_json(path, remedy=_GET), dict):
+        raise DistilleryError(f"{path}: no mapping; {_GET}")
+    return config
 
 
 def _class_of(config: Mapping[str, Any]) -> str:
@@ -84,6 +104,8 @@ def prediction_type(folder: Path, scheduler: Mapping[str, Any]) -> str:
     is_flow = name.startswith("FlowMatch") or scheduler.get("use_flow_sigmas")
     if is_flow or "EDM" in name or "sigma_data" in scheduler:
         raise _unsupported(folder, name or "use_flow_sigmas")
+    if name in _CONSISTENCY:
+        raise _unsupported(folder, f"{name}, of a model that is distilled to few steps already,")
     if not {"beta_schedule", "trained_betas"} & set(scheduler):
         raise _unsupported(folder, f"{name or 'a scheduler'} without beta_schedule")
     kind = scheduler.get("prediction_type", "epsilon")
@@ -127,13 +149,14 @@ def _of(config: Mapping[str, Any], key: str) -> Any:
 
 def require_fitting_controlnet(kind: str, place: Path, teacher: Path) -> None:
     """Raise DistilleryError where a ControlNet was made for another U-Net, or other maps."""
-    own = read_json(place / "config.json", remedy=_GET)
+    own = read_config(place / "config.json")
     if (made := own.get("_class_name")) != "ControlNetModel":
         raise DistilleryError(f"{place}: {made}, not ControlNetModel; use a plain ControlNet")
     unet = read_json(teacher / "unet/config.json")
     vae = read_json(teacher / "vae/config.json")
     hint = own.get("conditioning_embedding_out_channels") or _HINT_CHANNELS
     needed = {key: (_of(own, key), _of(unet, key)) for key in _FITTING}
+    needed |= {key: (own.get(key, none), none) for key, none in _FURTHER_OF_CONTROLNETS.items()}
     needed["conditioning_channels"] = (own.get("conditioning_channels", 3), 3)
     halvings = len(vae.get("block_out_channels", _VAE_LEVELS)) - 1
     needed["halvings of the map (conditioning_embedding_out_channels)"] = (len(hint) - 1, halvings)

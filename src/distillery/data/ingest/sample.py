@@ -33,6 +33,8 @@ _MAGIC = tuple(
         ("bmp", rb"BM.{8}"),
     )
 )
+_KEPT_BESIDE = {"__macosx", ".ds_store", "thumbs.db", "desktop.ini", "@eadir", "paxheader"}
+_PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 SEGMENTATION_SUFFIX = "seg.png"
 MAX_IMAGE_BYTES = 2**28
 
@@ -75,10 +77,16 @@ class RawSample:
 
 
 def list_inputs(path: Path, suffix: str) -> list[Path]:
-    """`path` itself if it is a file, else the files with `suffix` below it, sorted."""
+    """`path` itself if it is a file, else the files with `suffix` below it, sorted.
+
+    Raises DistilleryError where there are none, and for a packed one among tars.
+    """
     if path.is_file():
         return [path]
-    files = sorted(p for p in walk_files(path) if p.suffix == f".{suffix}")
+    below = sorted(walk_files(path))
+    if packed := [p for p in below if suffix == "tar" and p.name.lower().endswith(_PACKED)]:
+        raise DistilleryError(f"{packed[0]}: packed; unpack it to a plain .tar, or move it away")
+    files = [p for p in below if p.suffix.lower() == f".{suffix}"]
     if not files:
         raise DistilleryError(f"{path}: no .{suffix} file here or below; check ingest.path")
     return files
@@ -98,9 +106,9 @@ def walk_files(folder: Path) -> Iterator[Path]:
 
 
 def is_companion(name: str) -> bool:
-    """Whether a file is what a Mac keeps beside another: `._name`, or below `__MACOSX`."""
+    """Whether a file is what systems keep beside others: a Mac's `._name`, `Thumbs.db`, ..."""
     path = PurePosixPath(name)
-    return path.name.startswith("._") or "__MACOSX" in path.parts
+    return path.name.startswith("._") or not _KEPT_BESIDE.isdisjoint(map(str.lower, path.parts))
 
 
 def split_suffix(name: str) -> tuple[str, str]:
@@ -110,14 +118,22 @@ def split_suffix(name: str) -> tuple[str, str]:
     return (folder + slash + stem, suffix.lower()) if dot and stem else (name, "")
 
 
+def is_picture_name(suffix: str) -> bool:
+    """Whether a suffix is a picture's, also with what a URL or download adds: `jpg?w=64`."""
+    return re.split(r"[^a-z0-9]", suffix, maxsplit=1)[0] in PICTURE_SUFFIXES
+
+
 def picture_format(head: bytes) -> str | None:
     """The suffix of the format that the first 16 bytes of a file announce, or None."""
     return next((suffix for suffix, magic in _MAGIC if magic.match(head)), None)
 
 
 def shown_name(name: str) -> str:
-    """A file's name as text; bytes that are no UTF-8 are escaped: `caf\\xe9.jpg`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A file's name as text; what is no UTF-8 is escaped: `caf\\xe9.jpg`."""
+    try:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, which JSON can hold
+        return name.encode("utf-8", "backslashreplace").decode()
 
 
 def find_caption(row: Mapping[str, Any]) -> str:

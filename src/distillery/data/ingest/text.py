@@ -2,12 +2,13 @@
 
 In: a value of any type from a table, a JSON member or a text file. Out: text, or `BadTextError`
 with the reason. A text that marks its encoding is read in it, anything else is UTF-8; of a list of
-captions the first one counts. Mappings, numbers of bytes, code-page letters and what a programming
-language prints for a list are refused, because a caption made of them teaches a model nonsense.
+captions the first one counts. Mappings, numbers of bytes, code-page letters, web pages and what a
+programming language prints for a list are refused: a caption made of them teaches a model nonsense.
 """
 
 import ast
 import codecs
+import json
 import math
 import re
 import unicodedata
@@ -22,10 +23,15 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_PRINTED = re.compile(r"""\s*(?:[\[(][\s\[({]*[bu]?['"]|\{\s*['"]|b['"]|(?:array|Series)\()""")
+_PRINTED = re.compile(r"""\s*(?:[\[(][\s\[({]*[bu]?['"]|\{\s*['"]|b['"]|[A-Za-z]+\([\[{])""")
+_QUOTED = re.compile(r"""\s*(['"]).*\1\s*""", re.DOTALL)  # all of it, as JSON and csv write a text
+_FILES = re.compile(
+    r"\s*(?:<!doctype|<html|<\?xml|\{\\rtf|%PDF-|version https://git-lfs)", re.IGNORECASE
+)
 _PRINTED_ARRAY = re.compile(r"""['"]\s+['"]""")  # numpy prints no commas: ['a' 'b']
 _MAX_PRINTED_CHARS = 2**16
-_MAX_NUL_SHARE = 0.2
+_MAX_CONTROL_SHARE = 0.2
+_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _JOINERS = "\u200c\u200d"  # parts of words in Persian and Indic scripts, and of emoji
 _TAGS = range(0xE0020, 0xE0080)  # parts of emoji: flags of regions
 
@@ -49,8 +55,11 @@ def decode_text(data: bytes) -> str:
 
 
 def as_text(value: Any) -> str:
-    """The text that a value is, or holds first; empty for None and NaN. Raises BadTextError."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    """The text that a value is, or holds first; empty for None and what is no finite number.
+
+    Raises BadTextError.
+    """
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, str):
         return _unprinted(_require_whole(value))
@@ -61,6 +70,18 @@ def as_text(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _number(value)
     raise BadTextError(f"text is {_kind(value)}")
+
+
+def parse_mapping(text: str) -> dict[str, Any]:
+    """The mapping that a JSON text is, empty for other values.
+
+    BadTextError for one that can't be read: it may hide a caption.
+    """
+    try:
+        value = json.loads(text or "{}")
+    except (ValueError, RecursionError) as error:
+        raise BadTextError(type(error).__name__) from None
+    return value if isinstance(value, dict) else {}
 
 
 def normalise_caption(text: Any) -> str:
@@ -82,24 +103,37 @@ def _require_whole(text: str) -> str:
     """Refuse text that was decoded by the wrong rule before it came here."""
     if "\ufffd" in text:
         raise BadTextError("text has replacement characters: its encoding was lost")
-    if text.count("\0") > _MAX_NUL_SHARE * len(text):
+    if len(_CONTROLS.findall(text)) > _MAX_CONTROL_SHARE * len(text):
         raise BadTextError("text is UTF-16 without its mark")
+    if "\x1b$" in text:
+        raise BadTextError("text is ISO-2022, not UTF-8")
+    if kind := _FILES.match(text):
+        raise BadTextError(f"text is a file of another kind, {kind[0].strip()}...")
     return text
 
 
 def _unprinted(text: str) -> str:
     """Read what a programming language printed for a list or bytes as what it was."""
-    if not _PRINTED.match(text):
+    is_quoted = _QUOTED.fullmatch(text)
+    if not (is_quoted or _PRINTED.match(text)):
         return text
     try:
         if len(text) > _MAX_PRINTED_CHARS or _PRINTED_ARRAY.search(text):
             raise ValueError
-        value = ast.literal_eval(text.strip())
+        value = _parsed(text.strip())
     except (ValueError, SyntaxError, RecursionError, MemoryError):
-        if text.lstrip().startswith("("):
-            return text  # a sentence that begins with a quoted word in brackets
+        if is_quoted or text.lstrip().startswith("("):
+            return text  # a sentence that begins with a quoted word
         raise BadTextError("text is a printed list, mapping or bytes") from None
-    return value if isinstance(value, str) else as_text(value)
+    return as_text(value)
+
+
+def _parsed(text: str) -> Any:
+    """The value; JSON has its own escapes for characters beyond 16 bits."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return ast.literal_eval(text)
 
 
 def _number(value: int | float) -> str:

@@ -5,6 +5,7 @@ are stored), with the image's original bytes. Nothing is decoded, filtered or wr
 members are streamed, never extracted.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,8 +25,20 @@ _READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[RawSample]]] = {
 def read_source(source: str, path: Path, map_columns: Sequence[str] = ()) -> Iterator[RawSample]:
     """All samples of a `webdataset`, `parquet` or `folder` source, with these columns of maps.
 
-    Raises DistilleryError naming the file where it is missing, empty, cut short or damaged.
+    Pictures without a caption are counted on standard error. Raises DistilleryError naming the file
+    where it is missing, empty, cut short or damaged.
     """
     if not path.exists():
         raise DistilleryError(f"{path}: not found; set ingest.path to your {source} data")
-    yield from _READERS[source](path, map_columns)
+    num_samples, num_bare, first = 0, 0, ""
+    for sample in _READERS[source](path, map_columns):
+        num_samples += 1
+        if sample.image and not sample.caption:
+            num_bare += 1
+            first = first or f"{sample.source}: {sample.key}"
+        yield sample
+    if num_bare:
+        print(
+            f"ingest: {num_bare} of {num_samples} pictures have no caption, first {first}",
+            file=sys.stderr,
+        )

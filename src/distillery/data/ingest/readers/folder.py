@@ -2,9 +2,10 @@
 
 In: a folder. Out: `RawSample`s, by file name. Captions come from `metadata.csv`, `.jsonl` or
 `.parquet` (columns `file_name`, relative to that file's folder, and `text`, as Hugging Face's
-imagefolder has them), at any depth, or from `.txt` files named like their images. An image without
-a caption gets an empty one, which curation rejects and counts; a row whose file is missing is
-counted as failed. Links are followed. Files that are left out are named on standard error.
+imagefolder has them), at any depth, or from `.txt`, `.caption` or `.json` files named like their
+images. An image without a caption gets an empty one, which curation rejects and counts; a row whose
+file is missing is counted as failed. Links are followed. Files that are left out are named on
+standard error.
 """
 
 import itertools
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from distillery.core.errors import DistilleryError
+from distillery.data.ingest.readers.folder_names import SIDECARS, find_file, sidecar_of
 from distillery.data.ingest.readers.folder_tables import TABLES, file_name, read_table_rows
 from distillery.data.ingest.sample import (
     MAX_IMAGE_BYTES,
@@ -30,9 +32,10 @@ from distillery.data.ingest.sample import (
     split_suffix,
     walk_files,
 )
-from distillery.data.ingest.text import decode_text, normalise_caption
+from distillery.data.ingest.text import decode_text, normalise_caption, parse_mapping
 
-_BESIDE = (".txt", ".json", ".csv", ".tsv", ".jsonl", ".parquet", ".md", ".caption")
+_UNREAD_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+_BESIDE = (*SIDECARS, *_UNREAD_TABLES, ".md")
 
 
 def read_folder(folder: Path) -> Iterator[RawSample]:
@@ -42,8 +45,11 @@ def read_folder(folder: Path) -> Iterator[RawSample]:
     files = sorted(walk_files(folder))
     tables = _tables(files)
     free = [file for file in files if not _is_below(file, tables)]
+    pictures = _pictures(folder, free)
+    if pictures:
+        _require_captions(free)
     num_samples = 0
-    for sample in _all_samples(folder, tables, _pictures(free)):
+    for sample in _all_samples(folder, tables, pictures):
         num_samples += 1
         yield sample
     if num_samples == 0:
@@ -61,8 +67,18 @@ def holds_pictures(folder: Path) -> bool:
     return any(split_suffix(file.name)[1] in PICTURE_SUFFIXES for file in walk_files(folder))
 
 
+def _require_captions(files: list[Path]) -> None:
+    """Raise DistilleryError where the captions can only lie in a table that is not read."""
+    unread = [file for file in files if file.suffix.lower() in _UNREAD_TABLES]
+    if unread and not any(file.suffix.lower() in SIDECARS for file in files):
+        raise DistilleryError(
+            f"{unread[0]}: not read, and no picture has a text beside it; name the table "
+            f"{TABLES[0]} (or .jsonl, .parquet), with columns file_name and text"
+        )
+
+
 def _tables(files: list[Path]) -> list[Path]:
-    tables = [file for file in files if file.name in TABLES]
+    tables = [file for file in files if file.name.lower() in TABLES]
     for first, second in itertools.pairwise(tables):
         if first.parent == second.parent:
             raise DistilleryError(
@@ -83,23 +99,29 @@ def _all_samples(folder: Path, tables: list[Path], free: list[Path]) -> Iterator
         yield _from_sidecar(folder, image)
 
 
-def _pictures(files: list[Path]) -> list[Path]:
+def _pictures(folder: Path, files: list[Path]) -> list[Path]:
     """Files that are pictures by name or bytes; what else lies there is named once."""
-    others = [f for f in files if f.suffix.lower() not in _BESIDE and not f.name.startswith(".")]
-    pictures = [file for file in others if _is_picture(file)]
+    others = [f for f in files if f.suffix.lower() not in _BESIDE]
+    pictures = [f for f in others if not _is_hidden(f.relative_to(folder)) and _is_picture(f)]
     if left_out := sorted(set(others) - set(pictures)):
         print(
-            f"ingest: {len(left_out)} files are no pictures and left out, first "
+            f"ingest: {len(left_out)} files are hidden or no pictures and left out, first "
             f"{shown_name(str(left_out[0]))}",
             file=sys.stderr,
         )
     return pictures
 
 
+def _is_hidden(name: Path) -> bool:
+    return any(part.startswith(".") for part in name.parts)
+
+
 def _is_picture(file: Path) -> bool:
     if split_suffix(file.name)[1] in PICTURE_SUFFIXES:
         return True
     try:
+        if not file.is_file():  # a pipe would keep its reader waiting
+            return False
         with file.open("rb") as opened:
             return picture_format(opened.read(16)) is not None
     except OSError:
@@ -108,9 +130,10 @@ def _is_picture(file: Path) -> bool:
 
 def _from_sidecar(folder: Path, image: Path) -> RawSample:
     def caption() -> str:
-        sidecars = (image.with_suffix(".txt"), image.with_name(f"{image.name}.txt"))
-        sidecar = next((s for s in sidecars if s.is_file()), None)
-        return normalise_caption(decode_text(sidecar.read_bytes())) if sidecar else ""
+        sidecar = sidecar_of(image)
+        text = decode_text(sidecar.read_bytes()) if sidecar else ""
+        is_json = sidecar is not None and sidecar.suffix.lower() == ".json"
+        return find_caption(parse_mapping(text)) if is_json else normalise_caption(text)
 
     name = image.relative_to(folder).as_posix()
     return make_sample(caption, metadata={}, **_load(image, name))
@@ -120,14 +143,15 @@ def _from_table(folder: Path, table: Path) -> Iterator[RawSample]:
     rows = sorted(read_table_rows(table), key=file_name)
     for row in rows:
         yield _from_row(folder, table, row)
-    _name_unlisted(table, {posixpath.normpath(file_name(row)) for row in rows})
+    names = (_relative(file_name(row), table.parent) for row in rows)
+    _name_unlisted(table, {find_file(table.parent, name) for name in names})
 
 
 def _from_row(folder: Path, table: Path, row: dict[str, Any]) -> RawSample:
-    name = posixpath.normpath(file_name(row))
+    name = _relative(file_name(row), table.parent)
     if name.startswith(("../", "/")) or name == "..":
         raise DistilleryError(f"{table}: file_name {name} lies outside of the folder; correct it")
-    path = table.parent / name
+    path = find_file(table.parent, name)
     return make_sample(
         lambda: find_caption(row),
         metadata=find_metadata(row),
@@ -135,13 +159,19 @@ def _from_row(folder: Path, table: Path, row: dict[str, Any]) -> RawSample:
     )
 
 
-def _name_unlisted(table: Path, listed: set[str]) -> None:
-    pictures = (f for f in sorted(walk_files(table.parent)) if f.name not in TABLES)
-    names = [f.relative_to(table.parent).as_posix() for f in pictures if _is_picture(f)]
-    if unlisted := [name for name in names if name not in listed]:
+def _relative(name: str, folder: Path) -> str:
+    """A name seen from the folder, also where it was written with the path of the folder."""
+    plain = posixpath.normpath(name)
+    return plain.removeprefix(f"{folder.absolute().as_posix()}/")
+
+
+def _name_unlisted(table: Path, listed: set[Path]) -> None:
+    files = (f for f in sorted(walk_files(table.parent)) if f.name.lower() not in TABLES)
+    if unlisted := [f for f in files if f not in listed and _is_picture(f)]:
+        first = unlisted[0].relative_to(table.parent).as_posix()
         print(
             f"ingest: {table} does not list {len(unlisted)} pictures, which are left out, first "
-            f"{shown_name(unlisted[0])}",
+            f"{shown_name(first)}",
             file=sys.stderr,
         )
 

@@ -1,4 +1,4 @@
-"""Reads the metadata file of a folder of images: csv, jsonl or parquet.
+"""Reads the metadata file of a folder of images: csv (also with other separators), jsonl, parquet.
 
 In: a file with the columns `file_name` and `text` (or another name of a caption). Out: its rows, as
 they are stored; a line that can't be read, or lacks a column, is an error that names it.
@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 
 from distillery.core.errors import DistilleryError
 from distillery.data.ingest.readers.rows import rows_of
-from distillery.data.ingest.sample import CAPTION_NAMES, shown_name
+from distillery.data.ingest.sample import CAPTION_NAMES, READ_NAMES, shown_name
 from distillery.data.ingest.text import BadTextError, decode_text
 
-TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
+_SEPARATORS = ",;\t|"
 _FILE_COLUMN = "file_name"
+_MAX_HEAD_CHARS = 2**16
 
 
 def read_table_rows(table: Path) -> list[dict[str, Any]]:
@@ -30,8 +32,8 @@ def read_table_rows(table: Path) -> list[dict[str, Any]]:
 
 def iter_table_rows(table: Path) -> Iterator[dict[str, Any]]:
     """The rows of `read_table_rows`, one after another."""
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
-    return readers[table.suffix](table)
+    readers = {".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    return readers.get(table.suffix.lower(), _read_csv)(table)
 
 
 def file_name(row: dict[str, Any]) -> str:
@@ -42,8 +44,14 @@ def file_name(row: dict[str, Any]) -> str:
 def _read_csv(table: Path) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(2**24)
     try:
-        reader = csv.DictReader(io.StringIO(decode_text(table.read_bytes()), newline=""))
-        _require_columns(table, 1, reader.fieldnames or [])
+        text = decode_text(table.read_bytes())
+        # Strict: a quote that is never closed would swallow the rows behind it.
+        reader = csv.DictReader(
+            io.StringIO(text, newline=""), delimiter=_separator(text), skipinitialspace=True,
+            strict=True,
+        )  # fmt: skip
+        reader.fieldnames = [_plain(name) for name in reader.fieldnames or []]
+        _require_columns(table, 1, reader.fieldnames)
         for row in reader:
             if None in row or row[_FILE_COLUMN] in (None, ""):
                 raise DistilleryError(
@@ -53,6 +61,18 @@ def _read_csv(table: Path) -> Iterator[dict[str, Any]]:
             yield row
     except (csv.Error, BadTextError) as error:
         raise DistilleryError(f"{table}: not valid UTF-8 CSV ({error}); correct it") from None
+
+
+def _separator(text: str) -> str:
+    """What parts the names in the first line, of which one is `file_name`."""
+    head = text[:_MAX_HEAD_CHARS].lstrip("\ufeff").splitlines()[:1]
+    names = {s: [_plain(n.strip(' "')) for n in "".join(head).split(s)] for s in _SEPARATORS}
+    return next((s for s in _SEPARATORS if _FILE_COLUMN in names[s]), ",")
+
+
+def _plain(name: str) -> str:
+    """A column's name; that of the files in any case."""
+    return _FILE_COLUMN if name.strip().lower() == _FILE_COLUMN else name.strip()
 
 
 def _read_jsonl(table: Path) -> Iterator[dict[str, Any]]:
@@ -66,7 +86,9 @@ def _read_jsonl(table: Path) -> Iterator[dict[str, Any]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DistilleryError(f"{table}:{number}: not valid JSON ({error})") from None
+            raise DistilleryError(
+                f"{table}:{number}: not valid JSON ({error}); write one object a line"
+            ) from None
         _require_columns(table, number, row if isinstance(row, dict) else [])
         yield row
 
@@ -75,7 +97,10 @@ def _read_parquet(table: Path) -> Iterator[dict[str, Any]]:
     try:
         with pq.ParquetFile(table, page_checksum_verification=True) as file:
             _require_columns(table, 1, file.schema_arrow.names)
-            for batch in file.iter_batches():
+            names = [
+                n for n in file.schema_arrow.names if n == _FILE_COLUMN or n.lower() in READ_NAMES
+            ]
+            for batch in file.iter_batches(columns=names):
                 yield from rows_of(batch)
     except (OSError, pa.ArrowException) as error:
         raise DistilleryError(f"{table}: not readable ({error}); write it again") from None
@@ -83,6 +108,9 @@ def _read_parquet(table: Path) -> Iterator[dict[str, Any]]:
 
 def _require_columns(table: Path, line: int, columns: Any) -> None:
     names = [str(name) for name in columns]
+    folded = [name.lower() for name in names]
+    if twice := [n for n in (_FILE_COLUMN, *CAPTION_NAMES) if folded.count(n) > 1]:
+        raise DistilleryError(f"{table}:{line}: two columns {twice[0]}; keep one of them")
     if _FILE_COLUMN not in names or not any(name.lower() in CAPTION_NAMES for name in names):
         raise DistilleryError(
             f"{table}:{line}: needs the columns {_FILE_COLUMN} and text, has "

@@ -18,6 +18,7 @@ from distillery.data.ingest.readers.rows import rows_of
 from distillery.data.ingest.sample import (
     CAPTION_NAMES,
     MAX_IMAGE_BYTES,
+    READ_NAMES,
     SUCCESS,
     RawSample,
     find_caption,
@@ -41,7 +42,8 @@ def read_parquet(path: Path, map_columns: Sequence[str] = ()) -> Iterator[RawSam
                 require_columns(file, table.schema_arrow.names, map_columns)
                 _require_caption(file, table.schema_arrow)
                 row_number = 0
-                for batch in table.iter_batches(_BATCH_SAMPLES):
+                used = [image, *_used_columns(table.schema_arrow.names), *map_columns]
+                for batch in table.iter_batches(_BATCH_SAMPLES, columns=list(dict.fromkeys(used))):
                     for i in range(batch.num_rows):  # one at a time: pictures are large
                         (row,) = rows_of(batch.slice(i, 1))
                         maps = {n: map_bytes(row.pop(n)) for n in map_columns}
@@ -52,6 +54,11 @@ def read_parquet(path: Path, map_columns: Sequence[str] = ()) -> Iterator[RawSam
             raise DamagedError(
                 f"{file}: not readable as parquet ({error}); fetch or write it again"
             ) from None
+
+
+def _used_columns(names: Sequence[str]) -> list[str]:
+    """Columns that are read beside the image; the others may hold what no Python value is."""
+    return [name for name in names if name.lower() in (_SEGMENTATION, *READ_NAMES)]
 
 
 def _image_column(file: Path, schema: pa.Schema, map_columns: Sequence[str]) -> str:
@@ -76,7 +83,8 @@ def _may_hold_image(column: pa.Field) -> bool:
 def _holds_image(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(is_kind(kind) for is_kind in kinds)
 
 
 def _require_caption(file: Path, schema: pa.Schema) -> None:
@@ -85,6 +93,10 @@ def _require_caption(file: Path, schema: pa.Schema) -> None:
         raise DistilleryError(
             f"{file}: no caption column among {', '.join(schema.names)}; "
             f"name it one of {', '.join(CAPTION_NAMES)}"
+        )
+    if len({column.name.lower() for column in columns}) < len(columns):
+        raise DistilleryError(
+            f"{file}: columns {', '.join(c.name for c in columns)} differ in case only; keep one"
         )
     for column in columns:
         if not holds_text(column.type):

@@ -7,7 +7,6 @@ ignored by name, nothing is unpickled.
 """
 
 import contextlib
-import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +41,7 @@ from distillery.data.ingest.sample import (
     require_decoded,
     shown_name,
 )
-from distillery.data.ingest.text import BadTextError, decode_text, normalise_caption
+from distillery.data.ingest.text import BadTextError, decode_text, normalise_caption, parse_mapping
 
 _ROW_COLUMNS = {"key", "status", "sha256", "name", *READ_NAMES}
 _MAX_TEXT_BYTES = 2**24
@@ -99,7 +98,7 @@ def _as_sample(file: BinaryIO, group: Group, row: dict[str, Any], tar: Path) -> 
         require_decoded(merged)
         if group.txt is None:
             return find_caption(merged)
-        return normalise_caption(decode_text(_read_text(file, group.txt)))
+        return normalise_caption(decode_text(_read_text(file, group.txt))) or find_caption(merged)
 
     status = _problem(file, group)
     image = read_member(file, group.image) if status == SUCCESS else None
@@ -156,11 +155,9 @@ def _read_json(file: BinaryIO, member: Member | None) -> dict[str, Any]:
     if member is None:
         return {}
     try:
-        value = json.loads(decode_text(_read_text(file, member)) or "{}")
-    except (ValueError, RecursionError) as error:
-        what = str(error) if isinstance(error, BadTextError) else type(error).__name__
-        raise BadTextError(f"json member unreadable ({what})") from None
-    return value if isinstance(value, dict) else {}
+        return parse_mapping(decode_text(_read_text(file, member)))
+    except BadTextError as error:
+        raise BadTextError(f"json member unreadable ({error})") from None
 
 
 def _read_rows(tar: Path) -> dict[str, dict[str, Any]]:

@@ -3,8 +3,8 @@
 In: the members of a tar, in any order. Out: `Group`s: an image with its text, JSON and
 segmentation. As in webdataset, a sample is what is named alike up to the first dot, and its image
 is the one with nothing else before the suffix (`7.jpg`, not `7.depth.png`). Where no image is
-named so and several share that beginning (`frame.000.jpg`, `frame.001.jpg`), a sample is what is
-named alike up to the suffix.
+named so and several share that beginning (`frame.000.jpg`, `frame.001.jpg`), or several have texts
+of their own, a sample is what is named alike up to the suffix.
 """
 
 from collections import defaultdict
@@ -15,8 +15,8 @@ from pathlib import Path
 from distillery.core.errors import DamagedError
 from distillery.data.ingest.readers.tar_index import REMEDY, Member
 from distillery.data.ingest.sample import (
-    PICTURE_SUFFIXES,
     SEGMENTATION_SUFFIX,
+    is_picture_name,
     shown_name,
     split_suffix,
 )
@@ -49,21 +49,27 @@ def group_members(members: Iterable[Member], tar: Path) -> list[Group]:
 
 def _split(start: str, members: list[Member], tar: Path) -> list[Group]:
     _require_once(members, tar)
+    texts = {_stem(m) for m in members if _is_text(m)}
     images = [m for m in members if _is_image(m)]
     plain = [m for m in images if split_suffix(m.name)[0] == start]
-    if len(plain) == 1 or len(images) == 1:
+    have_own = sum(_stem(m) in texts for m in images) > 1
+    if (len(plain) == 1 or len(images) == 1) and not have_own:
         return [_group((plain or images)[0], members, start)]
-    if not images:  # one by its bytes, if any
-        others = [m for m in members if not _is_text(m)]
-        return [_group(others[0] if others else None, members, start)]
+    if not images:  # those by their bytes, if any
+        images = [m for m in members if not _is_text(m)]
+        if len(texts) < 2:
+            return [_group(images[0] if images else None, members, start)]
     by_stem: dict[str, list[Member]] = defaultdict(list)
-    for member in members:
-        by_stem[_stem(member)].append(member)
-    return [group for stem, alike in by_stem.items() for group in _by_stem(stem, alike, tar)]
+    for member in members:  # one without a suffix has a text that is named like all of it
+        by_stem[member.name if member.name in texts else _stem(member)].append(member)
+    return [
+        group
+        for stem, alike in by_stem.items()
+        for group in _by_stem(stem, alike, [m for m in alike if m in images], tar)
+    ]
 
 
-def _by_stem(stem: str, members: list[Member], tar: Path) -> list[Group]:
-    images = [m for m in members if _is_image(m)]
+def _by_stem(stem: str, members: list[Member], images: list[Member], tar: Path) -> list[Group]:
     if texts := [m for m in members if _is_text(m) and not images]:
         raise DamagedError(
             f"{tar}: {shown_name(texts[0].name)} belongs to none of the images that are named "
@@ -80,7 +86,7 @@ def _group(image: Member | None, members: list[Member], key: str) -> Group:
         key=shown_name(key.rpartition("/")[2]),
         suffix=split_suffix(image.name)[1] if image else "",
         image=image,
-        txt=by_suffix.get("txt"),
+        txt=by_suffix.get("txt") or by_suffix.get("caption"),
         json=by_suffix.get("json"),
         segmentation=by_suffix.get(SEGMENTATION_SUFFIX),
         maps=_maps(key, members),
@@ -113,8 +119,8 @@ def _stem(member: Member) -> str:
 
 
 def _is_image(member: Member) -> bool:
-    return _suffix(member) in PICTURE_SUFFIXES
+    return is_picture_name(_suffix(member))
 
 
 def _is_text(member: Member) -> bool:
-    return _suffix(member) in ("txt", "json")
+    return _suffix(member) in ("txt", "caption", "json")

@@ -23,7 +23,8 @@ _BLOCK_BYTES = 512
 _MAX_HEADER_BYTES = 2**20  # of a long name or of extended headers
 _ZEROS_BYTES = 2**20
 _IGNORED = "a folder or device"
-_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd",
+           b"PK\3\4": "zip"}  # fmt: skip
 _HEADERS_WITH_DATA = (
     tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
