@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM are one line and the exit code of shells, and nothing half-written stays."""
+"""A signal is one line and the exit code of shells, and nothing half-written stays."""
 
 import os
 import shutil
@@ -20,15 +20,23 @@ from distillery.params import Params
 from distillery.stage import Out, stage
 
 ROOT = Path(__file__).resolve().parents[2]
-SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+SIGNALS = pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 
 
 @pytest.fixture(autouse=True)
 def _in_a_terminal() -> Iterator[None]:
-    """Ctrl-C is not ignored, as it is for what a shell starts with `&`."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """No signal is ignored, as some are for what a shell starts with `&` or `nohup`."""
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @stage(reads=["seed"])
@@ -74,10 +82,13 @@ def test_a_signal_ends_a_command_in_one_line(
     assert said.startswith(f"distillery: interrupted by {number.name}")
 
 
+@pytest.mark.parametrize("command", ["-m", "/usr/bin/distillery"])
 @SIGNALS
-def test_a_signal_while_modules_are_imported_is_one_line(number: int, code: int) -> None:
+def test_a_signal_while_modules_are_imported_is_one_line(
+    number: int, code: int, command: str
+) -> None:
     script = (
-        "import os, sys; sys.argv = ['-m']; import distillery; "
+        f"import os, sys; sys.argv = [{command!r}]; import distillery; "
         f"os.kill(os.getpid(), {int(number)}); print('went on')"
     )
     done = subprocess.run(

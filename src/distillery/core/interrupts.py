@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM end a command in one line, with nothing half-written.
+"""Ctrl-C, SIGTERM and SIGHUP end a command in one line, with nothing half-written.
 
 In: a block of code. Out: an exception in it when a signal comes, so that it cleans up behind it;
 while modules are imported, when there is nothing to clean up, an end at once. SIGTERM is what batch
-systems send at a time limit and containers when they stop. A signal that the caller had ignored
-(`nohup`) stays ignored.
+systems send at a time limit and containers when they stop, SIGHUP what a lost connection sends. A
+signal that the caller had ignored (`nohup`) stays ignored.
 """
 
 import contextlib
@@ -16,12 +16,12 @@ from types import FrameType
 
 __computes__ = False  # it ends things
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GO_ON = "run the same command to go on"
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM came. No KeyboardInterrupt, which libraries turn into what they like."""
+    """A signal came. No KeyboardInterrupt, which libraries turn into what they like."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}; {_GO_ON}")
@@ -30,7 +30,8 @@ class Interrupted(BaseException):
 
 def end_at_once_while_importing() -> None:
     """In a command of this package a signal is one line and the end: nothing is begun yet."""
-    if sys.argv[:1] == ["-m"]:  # only while Python looks for the module to run
+    # "-m": only while Python looks for the module to run.
+    if sys.argv and os.path.basename(sys.argv[0]) in ("-m", "distillery"):
         _handle(_end)
 
 
@@ -46,8 +47,9 @@ def as_errors() -> Iterator[None]:
 
 
 def report(name: str, error: BaseException) -> int:
-    """Say it in one line; returns the exit code as shells count it, 130 or 143."""
-    print(f"{name}: {str(error) or f'interrupted; {_GO_ON}'}", file=sys.stderr)
+    """Say it in one line; returns the exit code as shells count it: 130, 143, 129."""
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(f"{name}: {str(error) or f'interrupted; {_GO_ON}'}", file=sys.stderr)
     return error.exit_code if isinstance(error, Interrupted) else 128 + signal.SIGINT
 
 
