@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 
 from distillery import __version__
-from distillery.commands import judging, measuring, running
-from distillery.commands.exporting import export, lora_transfer
+from distillery.commands.typed import judging, measuring, running
+from distillery.commands.typed.exporting import export, lora_transfer
 from distillery.core import interrupts
 from distillery.core.errors import DistilleryError
 

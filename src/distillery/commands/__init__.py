@@ -1,1 +1,1 @@
-"""What the `distillery` command does beyond the library."""
+"""What the commands of `distillery` do; how they are typed is in `typed`."""

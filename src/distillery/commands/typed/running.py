@@ -1,7 +1,7 @@
-"""Commands of `distillery` that run the pipeline, check it and draw; `cli` registers them.
+"""Commands of `distillery` that run the pipeline, check it and draw.
 
-In: what a user types. Out: text or JSON on standard output, and files where asked. The code of a
-command is a module of this folder, imported when it runs, so that `--help` is quick.
+In: what a user types. Out: text or JSON on standard output, and files where asked. What a command
+does is a module of `commands`, imported when it runs, so that `--help` is quick.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from distillery.commands.measuring import AsJson
+from distillery.commands.typed.measuring import AsJson
 
 
 def plan(

@@ -1,4 +1,4 @@
-"""Commands of `distillery` that judge images and compare runs; `cli` registers them.
+"""Commands of `distillery` that judge images and compare runs.
 
 In: folders of images, runs. Out: a table or JSON on standard output, and a file of metrics.
 """
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from distillery.commands.measuring import AsJson
+from distillery.commands.typed.measuring import AsJson
 from distillery.data.conditions import KINDS
 
 

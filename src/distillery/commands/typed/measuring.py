@@ -1,4 +1,4 @@
-"""Commands of `distillery` that count, plan and time; `cli` registers them.
+"""Commands of `distillery` that count, plan and time.
 
 In: folders, presets, params files. Out: a table or JSON on standard output, and files where asked.
 """

@@ -1,4 +1,4 @@
-"""The `distillery export` command, as it is typed; what it does is in `export`."""
+"""The `distillery export` command, as it is typed; what it does is in `commands.export`."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,0 +1,1 @@
+"""How the commands of `distillery` are typed: arguments, options, help. `cli` registers them."""
