@@ -79,7 +79,7 @@ FACTS = Facts(
     ),
     texts=Texts(
         "A control adapter on a frozen U-Net",
-        "One adapter takes Canny edges, sketches and segmentations. Its low-rank encoder is tuned "
+        "One adapter takes condition maps of several kinds at once. Its low-rank encoder is tuned "
         "by shared Kronecker products, while the backbone stays frozen.",
         "Control adapter",
         {
