@@ -129,7 +129,10 @@ def _answer(connection: socket.socket) -> int:
             sys.path.insert(0, str(Path(option).resolve().parent))
             runpy.run_path(option, run_name="__main__")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
     except BaseException:
         sys.excepthook(*sys.exc_info())
         return 1

@@ -19,8 +19,10 @@ def test_the_lock_of_a_dead_snakemake_is_told_of(tmp_path: Path) -> None:
 def test_the_lock_of_one_that_runs_is_its_own(tmp_path: Path) -> None:
     (tmp_path / ".snakemake/locks").mkdir(parents=True)
     (tmp_path / ".snakemake/locks/0.input.lock").touch()
-    command = [sys.executable, "-c", "input()", "snakemake"]
-    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE) as running:
+    command = [sys.executable, "-c", "print(flush=True); input()", "snakemake"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as running:
+        running.stdout.readline()  # it has begun, so its command line can be seen
         assert lock_left(tmp_path) == ""
         running.communicate(b"\n")
     assert "--unlock" in lock_left(tmp_path)

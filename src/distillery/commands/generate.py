@@ -163,7 +163,7 @@ def _undrawn(out: Path, settings: dict[str, Any], wanted: Sequence[Prompt]) -> l
 
 
 def _said(value: Any) -> Any:
-    return "none" if value is None or value == "" else value
+    return "none" if value == "" else value
 
 
 def _record(out: Path, settings: dict[str, Any], wanted: Sequence[Prompt]) -> None:

@@ -26,7 +26,9 @@ from distillery.data.ingest.sample import COLUMN_ALIASES, SCORE_NAMES, list_inpu
 
 _SCORE_COLUMNS = {alias for name in SCORE_NAMES for alias in COLUMN_ALIASES[name]}
 _BATCH_ROWS = 1024
-_UNREADABLE = (OSError, ValueError, EOFError, pa.ArrowException, tarfile.TarError)
+_UNREADABLE = (
+    OSError, ValueError, EOFError, RecursionError, pa.ArrowException, tarfile.TarError
+)  # fmt: skip
 Rows = Iterable[Mapping[str, Any]]
 
 
