@@ -28,9 +28,10 @@ def test_the_second_waits_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixt
     assert said.count("\n") == 1
 
 
-def test_others_do_not_wait(tmp_path: Path) -> None:
+def test_others_do_not_wait(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with alone(tmp_path, "curate/0"), alone(tmp_path, "curate/1"):
-        pass
+        assert sorted(p.name for p in tmp_path.rglob("*.lock")) == ["0.lock", "1.lock"]
+    assert capsys.readouterr().err == ""
 
 
 def test_a_file_system_without_locks_is_taken_as_it_is(
