@@ -154,9 +154,9 @@ def _boundaries(root: Path) -> Iterator[Read]:
     original = next((root / "data/raw").glob("*.tar"))
     with tarfile.open(original) as tar:
         places = [member.offset for member in tar] + [member.offset_data + 1 for member in tar]
-    folder = root.parent / "own"
+    folder = root / "work/cut"
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for place in places:
         cut = folder / "own.tar"
         cut.write_bytes(original.read_bytes()[:place])
