@@ -3,6 +3,8 @@ import os
 import signal
 import struct
 import zlib
+from multiprocessing import resource_tracker
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -154,3 +156,12 @@ def test_a_decoder_that_crashes_costs_its_picture():
         os.kill(inspector._process.pid, signal.SIGSEGV)
         assert inspector.inspect(data) == "the decoder crashed on it"
         assert isinstance(inspector.inspect(data), ImageFacts)
+
+
+def test_ctrl_c_does_not_reach_the_worker_also_of_the_first_start():
+    resource_tracker._resource_tracker._stop()  # as in a process that has started none
+    with Inspector() as inspector:
+        assert inspector.inspect(encode(Image.new("RGB", (8, 8)), "PNG"))
+        status = Path(f"/proc/{inspector._process.pid}/status").read_text()
+    blocked = int(status.split("SigBlk:")[1].split()[0], 16)
+    assert blocked & 1 << (signal.SIGINT - 1)

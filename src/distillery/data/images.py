@@ -14,6 +14,7 @@ import resource
 import signal
 import warnings
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -192,7 +193,9 @@ class Inspector:
         self._process = context.Process(
             target=_serve, args=(far_end, self._memory_limit_bytes), daemon=True
         )
-        # Ctrl-C goes to all processes of a terminal; this one ends its worker by itself.
+        # Ctrl-C goes to all processes of a terminal; this one ends its worker by itself. Python's
+        # tracker is started before: its start, with the first process, lets the signal through.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         self._process.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
