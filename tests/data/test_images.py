@@ -158,8 +158,9 @@ def test_a_decoder_that_crashes_costs_its_picture():
         assert isinstance(inspector.inspect(data), ImageFacts)
 
 
-def test_ctrl_c_does_not_reach_the_worker_also_of_the_first_start():
-    resource_tracker._resource_tracker._stop()  # as in a process that has started none
+def test_ctrl_c_does_not_reach_the_worker_also_of_the_first_start(monkeypatch):
+    for name in ("_fd", "_pid"):  # as in a process that has started none
+        monkeypatch.setattr(resource_tracker._resource_tracker, name, None)
     with Inspector() as inspector:
         assert inspector.inspect(encode(Image.new("RGB", (8, 8)), "PNG"))
         status = Path(f"/proc/{inspector._process.pid}/status").read_text()
