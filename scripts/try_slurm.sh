@@ -1,12 +1,14 @@
 #!/bin/bash
-# A Slurm of one node on this machine, and the tiny preset on it: sh scripts/try_slurm.sh [TARGET ...]
+# A Slurm of one node on this machine, and the tiny preset on it: scripts/try_slurm.sh [TARGET ...]
 # Needs root on Debian or Ubuntu (apt-get install slurm-wlm, 1 min) and the extra [cluster]. It runs the
 # targets (all), then trains for longer than a job's time limit and sees the training go on where it
-# was. Everything lies in a scratch folder; the daemons are ended at the end.
+# was. Everything lies in a scratch folder, named at the end; the daemons are ended. To go on in that
+# folder: ROOT=/tmp/try-slurm.abcd scripts/try_slurm.sh. LIMIT: that job's minutes, for a slow machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 targets=("${@:-all}")
-root=$(mktemp -d /tmp/try-slurm.XXXX)
+root=${ROOT:-$(mktemp -d /tmp/try-slurm.XXXX)}
+limit=${LIMIT:-1}
 chmod 755 "$root"
 export SLURM_CONF=$root/slurm.conf DVC_NO_ANALYTICS=1
 
@@ -51,7 +53,7 @@ trap stop EXIT
 if ! munge -n >/dev/null 2>&1; then
   [ -s /etc/munge/munge.key ] || mungekey --create
   chown -R munge: /etc/munge /run/munge
-  runuser -u munge -- munged --foreground & started+=($!)
+  runuser -u munge -- munged --foreground >"$root/munge.log" 2>&1 & started+=($!)
   sleep 2
 fi
 slurmctld -D >/dev/null 2>&1 & started+=($!)
@@ -60,24 +62,30 @@ slurmd -D -N "$host" >/dev/null 2>&1 & started+=($!)
 for _ in $(seq 30); do sinfo -h -o %t 2>/dev/null | grep -q idle && break; sleep 1; done
 sinfo
 
-PYTHONPATH=src:tests python -W ignore tests/project.py "$root/project" >/dev/null 2>&1
+[ -d "$root/project" ] \
+  || PYTHONPATH=src:tests python -W ignore tests/project.py "$root/project" >"$root/make.log" 2>&1
 cd "$root/project"
 run=(python -m snakemake --workflow-profile profiles/slurm --seconds-between-status-checks 5
   --latency-wait 5 --default-resources "slurm_partition=main" "runtime=10" "mem_mb=1000")
 echo "== ${targets[*]}"
-"${run[@]}" -- "${targets[@]}" 2>&1 | tee "$root/run.log" | grep -E "steps \(|Done|rror|Finished" || true
+"${run[@]}" -- "${targets[@]}" 2>&1 | tee -a "$root/run.log" | grep -E "steps \(|Done|rror|Finished" || true
 grep -q "Done. Open" "$root/run.log"
 
-echo "== a training that is longer than its time limit of one minute"
+echo "== a training that takes longer than its time limit, $limit min"
 sed -i '/^distill_unet:/,/^finetune_control:/ {
   s/steps: 4}/steps: 100000}/
   s/_every_steps: 2/_every_steps: 20/ }' params.yaml
 grep -q "steps: 100000}" params.yaml
-timeout 240 "${run[@]}" --set-resources distill_unet:runtime=1 --restart-times 5 -- models/unet/elr \
-  >"$root/limit.log" 2>&1 || true
+"${run[@]}" --set-resources "distill_unet:runtime=$limit" --restart-times 5 -- models/unet/elr \
+  >"$root/limit.log" 2>&1 & snakemake=$!
+resumed=(grep -rhoE "resumed at step [1-9][0-9]*" .snakemake/slurm_logs)
+for _ in $(seq 60); do sleep "$((2 * limit))"; "${resumed[@]}" >"$root/resumed" && break; done
+kill -INT "$snakemake" && wait "$snakemake" || true
 scancel --me
 grep -o "SLURM status is: 'TIMEOUT'" "$root/limit.log"
-grep -rhoE "resumed at step [1-9][0-9]*" .snakemake/slurm_logs
+cat "$root/resumed"
+grep -q resumed "$root/resumed"
+
 echo "== what a GPU job would ask for"
-"${run[@]}" -n --config device=cuda -- models/unet/elr 2>&1 | grep -m1 -E "gpu=1" || true
+"${run[@]}" -n --config device=cuda -- models/unet/elr 2>&1 | grep -m1 -E "gpu=1"
 echo "Slurm ran it, and a job that met its limit went on. Logs: $root"

@@ -80,6 +80,36 @@ def test_what_the_system_refuses_is_one_line(
 
 
 @pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError("Error no file named model.safetensors\nin it"), "Error no file named model."),
+        (BlockingIOError(11, "Busy"), "[Errno 11] Busy"),
+        (MemoryError("Unable to allocate 3 TiB"), "out of memory (Unable to allocate 3 TiB)"),
+        (RuntimeError("CUDA out of memory. Tried 2 GiB"), "out of memory (CUDA out of memory."),
+    ],
+)
+def test_what_libraries_refuse_is_one_line(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def refuse(path: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(artifacts, "verify", refuse)
+    assert _run("verify", "data") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"distillery: {said}")
+
+
+def test_faults_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(artifacts, "verify", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        cli.main(["verify", "data"])
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ("evaluate", "--images", "a", "--reference", "b", "--out"),
@@ -105,7 +135,7 @@ def test_wrong_usage_names_the_command_whose_help_says_more(
     assert _run("generate", "--nonsense") == 2
     assert "See `distillery generate --help`." in capsys.readouterr().err
     assert _run("profile", "--batch", "0") == 2
-    assert "greater than or equal to 1 See `distillery profile --help`." in capsys.readouterr().err
+    assert "greater than or equal to 1. See `distillery profile --help`." in capsys.readouterr().err
     assert _run("nonsense") == 2
     assert "See `distillery --help`." in capsys.readouterr().err
 
@@ -206,6 +236,17 @@ def test_the_time_that_a_plan_takes(cores: int, heavy: int, wall_s: float) -> No
         for name, seconds in (("a", 4.0), ("b", 2.0), ("c", 4.0))
     ]
     assert schedule.wall_s(jobs, cores, heavy) == wall_s
+
+
+def test_plan_takes_paths_as_shells_complete_them(
+    jobs: list[dict], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    asked = []
+    monkeypatch.setattr(plan, "resolve_jobs", lambda targets: asked.append(targets) or JOBS)
+    assert _run("plan", "./models/unet/elr/", "all") == 0
+    assert asked == [["models/unet/elr", "all"]]
+    assert _run("plan", "--json", "--commands") == 2
+    assert "give one of them" in capsys.readouterr().err
 
 
 def test_plan_as_a_script(jobs: list, capsys: pytest.CaptureFixture) -> None:

@@ -6,6 +6,7 @@ One file, because all of it needs the same slow run and a file stays on one test
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,16 @@ def test_dvc_reads_the_reports_numbers(finished: tuple[Project, Project]) -> Non
     drawn = Path(page.removeprefix("file://")).read_text()
     assert "validation loss" in drawn
     assert "unet/elr" in drawn
+
+
+def test_snakemakes_own_report_is_one_archive(
+    finished: tuple[Project, Project], tmp_path: Path
+) -> None:
+    finished[0].run("snakemake", "all", "--report", str(tmp_path / "report.zip"))
+    with zipfile.ZipFile(tmp_path / "report.zip") as archive:
+        names = archive.namelist()
+    assert "report/report.html" in names
+    assert any(name.endswith("/index.html") for name in names)
 
 
 def test_nothing_is_left_to_do(finished: tuple[Project, Project]) -> None:

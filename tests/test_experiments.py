@@ -1,8 +1,10 @@
 """`dvc exp run -S key=value`: DVC writes params.yaml anew, and every stage still reads it.
 
-Queued, not run: DVC's queue sleeps for half a minute, and what its rewriting breaks is seen before.
+Two are queued, as far as their start: DVC's worker sleeps for half a minute. Two are run as
+`--temp` does, in copies like those of the queue.
 """
 
+import os
 from pathlib import Path
 
 import pytest
@@ -20,8 +22,11 @@ EDITS = {
 
 
 @pytest.fixture
-def project(tmp_path: Path, tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(
+    tmp_path: Path, tiny_teacher: Path, python: Path, monkeypatch: pytest.MonkeyPatch
+) -> Project:
     made = copy_repository(tmp_path / "project", tiny_teacher)
+    monkeypatch.setenv("PATH", f"{python}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(made.root)
     for who in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{who}_NAME", "tester")
@@ -39,6 +44,19 @@ def test_queued_experiments_have_params_that_stages_read(project: Project) -> No
     assert len(queued) == len(shown[-1].experiments) == len(EDITS)
     changed = {_only_change(project, revision, before) for revision in queued}
     assert changed == set(EDITS.values())
+
+
+def test_experiments_are_run_and_shown_with_their_values(project: Project) -> None:
+    edits = [f"ingest.scenes.num_scenes={number}" for number in (16, 24)]
+    with Repo(str(project.root)) as repo:
+        for edit in edits:
+            repo.experiments.run(targets=["ingest"], params=[edit], tmp_dir=True)
+        (*_, head) = repo.experiments.show()
+    shown = [experiment.revs[0].data for experiment in head.experiments]
+    numbers = {one.params["params.yaml"]["data"]["ingest"]["scenes"]["num_scenes"] for one in shown}
+    assert numbers == {16, 24}
+    assert len({one.outs["data/raw"]["hash"] for one in shown}) == len(edits)
+    assert project.git("status", "--short") == ""
 
 
 def _only_change(project: Project, revision: str, before: dict) -> tuple:

@@ -55,7 +55,7 @@ def _why(reason: Any) -> str:
     """The first cause that holds, in the user's words."""
     changed = sorted(set(map(str, reason.updated_input)) - set(map(str, reason.updated_input_run)))
     causes = {
-        "never finished": reason.missing_output or reason.incomplete_output,
+        "not made yet": reason.missing_output or reason.incomplete_output,
         "params changed": reason.params_changed,
         "command changed": reason.code_changed,
         f"changed: {', '.join(changed)}": changed,

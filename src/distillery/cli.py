@@ -7,6 +7,7 @@ code 2; `verify` ends with 1 when something is damaged.
 import gc
 import inspect
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -22,6 +23,7 @@ from distillery.core.errors import DistilleryError
 app = typer.Typer(
     name="distillery", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
+_OUT_OF_MEMORY = r"can't allocate memory|[Oo]ut of memory"
 _UsageError = typer.BadParameter.__bases__[0]  # click's; newer versions of typer hide click
 
 
@@ -82,16 +84,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DistilleryError as error:
         sys.exit(_fail(str(error)))
     except _UsageError as error:
-        sys.exit(_fail(f"{error.format_message()} See `{_command_of(error)} --help`."))
+        said = error.format_message().rstrip(".")
+        sys.exit(_fail(f"{said}. See `{_command_of(error)} --help`."))
     except OSError as error:
-        if error.filename is None:
+        sys.exit(_fail(_of_system(error)))
+    except (MemoryError, RuntimeError) as error:
+        if not (reason := _out_of_memory(error)):
             raise
-        sys.exit(_fail(f"{os.fsdecode(error.filename)}: {error.strerror}; give another place"))
+        sys.exit(_fail(f"out of memory ({reason}); use a smaller size or batch"))
     except (KeyboardInterrupt, interrupts.Interrupted, typer.Abort) as error:
         sys.exit(interrupts.report("distillery", error))
     finally:
         gc.freeze()  # and not once more at the end
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _of_system(error: OSError) -> str:
+    """One line of what the system, or a library in its name, refuses."""
+    if error.filename is None or error.strerror is None:
+        return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return f"{os.fsdecode(error.filename)}: {error.strerror}; give another place"
+
+
+def _out_of_memory(error: Exception) -> str:
+    """What NumPy or torch says of it in its last sentence; empty for any other error."""
+    text = str(error).strip()
+    is_memory = isinstance(error, MemoryError) or re.search(_OUT_OF_MEMORY, text)
+    return next(iter(text.splitlines()), "no more to be had") if is_memory else ""
 
 
 def _command_of(error: Exception) -> str:

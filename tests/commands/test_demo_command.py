@@ -47,7 +47,9 @@ def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_projects_models_are_known(here: Path) -> None:
     assert demo.known_models(here, []) == ["teacher/guided", "unet/elr"]
-    assert demo.known_models(here, ["a/folder"]) == ["a/folder"]
+    assert demo.known_models(here, ["models/unet/elr"]) == ["models/unet/elr"]
+    with pytest.raises(DistilleryError, match="a/folder: no model's folder"):
+        demo.known_models(here, ["unet/elr", "a/folder"])
     with pytest.raises(DistilleryError, match="no students"):
         demo.known_models(Path("nowhere/params.yaml"), [])
 

@@ -68,6 +68,10 @@ def test_files_for_other_tools(models: Path, tmp_path: Path, capsys: pytest.Capt
         ("guidance/lora_distill", "comfyui-node", "a.py", (), "export --to kohya"),
         ("unet/elr", "student", "a", (), "is a student's folder already"),
         ("unet/elr", "diffusers", "a", ("--push", "me/x"), "--push goes with --to hub"),
+        ("unet/elr", "diffusers", "a", ("--fp16",), "--fp16 goes with --to single-file, not diff"),
+        ("unet/elr", "single-file", "a.safetensors", ("--license", "mit"), "goes with --to hub"),
+        ("unet/elr", "hub", "a", ("--private",), "--private goes with --push REPO_ID"),
+        ("unet/elr", "hub", "a", ("--push", "me//x"), "--push: Repo id must"),
         ("teacher", "diffusers", "a", (), "student.json: not found"),
         ("unet/elr", "diffusers", ".", (), "exists already"),
     ],
@@ -123,6 +127,7 @@ def test_parts_that_do_not_go_together(models: Path, tmp_path: Path, capsys):
         ("controlnet/loha", "controlnet/loha", "hub", "goes with a U-Net student"),
         ("unet/elr", "controlnet/loha", "student", "has a guidance student here"),
         ("unet/elr", "unet/elr", "hub", "unet/elr is no ControlNet"),
+        ("guidance/lora_distill", "controlnet/loha", "kohya", "a LoRA file holds no ControlNet"),
     ):
         more = ("--controlnet", str(models / other))
         assert export(models, model, to, tmp_path / "a", *more) == 2

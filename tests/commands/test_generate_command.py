@@ -341,6 +341,8 @@ def test_a_model_whose_base_changed_is_refused(
         (("unet/elr", "--prompt", "x", "--device", "tpu"), "--device tpu: use cpu or cuda"),
         (("unet/elr", "--prompt", "x", "--size", "70"), "70: use a multiple of 8"),
         (("unet/elr", "--prompt", "x", "--conditions", "."), "takes no condition maps"),
+        (("unet/elr", "--prompt", "x", "--guidance-scale", "inf"), "use a number, such as 7.5"),
+        (("teacher/gided", "--prompt", "x"), "the teacher draws as guided, unguided"),
     ],
 )
 def test_what_is_missing_is_said(
@@ -349,6 +351,31 @@ def test_what_is_missing_is_said(
     assert _generate(*arguments, "--out", tmp_path / "out") == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_images_are_not_put_into_an_artefact(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/manifest.json").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "made")
+    for out in ("made", "made/images", "link/images"):
+        assert _generate("unet/elr", "--prompt", "a star", "--out", tmp_path / out) == 2
+        assert f"lies in {tmp_path}/made, which its stage" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "made").iterdir()] == ["manifest.json"]
+
+
+def test_a_prompt_that_is_cut_and_a_size_beyond_memory_are_said(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    asked = ("unet/elr", "--prompt", "a red circle " * 500, "--out", tmp_path / "out")
+    assert _generate(*asked, "--size", "64") == 0
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "longer than" in line)
+    assert line.startswith("generate: 1 prompt longer than the 16 tokens")
+    assert _generate(*asked[:2], "x", "--size", "80000000", "--out", tmp_path / "huge") == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("distillery: out of memory (Unable to allocate ")
+    assert last.endswith("; use a smaller size or batch")
 
 
 def test_a_runtime_that_is_not_to_be_had_is_said_and_draws_the_same(

@@ -49,6 +49,15 @@ def test_a_preset_becomes_a_complete_file(capsys: pytest.CaptureFixture) -> None
     assert len(lost) < 100  # of 290: what did not change is as it was, comments too
 
 
+def test_one_value_and_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert _use("scenes", "ingest.path=~/my photos/größe") == 0  # shells keep a ~ after =
+    assert load_params(PARAMS).ingest.path == "/home/me/my photos/größe"
+    assert "; 1 value changed:" in capsys.readouterr().out
+
+
 def test_another_preset_and_back() -> None:
     shipped = PARAMS.read_bytes()
     for name in ("photos", "scenes-full", "sd-turbo", "scenes"):

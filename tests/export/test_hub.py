@@ -193,5 +193,5 @@ def test_a_hub_that_is_not_there_is_one_line(
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
     (tmp_path / "README.md").write_text("a")
-    with pytest.raises(DistilleryError, match=r"--push me/x: .*complete, upload it later"):
+    with pytest.raises(DistilleryError, match=r"--push me/x: .*complete, upload it later by `hf"):
         hub.push(tmp_path, "me/x")

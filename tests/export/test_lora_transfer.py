@@ -74,6 +74,29 @@ def test_the_command_writes_a_student(project: Path, lora: Path, tmp_path: Path,
     assert (tmp_path / "images/00000.png").is_file()
 
 
+def test_the_command_refuses_in_one_line(project: Path, lora: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "text.safetensors").write_text("no weights")
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/manifest.json").touch()
+    for file, student, out, reason in (
+        (tmp_path / "text.safetensors", "unet/elr", "out", "no LoRA here"),
+        (tmp_path / "lost.safetensors", "unet/elr", "out", "not there; give the LoRA's"),
+        (lora, "controlnet/loha", "out", "StudentControlNet is no U-Net known here"),
+        (lora, "guidance/lora_distill", "out", "no U-Net here"),
+        (lora, "unet/lean", "out", "blocks are removed"),
+        (lora, "unet/elr", "made/out", "which its stage checks and replaces"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(
+                ["lora-transfer", str(file), str(project / "models" / student), str(tmp_path / out)]
+            )
+        assert ended.value.code == 2
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 1
+        assert reason in said[0]
+        assert not (tmp_path / "out").exists()
+
+
 def test_what_does_not_fit_is_refused(project: Path, lora: Path, tmp_path: Path) -> None:
     teacher = project / "models/teacher"
     with pytest.raises(DistilleryError, match="a dense U-Net takes LoRAs as they are"):

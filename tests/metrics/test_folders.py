@@ -231,12 +231,21 @@ def test_prompts_come_from_json_or_csv_and_none_is_missing(tmp_path: Path):
         read_prompts(tmp_path / "none.json", ["a"])
 
 
+def test_marks_of_spreadsheets_and_dots_in_names(tmp_path: Path):
+    table = tmp_path / "prompts.csv"
+    table.write_text("\ufefffile_name,text\nv1.5,one\nv1.6.PNG,two\n")
+    assert read_prompts(table, ["v1.5", "v1.6"]) == ["one", "two"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.csv", b"name,words\na,b\n", r"a.csv: no prompts \(no column file_name\); give JSON"),
         ("a.csv", "file_name,text\na,caf\xe9\n".encode("latin-1"), r"\(not UTF-8\)"),
         ("a.json", b'["a"]', r"\(no JSON object\)"),
+        ("a.csv", b"file_name,text\na\n", "a.csv: a: no text; give a prompt"),
+        ("a.json", b'{"a": 5}', "a.json: a: no text; give a prompt"),
+        ("a.json", b'{"": "text"}', "a.json: a row without name: no text"),
         ("a.csv", b"", "a.csv: holds no prompts; give at least one"),
         ("a.json", b"{}", "a.json: holds no prompts; give at least one"),
     ],

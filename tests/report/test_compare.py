@@ -208,6 +208,20 @@ def test_the_page_shows_pictures_side_by_side(before: Path, after: Path, tmp_pat
     assert not re.search(r'(href|src)="(?!data:|#)', page)
 
 
+def test_a_page_or_json_and_never_in_an_artefact(
+    before: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    (tmp_path / "manifest.json").touch()
+    for more, reason in (
+        ((), f"compare.html: lies in {tmp_path}, which its stage"),
+        (("--json",), "--html is a page, --json goes to the terminal"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["compare", str(before), str(before), "--html", f"{tmp_path}/compare.html", *more])
+        assert ended.value.code == 2
+        assert reason in capsys.readouterr().err
+
+
 def test_a_revision_has_no_pictures_and_the_page_says_so(before: Path, tmp_path: Path):
     shutil.copytree(before / "metrics", tmp_path / "r/metrics")
     shutil.copyfile(before / "params.yaml", tmp_path / "r/params.yaml")

@@ -54,6 +54,8 @@ class OneMap:
 def known_models(params_file: Path, models: Sequence[str]) -> list[str]:
     """Those named, else the project's teacher and all its trained students."""
     if models:
+        for model in models:
+            choose(model, params_file)
         return list(models)
     root = params_file.parent / "models"
     trained = [

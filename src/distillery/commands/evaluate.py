@@ -8,7 +8,7 @@ text. Not here: the metrics (`metrics.folders`), the evaluation of the pipeline'
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distillery.core.artifacts import write_json
+from distillery.core.artifacts import require_outside, write_json
 from distillery.core.errors import DistilleryError
 from distillery.core.progress import bar
 from distillery.data.image_folders import list_images
@@ -32,6 +32,7 @@ def evaluate(
     from distillery.metrics.folders import Given, evaluate_folders
 
     given = given or Given()
+    require_outside(out)
     folders = [images, reference, *([given.conditions] if given.conditions else [])]
     shared = set.intersection(*(set(list_images(folder)) for folder in folders))
     named = [name.strip() for name in metrics.split(",")] if metrics else None

@@ -17,7 +17,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from distillery.commands.opening import Model, open_model
-from distillery.core.artifacts import read_json
+from distillery.core.artifacts import read_json, require_outside
 from distillery.core.errors import DistilleryError
 from distillery.core.publishing import publish
 from distillery.export import comfyui_node, hub, kohya, plain, single_file
@@ -55,6 +55,8 @@ def export(
         raise DistilleryError(f"--to {to}: unknown; use one of {', '.join(TARGETS)}")
     if out.exists():
         raise DistilleryError(f"{out}: exists already; name a new place, or remove it first")
+    require_outside(out)
+    _refuse_unused(to, options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         _be_quiet()
@@ -67,6 +69,19 @@ def export(
     if to == "student":
         return f"{out} is written: {folder} and {controlnet or 'its ControlNet'} as one student"
     return f"{out} is written, and answers as {folder} does"
+
+
+def _refuse_unused(to: str, options: Options) -> None:
+    """What the form takes no notice of is no option of it."""
+    for option, (given, takers) in {
+        "--fp16": (options.fp16, ("single-file",)),
+        "--base-model": (options.base_model, ("hub", "kohya")),
+        "--license": (options.license, ("hub",)),
+        "--dataset": (options.datasets, ("hub",)),
+        "--metrics": (options.metrics, ("hub",)),
+    }.items():
+        if given and to not in takers:
+            raise DistilleryError(f"{option} goes with --to {' or '.join(takers)}, not {to}")
 
 
 def _be_quiet() -> None:
@@ -93,6 +108,7 @@ def _to_single_file(model: Model, out: Path, options: Options) -> Path:
 
 
 def _to_kohya(model: Model, out: Path, options: Options) -> Path:
+    _refuse_whole(model, "a LoRA file")
     if not (model.folder / LORA_FILE).is_file():
         raise DistilleryError(
             f"{model.folder}: holds no LoRA, the only thing that kohya's form is for; "

@@ -22,6 +22,7 @@ from distillery.families.load import Folders
 from distillery.families.profiled import combined_folders
 from distillery.families.teacher import TEACHER
 from distillery.params import Params, load_params
+from distillery.teacher.load import controlnet_kinds
 
 USUAL_PARAMS = Path("params.yaml")
 PIPELINE = "model_index.json"  # what diffusers writes into a pipeline's folder
@@ -82,7 +83,7 @@ def _described(folder: Path, params: Params | None) -> Choice:
 
 def _named(model: str, params: Params) -> Choice:
     """A model of a project, by the name that the pipeline gives it."""
-    name, _, variant = model.partition("/")
+    name, _, variant = model.rstrip("/").partition("/")
     if name not in FAMILIES:
         raise DistilleryError(
             f"{model}: no model's folder ({STUDENT}) and no name; the families are "
@@ -92,7 +93,11 @@ def _named(model: str, params: Params) -> Choice:
     teacher = Path(params.paths.teacher)
     if family is TEACHER:
         _require(model, teacher)
-        return Choice(model, Folders(teacher, teacher, 0, [0]), _settings(teacher, None, params))
+        known = TEACHER.variants(controlnet_kinds(teacher))
+        if variant not in known:
+            raise DistilleryError(f"{model}: the teacher draws as {', '.join(known)}")
+        folders = Folders(teacher, teacher, 0, [0])
+        return Choice(f"{name}/{variant}", folders, _settings(teacher, None, params))
     if family.stage:
         _require(model, models / model, teacher)
         return _described(models / model, params)

@@ -7,6 +7,7 @@ here: the pipeline's own samples of the test prompts (`stages.generate`).
 """
 
 import contextlib
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,8 @@ from tqdm import tqdm
 
 from distillery.commands.controls import Given, controlled, map_files, of_model, read_given
 from distillery.commands.find_model import choose
-from distillery.core.artifacts import content_of, read_json, write_json
+from distillery.commands.plan import counted
+from distillery.core.artifacts import content_of, read_json, require_outside, write_json
 from distillery.core.device import claim_device
 from distillery.core.errors import DistilleryError
 from distillery.core.precision import torch_dtype
@@ -27,7 +29,7 @@ from distillery.data.image_folders import load_prompts
 from distillery.families.load import Folders, Student, attach, load_student
 from distillery.sampling.sampler import Sampler
 from distillery.sampling.samples import AND, Prompt, batches, encode_png
-from distillery.teacher.load import load_teacher
+from distillery.teacher.load import Teacher, load_teacher
 
 PROMPTS = "prompts.json"
 SETTINGS = "generate.json"
@@ -61,6 +63,7 @@ def generate(
     that the model can't be told, and where `out` holds images of other settings.
     """
     wanted = _prompts(prompts, prompts_file)
+    require_outside(out)
     given = _checked(overrides or {})
     choice = choose(model, params_file)
     settings = {**choice.settings, **given}
@@ -83,6 +86,7 @@ def generate(
     student = controlled(student, maps, folders)
     files = map_files(student, maps, wanted, settings["resolution_px"])
     teacher = load_teacher(folders.teacher, device, dtype)
+    _say_cut(teacher, [*(prompt.caption for prompt in todo), negative])
     sampler = Sampler(teacher, noise_seed=seed, runtime=runtime, negative=negative, **settings)
     sampler = attach(sampler, student, files)
     _record(out, recorded, wanted)
@@ -95,7 +99,7 @@ def as_text(drawn: Mapping[str, Any]) -> str:
     """What was drawn, and with which settings."""
     sampling = drawn["sampling"]
     return (
-        f"{drawn['images']} images in {drawn['out']}, {drawn['drawn']} of them drawn now: "
+        f"{counted(drawn['images'], 'image')} in {drawn['out']}, {drawn['drawn']} drawn now: "
         f"{sampling['num_inference_steps']} steps, guidance scale {sampling['guidance_scale']:g}, "
         f"{sampling['resolution_px']} px"
     )
@@ -108,6 +112,8 @@ def _checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
         raise DistilleryError(f"--device {device}: use cpu or cuda")
     if (side := given.get("resolution_px", 8)) % 8:
         raise DistilleryError(f"--size {side}: use a multiple of 8")
+    if not math.isfinite(scale := given.get("guidance_scale", 1.0)):
+        raise DistilleryError(f"--guidance-scale {scale}: use a number, such as 7.5")
     return given
 
 
@@ -119,6 +125,20 @@ def _require_negative(model: str, student: Student, guidance_scale: float) -> No
         raise DistilleryError(
             f"--negative: {model} draws in one evaluation and was not taught negative prompts; "
             "train it with distill_guidance.guidance.negative: true, or draw with a guided model"
+        )
+
+
+def _say_cut(teacher: Teacher, captions: Sequence[str]) -> None:
+    """Say which prompts the text encoder reads the beginning of."""
+    most = min(  # as encode_prompts cuts them
+        teacher.tokenizer.model_max_length, teacher.text_encoder.config.max_position_embeddings
+    )
+    tokens = teacher.tokenizer(list(captions), verbose=False).input_ids
+    if long := [text for text, ids in zip(captions, tokens, strict=True) if len(ids) > most]:
+        print(
+            f"generate: {counted(len(long), 'prompt')} longer than the {most} tokens that the "
+            f"teacher reads; the rest is left out, first of {long[0][:40]!r}",
+            file=sys.stderr,
         )
 
 
@@ -180,7 +200,8 @@ def _draw(out: Path, sampler: Sampler, prompts: Sequence[Prompt], batch_size: in
     """Draw and write; the bar counts denoising steps, so that it soon knows how long it takes."""
     steps = sampler.num_inference_steps
     print(
-        f"generate: {len(prompts)} images of {sampler.resolution_px} px in {steps} steps on "
+        f"generate: {counted(len(prompts), 'image')} of {sampler.resolution_px} px in "
+        f"{counted(steps, 'step')} on "
         f"{sampler.teacher.unet.device.type}",
         file=sys.stderr,
     )

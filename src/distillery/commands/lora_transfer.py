@@ -7,6 +7,7 @@ like the one that it came from. Not here: the merging (`export.lora_transfer`).
 from dataclasses import replace
 from pathlib import Path
 
+from distillery.core.artifacts import require_outside
 from distillery.core.errors import DistilleryError
 from distillery.core.publishing import publish
 from distillery.export.lora_transfer import transfer
@@ -18,6 +19,7 @@ def lora_transfer(lora: Path, student: Path, out: Path, *, exact: bool) -> str:
     """Write the student with the LoRA to `out`; returns what to say of it."""
     if out.exists():
         raise DistilleryError(f"{out}: exists; name a new folder")
+    require_outside(out)
     if not lora.exists():
         raise DistilleryError(f"{lora}: not there; give the LoRA's .safetensors")
     described = read_description(student)

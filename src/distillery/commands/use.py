@@ -6,6 +6,7 @@ overwritten unless asked.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from distillery.commands.plan import counted
 from distillery.core.errors import DistilleryError
 from distillery.core.publishing import publish
 from distillery.params.load import check_values, read_values
@@ -59,6 +61,8 @@ def _laid_over(file: Path, settings: Sequence[str]) -> tuple[dict[str, Any], dic
         if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
             raise DistilleryError(f"{word}: expected key=value, as in curate.min_side_px=64")
         path = tuple(key.split("."))
+        if text.startswith("~/"):  # after = shells leave it as it is
+            text = os.path.expanduser(text)
         values = _set(values, path, text, Params)
         for length in range(1, len(path)):
             places.setdefault(path[:length], word)  # a section that only this word names
@@ -121,7 +125,7 @@ def _said(words: str, before: dict[str, Any], values: dict[str, Any]) -> str:
         return f"{PARAMS_FILE} holds {words}; no value changed."
     hidden = len(changes) - _NUM_SHOWN
     more = [f"  and {hidden} more"] if hidden > 0 else []
-    head = f"{PARAMS_FILE} holds {words}; {len(changes)} values changed:"
+    head = f"{PARAMS_FILE} holds {words}; {counted(len(changes), 'value')} changed:"
     return "\n".join([head, *changes[:_NUM_SHOWN], *more])
 
 

@@ -83,6 +83,17 @@ def content_of(path: Path) -> str:
     return hash_json(hash_files(path))
 
 
+def require_outside(place: Path) -> None:
+    """Raise DistilleryError for a place in an artefact, which its stage replaces as a whole."""
+    whole = place.resolve()
+    for folder in (whole, *whole.parents):
+        if (folder / MANIFEST).is_file():
+            raise DistilleryError(
+                f"{place}: lies in {folder}, which its stage checks and replaces as a whole; "
+                "give a place outside"
+            )
+
+
 def find_artifacts(folder: Path) -> list[Path]:
     """Folders with a manifest at or below `folder`, sorted; an artefact is not searched inside."""
     if (folder / MANIFEST).is_file():

@@ -166,7 +166,7 @@ def read_prompts(path: Path, names: Sequence[str]) -> list[str]:
 def load_prompts(path: Path) -> dict[str, str]:
     """{name without suffix: caption} of a JSON object {name: text} or a CSV file_name,text."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark before it
         if path.suffix.lower() == ".json":
             rows = json.loads(text).items()
         else:
@@ -178,10 +178,19 @@ def load_prompts(path: Path) -> dict[str, str]:
     if not rows:
         raise DistilleryError(f"{path}: holds no prompts; give at least one")
     captions: dict[str, str] = {}
-    for name, caption in rows:
-        if captions.setdefault(Path(name).stem, caption) != caption:
-            raise DistilleryError(f"{path}: {Path(name).stem} has two prompts; keep one")
+    for given, caption in rows:
+        name = _without_suffix(given or "")
+        if not (name and isinstance(caption, str)):
+            raise DistilleryError(f"{path}: {name or 'a row without name'}: no text; give a prompt")
+        if captions.setdefault(name, caption) != caption:
+            raise DistilleryError(f"{path}: {name} has two prompts; keep one")
     return captions
+
+
+def _without_suffix(name: str) -> str:
+    """The name of an image's file, or one that is given without suffix, such as `v1.5`."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in SUFFIXES else path.name
 
 
 def _why(error: Exception) -> str:

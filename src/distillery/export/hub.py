@@ -88,6 +88,16 @@ def _require_same(model: ModelMixin, again: ModelMixin) -> None:
         raise DistilleryError(f"a {type(model).__name__} is neither a U-Net nor a ControlNet")
 
 
+def require_id(repo_id: str) -> None:
+    """Raise DistilleryError for a name that the hub would not take."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise DistilleryError(f"--push: {error}") from None
+
+
 def push(folder: Path, repo_id: str, private: bool = False) -> str:
     """Upload the folder to the hub as `repo_id`, made if it is not there; returns its address.
 
@@ -103,6 +113,7 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
     except Exception as error:  # the errors of its HTTP client have no lasting names
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DistilleryError(
-            f"--push {repo_id}: {reason}; the folder {folder} is complete, upload it later"
+            f"--push {repo_id}: {reason}; the folder {folder} is complete, upload it later by "
+            f"`hf upload {repo_id} {folder}`"
         ) from error
     return str(url)

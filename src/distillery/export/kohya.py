@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from distillery.core.errors import DistilleryError
-from distillery.core.publishing import publish
+from distillery.core.publishing import publish, room_for
 from distillery.export.gate import same_unet
 from distillery.models.lora.files import lora_state
 from distillery.models.lora.layers import ADAPTER, lora_layers
@@ -43,7 +43,8 @@ def write(
         raise DistilleryError(f"{out}: must end in .safetensors, the format that is written")
     header = metadata(unet, name, base_model, prediction_type)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.stem}-", dir=out.parent) as folder:
+    scratch = tempfile.TemporaryDirectory(prefix=f".{out.stem}-", dir=out.parent)
+    with room_for(out), scratch as folder:
         path = Path(folder) / "lora.safetensors"
         save_file(kohya_state(unet), path, metadata=header)
         _require_same(unet, path)

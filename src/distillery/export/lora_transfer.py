@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import logging
+from safetensors import SafetensorError
 from torch import Tensor
 
 from distillery.core.errors import DistilleryError
@@ -94,7 +95,7 @@ def _read(lora: Path) -> tuple[dict, dict | None, dict | None]:
             str(folder), return_lora_metadata=True, local_files_only=True, use_safetensors=True,
             **name,
         )  # fmt: skip
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise DistilleryError(f"{lora}: no LoRA here ({reason}); give its .safetensors") from None
 

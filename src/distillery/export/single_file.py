@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
-from distillery.core.publishing import publish
+from distillery.core.publishing import publish, room_for
 from distillery.export import gate
 from distillery.export.controlnet_names import original_controlnet, plain_controlnet
 from distillery.export.encoder_names import unet_names
@@ -84,7 +84,8 @@ def _scratch(state: Mapping[str, Tensor], out: Path, fp16: bool) -> Iterator[Pat
     if out.suffix != SUFFIX:
         raise DistilleryError(f"{out}: must end in {SUFFIX}, the format that is written")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.stem}-", dir=out.parent) as folder:
+    scratch = tempfile.TemporaryDirectory(prefix=f".{out.stem}-", dir=out.parent)
+    with room_for(out), scratch as folder:
         path = Path(folder) / f"model{SUFFIX}"
         save_file({key: _written(t, fp16) for key, t in sorted(state.items())}, path)
         yield path

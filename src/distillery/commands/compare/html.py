@@ -13,6 +13,7 @@ from distillery.commands.compare.open import path_of
 from distillery.commands.compare.runs import Comparison, Move, compare_runs
 from distillery.commands.compare.text import by_model, of_changed
 from distillery.commands.plan import counted
+from distillery.core.artifacts import require_outside
 from distillery.core.errors import DistilleryError
 from distillery.core.publishing import publish
 from distillery.families import STUDENTS
@@ -36,6 +37,7 @@ def write_html(before: str, after: str, out: Path, repository: Path = Path()) ->
     """Write the page to `out`; returns what to say of it."""
     if out.is_dir():
         raise DistilleryError(f"{out}: is a folder; name a file, such as compare.html")
+    require_outside(out)
     found = compare_runs(before, after, repository)
     page = environment(autoescape=True)
     page.filters |= {

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from distillery.commands.typed.measuring import AsJson
+from distillery.core.errors import DistilleryError
 from distillery.data.conditions import KINDS
 
 
@@ -90,6 +91,8 @@ def compare(
     """
     from distillery.commands.compare.text import compare as command
 
+    if html is not None and as_json:
+        raise DistilleryError("--html is a page, --json goes to the terminal; give one of them")
     if html is not None:
         from distillery.commands.compare.html import write_html
 

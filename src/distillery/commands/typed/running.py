@@ -5,12 +5,14 @@ does is a module of `commands`, imported when it runs, so that `--help` is quick
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from distillery.commands.typed.measuring import AsJson
+from distillery.core.errors import DistilleryError
 
 
 def plan(
@@ -34,11 +36,14 @@ def plan(
     from distillery.commands import plan as command
     from distillery.params import load_params
 
+    if commands and as_json:
+        raise DistilleryError("--commands is a script, --json a table; give one of them")
+    wanted = [os.path.normpath(target) for target in targets or ["all"]]  # without ./ and last /
     if commands:
-        typer.echo(command.script(targets or ["all"]))
+        typer.echo(command.script(wanted))
         return
     work = Path(load_params(Path("params.yaml")).paths.work)
-    planned = command.plan(work, targets or ["all"])
+    planned = command.plan(work, wanted)
     text = json.dumps(command.as_json(planned), indent=1) if as_json else command.as_text(planned)
     typer.echo(text)
     if planned.rows and (left := command.lock_left()):
