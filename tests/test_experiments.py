@@ -55,7 +55,7 @@ def test_experiments_are_run_and_shown_with_their_values(project: Project) -> No
     shown = [experiment.revs[0].data for experiment in head.experiments]
     numbers = {one.params["params.yaml"]["data"]["ingest"]["scenes"]["num_scenes"] for one in shown}
     assert numbers == {16, 24}
-    assert len({one.outs["data/raw"]["hash"] for one in shown}) == len(edits)
+    assert len({one.outs["data/raw"].hash for one in shown}) == len(edits)
     assert project.git("status", "--short") == ""
 
 
