@@ -12,7 +12,13 @@ import pytest
 from PIL import Image
 
 from distillery.core.errors import DistilleryError
-from distillery.data.images import ImageFacts, Inspector, UndecodableError, decode_rgb
+from distillery.data.images import (
+    ImageFacts,
+    Inspector,
+    UndecodableError,
+    decode_rgb,
+    inspect_image,
+)
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +89,113 @@ def test_samples_without_an_agreed_range_are_refused(kind):
         decode_rgb(data)
 
 
-def test_exif_orientation_is_applied():
+STORED = {  # the top left as displayed, when this is done with a picture
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def cornered(orientation=1):
+    """A picture, red at the top left as displayed, as it is stored."""
+    image = Image.new("RGB", (48, 32), "blue")
+    image.paste("red", (0, 0, 16, 16))
+    return image if orientation == 1 else image.transpose(STORED[orientation])
+
+
+def require_upright(data):
+    pixels = decode_rgb(data)
+    assert pixels.shape == (32, 48, 3)
+    assert pixels[8, 8, 0] > 230 > 60 > pixels[8, 8, 2]
+    assert pixels[24, 40, 2] > 200
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "MPO"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_exif_orientation_is_applied(kind, orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6
-    data = encode(Image.new("RGB", (20, 10)), "JPEG", exif=exif)
-    assert decode_rgb(data).shape == (20, 10, 3)
+    exif[0x0112] = orientation
+    require_upright(encode(cornered(orientation), kind, exif=exif))
 
 
-def test_first_frame_of_several():
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert decode_rgb(data)[4, 4].tolist() == [255, 0, 0]
+def tag(number, kind, count, value):
+    return struct.pack("<HHI", number, kind, count) + value.ljust(4, b"\0")
+
+
+LYING = tag(0x0112, 3, 1, b"\6")
+TAGS = {  # as applications write them: of a type they should not have, or pointing nowhere
+    "long": [tag(0x0112, 4, 1, b"\6")],
+    "byte": [tag(0x0112, 1, 1, b"\6")],
+    "two values": [tag(0x0112, 3, 2, b"\6\0\1\0")],
+    "given twice": [LYING, LYING],
+    "unsorted": [tag(0x0131, 2, 4, b"abc"), LYING],
+    "resolution as text": [LYING, tag(0x011A, 2, 4, b"72")],
+    "resolution as float": [LYING, tag(0x011A, 11, 1, b"\0\0\x90B")],
+    "software as bytes": [LYING, tag(0x0131, 7, 4, b"\xff\xfe\xfd")],
+    "position as text": [LYING, tag(0x8825, 2, 4, b"gps")],
+    "position outside": [LYING, tag(0x8825, 4, 1, b"\0\0\1")],
+    "a loop": [LYING, tag(0x8769, 4, 1, b"\x08")],
+    "text outside": [LYING, tag(0x0131, 2, 400, b"\0\0\1")],
+    "text of 4 GiB": [LYING, tag(0x0131, 2, 2**32 - 1, b"\x08")],
+}
+
+
+def with_tags(tags, num_tags=None):
+    """A lying JPEG with these tags."""
+    data = encode(cornered(6), "JPEG")
+    head = b"Exif\0\0II*\0" + struct.pack("<IH", 8, num_tags or len(tags))
+    segment = head + b"".join(tags) + bytes(4)
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
+
+
+@pytest.mark.parametrize("tags", TAGS.values(), ids=TAGS)
+def test_odd_tags_cost_no_picture(tags):
+    require_upright(with_tags(tags))
+
+
+def test_a_list_of_tags_that_is_cut_short_costs_no_picture():
+    require_upright(with_tags([LYING], num_tags=2**16 - 1))
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_is_none_turns_nothing(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    require_upright(encode(cornered(), "JPEG", exif=exif))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "AVIF", "TIFF"])
+def test_the_first_of_several_frames_counts(kind):
+    frames = [Image.new("RGB", (48, 32), "white")] * 2
+    require_upright(encode(cornered(), kind, save_all=True, append_images=frames))
+
+
+@pytest.mark.parametrize("added", [b"\0" * 999, b"<html>", encode(Image.new("L", (9, 9)), "JPEG")])
+def test_bytes_behind_a_picture_are_passed_over(added):
+    require_upright(encode(cornered(), "JPEG") + added)
+    require_upright(encode(cornered(), "PNG") + added)
+
+
+def test_ycck_jpeg_becomes_rgb():
+    """What Adobe's programs write: inverted luminance and colour, and black beside."""
+    inverted = Image.eval(Image.eval(cornered(), lambda level: 255 - level).convert("YCbCr"),
+                          lambda level: 255 - level)  # fmt: skip
+    planes = Image.merge("CMYK", [*inverted.split(), Image.new("L", inverted.size)])
+    data = bytearray(encode(planes, "JPEG", quality=98, subsampling=0))
+    assert data[data.index(b"Adobe") + 11] == 0
+    data[data.index(b"Adobe") + 11] = 2
+    require_upright(bytes(data))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (20_000, 1), (20_000, 2), (7, 5)])
+def test_pictures_of_odd_sizes_are_described(size):
+    facts = inspect_image(encode(Image.new("RGB", size, "red"), "PNG"))
+    assert (facts.width_px, facts.height_px) == size
 
 
 def test_multi_picture_jpeg_is_its_first_picture():
@@ -106,8 +208,9 @@ def test_multi_picture_jpeg_is_its_first_picture():
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "not an image"),
-        (b"<html>not found</html>", "not an image"),
+        (b"", "not an image of an accepted format: no bytes"),
+        (b"<html>not found</html>", "not an image of an accepted format: web page"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "not an image of an accepted format: HEIC"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
         (encode(Image.new("RGB", (64, 64), "red"), "PNG")[:90], "OSError"),
         (bomb_png(9_000, 9_000), "9000 x 9000 px"),

@@ -23,8 +23,10 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from distillery.core.errors import DistilleryError
+from distillery.data.colours import to_srgb
 from distillery.data.dedupe.phash import hash_luma, small_luma
 from distillery.data.dedupe.windows import sketch
+from distillery.data.foreign import foreign_kind
 
 MAX_PIXELS = 2**26
 MEMORY_LIMIT_BYTES = 2 * 2**30
@@ -62,7 +64,7 @@ class ImageFacts:
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
-    """Decode to uint8 (H, W, 3) RGB: first frame, EXIF orientation applied, alpha over white.
+    """Decode to uint8 (H, W, 3) sRGB: first frame, EXIF orientation applied, alpha over white.
 
     Raises `UndecodableError` with the reason; an image of more than 2**26 pixels is refused by its
     header, before anything of its size is allocated.
@@ -84,7 +86,9 @@ def _decode(data: bytes) -> tuple[np.ndarray, str]:
     except Image.DecompressionBombError as error:
         raise UndecodableError(str(error)) from None
     except UnidentifiedImageError:  # its message holds the address of a buffer
-        raise UndecodableError("not an image of an accepted format") from None
+        kind = foreign_kind(data)
+        what = f": {kind}" if kind else ""
+        raise UndecodableError(f"not an image of an accepted format{what}") from None
     except MemoryError:
         raise UndecodableError("needs more memory than the decoder may use") from None
     except Exception as error:  # codecs raise anything on hostile bytes
@@ -101,25 +105,28 @@ def _known_formats() -> list[str]:
 def _upright(image: Image.Image) -> Image.Image:
     """Turned as its EXIF orientation says; of the other tags, also broken ones, nothing is read."""
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        number = image.getexif().get(ExifTags.Base.Orientation)
+        turn = _TURNS.get(number[0] if isinstance(number, bytes) else number)
     except Exception:  # tags that can't be parsed at all, which viewers ignore as well
         turn = None
     return image if turn is None else image.transpose(turn)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    """RGB; transparent pixels become white, grey of 9 to 16 bits is scaled to 8.
+    """sRGB; transparent pixels become white, grey of 9 to 16 bits is scaled to 8.
 
     What has no agreed range (32 bits, floats, signed numbers) would be clipped, so it is refused.
     """
+    profile = image.info.get("icc_profile")
     if image.mode.startswith("I;16"):
-        return Image.fromarray(_upper_bits(image)).convert("RGB")
+        image = Image.fromarray(_upper_bits(image))
     if image.mode in ("I", "F"):
         raise UndecodableError("samples of 32 bits, signed or floats: save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
+    shown = to_srgb(image, profile)
+    if shown.has_transparency_data:
+        layer = shown.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
+    return shown.convert("RGB")
 
 
 def _upper_bits(image: Image.Image) -> np.ndarray:

@@ -83,7 +83,7 @@ class Ingest(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> "Ingest":
-        if self.source != "scenes" and self.path is None:
+        if self.source != "scenes" and not self.path:
             raise ValueError(f"source {self.source} needs path: a file or folder")
         if self.map_columns and self.source not in WITH_COLUMNS:
             raise ValueError(

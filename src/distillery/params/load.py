@@ -23,9 +23,11 @@ from distillery.params.merge import section_at
 from distillery.params.model import Params
 
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
-_CAN_FAIL = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp")
+_CAN_FAIL = tuple(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "timestamp"))
 _MAX_SHOWN = 40
-_READ_OTHERWISE = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-9]+)+)")  # as octal or in sixties
+_READ_OTHERWISE = re.compile(
+    r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-9]+)+(\.[0-9_]*)?)"
+)  # as octal or in sixties
 _MAX_DEPTH, _MAX_KEYS = 50, 20_000
 _ADVICE = {
     r"'\t'": "; indent with blanks, not tabs",
@@ -36,6 +38,7 @@ _ADVICE = {
     "undefined alias": "; define it with & above, or write the value",
     "another document": "; delete the line ---",
     "could not determine a constructor": "; delete the word with !",
+    "escape": "; a backslash stands in single quotes only, or write /",
 }
 
 Places = Mapping[tuple, str]
@@ -101,21 +104,37 @@ def _read_text(path: Path) -> str:
         raise DistilleryError(f"{path}: not found; {remedy}") from None
     except OSError as error:
         raise DistilleryError(f"{path}: {error.strerror}; give a params file") from None
+    if wide := _wide(data):
+        raise DistilleryError(f"{path}:1: the text is {wide}; save the file as UTF-8")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        line = 1 if is_wide else data[: error.start].count(b"\n") + 1
-        what = "UTF-16" if is_wide else f"no UTF-8 (byte 0x{data[error.start]:02x})"
+        line = _num_lines(data[: error.start].decode("latin-1"))
+        what = f"no UTF-8 (byte 0x{data[error.start]:02x})"
         raise DistilleryError(
             f"{path}:{line}: the text is {what}; save the file as UTF-8"
         ) from None
 
 
+def _wide(data: bytes) -> str | None:
+    """UTF-16 or UTF-32, by its mark or by the zeros in it, which are half or most of it."""
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # before UTF-16's, its half
+        return "UTF-32"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    zeros = data.count(0) / max(len(data), 1)
+    return "UTF-16" if 0.3 < zeros < 0.6 else "UTF-32" if 0.6 <= zeros < 0.8 else None
+
+
 def _line(error: Exception, text: str) -> int:
     if mark := getattr(error, "problem_mark", None):
         return mark.line + 1
-    return text[: getattr(error, "position", 0)].count("\n") + 1  # of a character not allowed
+    return _num_lines(text[: getattr(error, "position", 0)])  # of a character not allowed
+
+
+def _num_lines(text: str) -> int:
+    """As YAML counts them, also of files whose lines end as on an old Mac."""
+    return len(re.split(r"\r\n?|\n", text))
 
 
 def _why(error: Exception) -> str:
@@ -177,7 +196,7 @@ def _require_readable(node: yaml.ScalarNode, where: str) -> None:
         if _READ_OTHERWISE.fullmatch(node.value):
             raise ValueError
         yaml.SafeLoader("").construct_object(node)
-    except ValueError:
+    except (ValueError, KeyError, AttributeError):  # the last two of `!!bool x`, `!!timestamp x`
         shown = node.value if len(node.value) < _MAX_SHOWN else f"{node.value[:_MAX_SHOWN]}..."
         raise DistilleryError(
             f"{where}: {shown} can't be read; write it in quotes, or without leading zeros"

@@ -57,13 +57,13 @@ REJECTED_SCHEMA = pa.schema(
         ("caption", pa.string()),
         ("image", image_type()),
         ("planted", pa.string()),
+        ("name", pa.string()),
     ]
 )
 REJECTED = "rejected"
 COUNTS = "counts.json"
 # Reasons that are counted as failed: there was nothing to judge.
-NOT_DOWNLOADED, UNREADABLE = "not_downloaded", "unreadable"
-FAILED = (NOT_DOWNLOADED, UNREADABLE)
+FAILED = NOT_DOWNLOADED, UNREADABLE = ("not_downloaded", "unreadable")
 _MAX_REJECTED_BYTES = 2**24  # larger images are not kept with their reason
 
 # Keeps `datasets.load_dataset(<folder>)` from reading the rejected rows and the manifest.
@@ -213,6 +213,7 @@ def _rejected_row(sample: RawSample, reason: str, detail: str) -> dict[str, Any]
         "caption": sample.caption,
         "image": {"bytes": None if too_large else sample.image, "path": None},
         "planted": sample.metadata.get("planted"),
+        "name": sample.name,
     }
 
 
@@ -220,7 +221,6 @@ def finish_part(curated: Path, refused_before: Mapping[str, int]) -> dict[str, A
     """Write `counts.json` and the dataset card of a part from its shards; return the counts.
 
     `refused_before` are rows by reason that were never downloaded.
-
     Shards without a kept row are deleted first, because `datasets` can't read an empty one.
     `unscored` counts kept rows that passed a score's filter because they have no such score.
     """
@@ -228,10 +228,10 @@ def finish_part(curated: Path, refused_before: Mapping[str, int]) -> dict[str, A
         if pq.read_metadata(path).num_rows == 0:
             path.unlink()
     num_kept, unscored, refused = 0, Counter(dict.fromkeys(SCORES, 0)), Counter(refused_before)
-    for scores in _read_columns(curated, SCORES):
+    for scores in read_part_columns(curated, SCORES):
         num_kept += len(scores)
         unscored.update({name: scores[name].null_count for name in SCORES})
-    for reasons in _read_columns(curated / REJECTED, ["reason"]):
+    for reasons in read_part_columns(curated / REJECTED, ["reason"]):
         refused.update(reasons["reason"].to_pylist())
     counts = {
         "input": num_kept + refused.total(),
@@ -245,6 +245,6 @@ def finish_part(curated: Path, refused_before: Mapping[str, int]) -> dict[str, A
     return counts
 
 
-def _read_columns(folder: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+def read_part_columns(folder: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Some columns of each shard."""
     return (read_columns(path, columns) for path in sorted(folder.glob("[0-9]*.parquet")))

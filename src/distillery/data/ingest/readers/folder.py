@@ -12,6 +12,7 @@ import itertools
 import os
 import posixpath
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from distillery.data.ingest.sample import (
 from distillery.data.ingest.text import decode_text, normalise_caption, parse_mapping
 
 _UNREAD_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+_MAX_KINDS = 6
 _BESIDE = (*SIDECARS, *_UNREAD_TABLES, ".md")
 
 
@@ -104,9 +106,11 @@ def _pictures(folder: Path, files: list[Path]) -> list[Path]:
     others = [f for f in files if f.suffix.lower() not in _BESIDE]
     pictures = [f for f in others if not _is_hidden(f.relative_to(folder)) and _is_picture(f)]
     if left_out := sorted(set(others) - set(pictures)):
+        kinds = Counter(shown_name(file.suffix.lower()) or "no suffix" for file in left_out)
+        listed = ", ".join(f"{kind} {num}" for kind, num in kinds.most_common(_MAX_KINDS))
         print(
-            f"ingest: {len(left_out)} files are hidden or no pictures and left out, first "
-            f"{shown_name(str(left_out[0]))}",
+            f"ingest: {len(left_out)} files are hidden or no pictures and left out ({listed}), "
+            f"first {shown_name(str(left_out[0]))}",
             file=sys.stderr,
         )
     return pictures
