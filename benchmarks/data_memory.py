@@ -1,9 +1,10 @@
 """Peak memory of the data stages by the number of rows.
 
 Writes curated parts and a list of URLs of that many synthetic rows, by the project's own writers:
-one tiny JPEG, random hashes and sketches, every hundredth row a copy of another. Then runs what a
-stage does, without downloads, in a fresh process each, and prints its peak resident memory and
-processor time. The sets of rows stay in FOLDER and are taken again.
+one tiny JPEG, random hashes and sketches, every hundredth row a copy of another; where they are
+asked for, also a folder, a tar and a parquet file of as many small pictures. Then runs what a stage
+does, without downloads, in a fresh process each, and prints its peak resident memory and processor
+time. The sets of rows stay in FOLDER and are taken again.
 
 Usage: python benchmarks/data_memory.py FOLDER [--num_rows 10000 100000] [--stages NAME ...]
        [--out FILE]
@@ -11,10 +12,14 @@ Usage: python benchmarks/data_memory.py FOLDER [--num_rows 10000 100000] [--stag
 
 import argparse
 import functools
+import io
+import itertools
 import json
 import resource
+import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,11 +28,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from column_filters import SETTINGS, write_list
 from dedupe import random_sketches
 
 from distillery.core.artifacts import write_json
-from distillery.core.shards import open_table_shard, shard_name
+from distillery.core.shards import image_type, open_table_shard, shard_name
 
 SHARD_ROWS = 4096
 STAGES: dict[str, Callable[[Path, Path], object]] = {}
@@ -59,6 +66,58 @@ def curated_rows(num_rows: int) -> Iterator[dict[str, Any]]:
                 "num_bytes": len(jpeg), "planted": None, "segmentation": None,
                 "name": str(number), "maps": [],
             }  # fmt: skip
+
+
+def pictures(num_rows: int) -> Iterator[tuple[str, bytes, str]]:
+    """(name, JPEG, caption): a noise of 64 px, told apart by a comment, so that all are kept."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 30])[1].tobytes()
+    for number in range(num_rows):
+        comment = f"\xff\xfe\0\x0e{number:012d}".encode("latin-1")
+        yield f"{number:08d}", jpeg[:2] + comment + jpeg[2:], f"a kite of the number {number}"
+
+
+def write_folder(folder: Path, num_rows: int) -> None:
+    for name, jpeg, caption in pictures(num_rows):
+        below = folder / name[:5]
+        below.mkdir(parents=True, exist_ok=True)
+        (below / f"{name}.jpg").write_bytes(jpeg)
+        (below / f"{name}.txt").write_text(caption)
+
+
+def write_table(folder: Path, num_rows: int) -> None:
+    """The pictures of `write_folder`, listed in one metadata.csv."""
+    folder.mkdir()
+    (folder / "pictures").symlink_to("../folder")
+    with (folder / "metadata.csv").open("w") as file:
+        file.write("file_name,text\n")
+        for name, _, caption in pictures(num_rows):
+            file.write(f"pictures/{name[:5]}/{name}.jpg,{caption}\n")
+
+
+def write_tar(path: Path, num_rows: int) -> None:
+    """All in one tar."""
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, jpeg, caption in pictures(num_rows):
+            for suffix, data in (("jpg", jpeg), ("txt", caption.encode())):
+                member = tarfile.TarInfo(f"{name}.{suffix}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+
+
+def write_parquet(path: Path, num_rows: int) -> None:
+    schema = pa.schema([("image", image_type()), ("text", pa.string())])
+    with pq.ParquetWriter(path, schema) as writer:
+        rows = pictures(num_rows)
+        while block := list(itertools.islice(rows, SHARD_ROWS)):
+            images = [{"bytes": jpeg, "path": f"{name}.jpg"} for name, jpeg, _ in block]
+            texts = [caption for *_, caption in block]
+            writer.write_table(pa.table({"image": images, "text": texts}, schema))
+
+
+SOURCES = {
+    "folder": write_folder, "table": write_table, "tar": write_tar, "parquet": write_parquet
+}  # fmt: skip
 
 
 def write_curated(folder: Path, num_rows: int) -> None:
@@ -96,17 +155,71 @@ def ingest(folder: Path, out: Path) -> None:
     )  # fmt: skip
 
 
+def rewrite(source: str, path: Path, out: Path) -> None:
+    """What `ingest` does of pictures, its list of finished shards included."""
+    from distillery.core.run import Run
+    from distillery.data.ingest.raw import write_raw_shards
+    from distillery.data.ingest.readers import read_source
+    from distillery.data.ingest.resume import ShardResume
+
+    resume = ShardResume(Run("ingest", "0", out / "work", out / "work"), path)
+    write_raw_shards(read_source(source, path), out, SHARD_ROWS, resume=resume)
+    shutil.rmtree(out / "work")
+
+
+@stage
+def ingest_folder(folder: Path, out: Path) -> None:
+    """A folder of pictures with texts beside them."""
+    rewrite("folder", folder / "folder", out)
+
+
+@stage
+def ingest_table(folder: Path, out: Path) -> None:
+    """A folder of pictures with a metadata.csv."""
+    rewrite("folder", folder / "table", out)
+
+
+@stage
+def ingest_tar(folder: Path, out: Path) -> None:
+    """One tar of pictures."""
+    rewrite("webdataset", folder / "tar", out)
+
+
+@stage
+def ingest_parquet(folder: Path, out: Path) -> None:
+    """One parquet file of pictures."""
+    rewrite("parquet", folder / "parquet", out)
+
+
 @stage
 def curate(folder: Path, out: Path) -> None:
     """Raw shards of rows without images, and the counts of a part."""
-    from distillery.data.curation.curate import curate_shard, finish_part, shard_paths
+    curate_all(folder / "ingest", out)
+    finish(folder / "curated/0")
+
+
+@stage
+def curate_pictures(folder: Path, out: Path) -> None:
+    """Raw shards of pictures, each decoded, to a part."""
+    curate_all(folder / "ingest_parquet", out)
+    finish(out)
+
+
+def curate_all(raw: Path, out: Path) -> None:
+    from distillery.data.curation.curate import curate_shard, shard_paths
     from distillery.data.images import Inspector
 
     with Inspector() as inspector:
-        for tar in sorted((folder / "ingest").glob("*.tar")):
+        for tar in sorted(raw.glob("*.tar")):
             curate_shard(tar, shard_paths(out, tar), [], inspector)
-    (out / "README.md").unlink(missing_ok=True)
-    finish_part(folder / "curated/0", {})
+
+
+def finish(part: Path) -> None:
+    from distillery.data.curation.curate import finish_part
+    from distillery.data.curation.unreadable import unreadable_lines
+
+    counts = finish_part(part, {})
+    print(*unreadable_lines(part, counts["input"]), sep="\n")
 
 
 @stage
@@ -166,6 +279,11 @@ def measure(folder: Path, num_rows: int, stages: list[str]) -> dict[str, Any]:
         write_list(folder / "list.parquet", num_rows)
     if not (folder / "curated/0/counts.json").is_file():
         write_curated(folder / "curated", num_rows)
+    needed = {name.removeprefix("ingest_") for name in stages}
+    needed |= {"folder"} if "table" in needed else set()
+    for name in [name for name in SOURCES if name in needed]:
+        if not (folder / name).exists():
+            SOURCES[name](folder / name, num_rows)
     found = {}
     for name in stages:
         command = [sys.executable, __file__, str(folder), "--child", name]

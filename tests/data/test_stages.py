@@ -211,11 +211,18 @@ def test_an_empty_split_is_an_error(finished, mixed_params, tmp_path):
         deduplicate(params, curated=finished / "curated", selection=tmp_path / "other")
 
 
-def test_too_few_shards_for_the_parts_is_an_error(scene_images, tmp_path):
-    folder = write_folder(tmp_path / "one", {"a.png": (encode_png(scene_images[0]), CAPTION)})
-    params = make_params(tmp_path / "work", {**SETTINGS, "ingest.path": str(folder)})
-    with pytest.raises(DistilleryError, match=r"no shard for part 1; lower ingest\.shard_size"):
-        run_to_selection(params, tmp_path)
+def test_a_part_without_a_shard_stays_empty(scene_images, tmp_path, capsys):
+    scenes = {f"{i}.png": (encode_png(scene_images[i]), CAPTION) for i in range(6)}
+    folder = write_folder(tmp_path / "one", scenes)
+    settings = {"data.parts": [0, 1, 2], "deduplicate.split": {"val": 0.0, "test": 0.0}}
+    changes = {**SETTINGS, **settings, "ingest.path": str(folder)}
+    params = make_params(tmp_path / "work", changes)
+    root = run_to_selection(params, tmp_path)
+    assert "curate/1: the raw data has fewer shards than data.parts" in capsys.readouterr().err
+    run_conditions(params, root)
+    counts = [json.loads((root / f"curated/{part}/counts.json").read_text()) for part in "012"]
+    assert [part["input"] for part in counts] == [6, 0, 0]
+    assert [len(list(read_table(root / f"conditions/{part}/canny"))) for part in "012"] == [6, 0, 0]
 
 
 def test_flipped_bit_in_a_curated_shard_is_named(mixed):

@@ -25,9 +25,8 @@ from distillery.params.model import Params
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _CAN_FAIL = tuple(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "timestamp"))
 _MAX_SHOWN = 40
-_READ_OTHERWISE = re.compile(
-    r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-9]+)+(\.[0-9_]*)?)"
-)  # as octal or in sixties
+# As octal, or in sixties.
+_READ_OTHERWISE = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-9]+)+(\.[0-9_]*)?)")
 _MAX_DEPTH, _MAX_KEYS = 50, 20_000
 _ADVICE = {
     r"'\t'": "; indent with blanks, not tabs",

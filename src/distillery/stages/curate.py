@@ -17,6 +17,12 @@ from distillery.stage import In, Out, stage
 def curate(params: Params, run: Run, part: int, raw: In, curated: Out) -> None:
     """Decode every image, apply the filters and write what is kept and what is not, and why."""
     tars = shards_of_part(raw, part, len(params.data.parts))
+    if not tars:
+        print(
+            f"{run.label}: the raw data has fewer shards than data.parts has parts, so this one "
+            "stays empty; lower ingest.shard_size_samples for parts that work side by side",
+            file=sys.stderr,
+        )
     filters = build_filters(**dict(params.curate))
     # A blocklist's contents are not in the fingerprint, so its shards are not picked up again.
     may_reuse = not params.curate.blocklists

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distillery.core.artifacts import MANIFEST, hash_file, read_manifest, write_json
-from distillery.core.errors import DamagedError, DistilleryError
+from distillery.core.errors import DamagedError
 from distillery.core.shards import image_type, list_shards, open_table_shard, read_columns
 from distillery.data.curation.filters import first_rejection
 from distillery.data.curation.filters.base import SCORES, Candidate, Filter
@@ -85,17 +85,9 @@ class ShardPaths:
 
 
 def shards_of_part(raw: Path, part: int, num_parts: int) -> list[Path]:
-    """The raw shards of one part: every `num_parts`-th, so that parts are of like size.
-
-    Raises DistilleryError where there are fewer shards than parts.
-    """
-    tars = list_shards(raw, "tar")[part::num_parts]
-    if not tars:
-        raise DistilleryError(
-            f"{raw}: no shard for part {part}; lower ingest.shard_size_samples or list fewer "
-            "data.parts"
-        )
-    return tars
+    """The raw shards of one part: every `num_parts`-th, so that parts are of like size; none where
+    there are fewer shards than parts, which only say how work is divided."""
+    return list_shards(raw, "tar")[part::num_parts]
 
 
 def shard_paths(curated: Path, tar: Path) -> ShardPaths:
@@ -224,7 +216,7 @@ def finish_part(curated: Path, refused_before: Mapping[str, int]) -> dict[str, A
     Shards without a kept row are deleted first, because `datasets` can't read an empty one.
     `unscored` counts kept rows that passed a score's filter because they have no such score.
     """
-    for path in list_shards(curated):
+    for path in sorted(curated.glob("[0-9]*.parquet")):
         if pq.read_metadata(path).num_rows == 0:
             path.unlink()
     num_kept, unscored, refused = 0, Counter(dict.fromkeys(SCORES, 0)), Counter(refused_before)
@@ -240,6 +232,7 @@ def finish_part(curated: Path, refused_before: Mapping[str, int]) -> dict[str, A
         "failed": {name: n for name, n in refused.items() if name in FAILED},
         "unscored": dict(unscored),
     }
+    curated.mkdir(exist_ok=True)  # of a part without a shard
     write_json(curated / COUNTS, counts)
     (curated / "README.md").write_text(_DATASET_CARD, encoding="utf-8")
     return counts

@@ -6,13 +6,15 @@ files are the same (names, sizes and times), and until a run completes: one that
 that starts afresh.
 """
 
+import contextlib
+import hashlib
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from distillery.core.artifacts import hash_json
 from distillery.core.run import FINISHED, Run, read_run
+from distillery.data.ingest.sample import walk_files
 
 _KEY_CHARS = 16
 
@@ -70,13 +72,16 @@ def stats_file(tar: Path) -> Path:
     return tar.with_name(f"{tar.stem}_stats.json")
 
 
-def _listing(source: Path | None) -> list[list[Any]]:
-    """Name, size and time of every file at or below `source`."""
-    if source is None or not source.exists():
-        return []
-    files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
-    stats = [(file, file.stat()) for file in files]
-    return [[str(file.relative_to(source)), s.st_size, s.st_mtime_ns] for file, s in stats]
+def _listing(source: Path | None) -> str:
+    """A hash of name, size and time of every file at or below `source`."""
+    digest = hashlib.sha256()
+    if source is not None and source.exists():
+        for file in [source] if source.is_file() else walk_files(source):
+            with contextlib.suppress(OSError):  # a link to nothing
+                stat = file.stat()
+                what = f"{file.relative_to(source)}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+                digest.update(what.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _delete_others(finished: Path, folder: str) -> None:

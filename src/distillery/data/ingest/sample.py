@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from distillery.core.errors import DistilleryError
 from distillery.data.ingest.text import BadTextError, Undecodable, normalise_caption
@@ -83,7 +83,7 @@ def list_inputs(path: Path, suffix: str) -> list[Path]:
     """
     if path.is_file():
         return [path]
-    below = sorted(walk_files(path))
+    below = list(walk_files(path))
     if packed := [p for p in below if suffix == "tar" and p.name.lower().endswith(_PACKED)]:
         raise DistilleryError(f"{packed[0]}: packed; unpack it to a plain .tar, or move it away")
     files = [p for p in below if p.suffix.lower() == f".{suffix}"]
@@ -93,16 +93,37 @@ def list_inputs(path: Path, suffix: str) -> list[Path]:
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """Files at any depth, also behind links, a folder once; no companions (`is_companion`)."""
-    seen = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not is_companion(name)]
-        yield from (Path(root, name) for name in names if not is_companion(name))
+    """Files at any depth, sorted, also behind links, a folder once; no companions (`is_companion`).
+
+    The names of one folder are in memory at a time, and of those above it. Raises DistilleryError
+    naming a folder that can't be read.
+    """
+    seen = {os.path.realpath(folder)}
+    open_folders = [_entries(folder)]
+    while open_folders:
+        if (entry := next(open_folders[-1], None)) is None:
+            open_folders.pop()
+        elif not entry.is_dir:
+            yield entry.path
+        elif (real := os.path.realpath(entry.path)) not in seen:
+            seen.add(real)
+            open_folders.append(_entries(entry.path))
+
+
+class _Entry(NamedTuple):
+    path: Path
+    is_dir: bool
+
+
+def _entries(folder: Path) -> Iterator[_Entry]:
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted((e.name, e.is_dir()) for e in entries if not is_companion(e.name))
+    except OSError as error:
+        raise DistilleryError(
+            f"{folder}: {error.strerror}; make it readable, or move it away"
+        ) from None
+    return (_Entry(folder / name, is_dir) for name, is_dir in names)
 
 
 def is_companion(name: str) -> bool:

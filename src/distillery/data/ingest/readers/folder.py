@@ -41,17 +41,16 @@ _BESIDE = (*SIDECARS, *_UNREAD_TABLES, ".md")
 
 
 def read_folder(folder: Path) -> Iterator[RawSample]:
-    """Images at any depth of `folder`, sorted; below a metadata file, exactly its rows."""
+    """Images at any depth of `folder`, sorted; below a metadata file, exactly its rows.
+
+    The folder is walked several times rather than kept: a path takes half a kilobyte.
+    """
     if not folder.is_dir():
         raise DistilleryError(f"{folder}: not a folder; set ingest.path to a folder of images")
-    files = sorted(walk_files(folder))
-    tables = _tables(files)
-    free = [file for file in files if not _is_below(file, tables)]
-    pictures = _pictures(folder, free)
-    if pictures:
-        _require_captions(free)
+    tables = list_metadata(folder)
+    _look_through(folder, tables)
     num_samples = 0
-    for sample in _all_samples(folder, tables, pictures):
+    for sample in _all_samples(folder, tables):
         num_samples += 1
         yield sample
     if num_samples == 0:
@@ -61,26 +60,7 @@ def read_folder(folder: Path) -> Iterator[RawSample]:
 
 def list_metadata(folder: Path) -> list[Path]:
     """The metadata files at any depth, sorted; DistilleryError where a folder has two."""
-    return _tables(sorted(walk_files(folder)))
-
-
-def holds_pictures(folder: Path) -> bool:
-    """Whether a file at any depth is named like a picture."""
-    return any(split_suffix(file.name)[1] in PICTURE_SUFFIXES for file in walk_files(folder))
-
-
-def _require_captions(files: list[Path]) -> None:
-    """Raise DistilleryError where the captions can only lie in a table that is not read."""
-    unread = [file for file in files if file.suffix.lower() in _UNREAD_TABLES]
-    if unread and not any(file.suffix.lower() in SIDECARS for file in files):
-        raise DistilleryError(
-            f"{unread[0]}: not read, and no picture has a text beside it; name the table "
-            f"{TABLES[0]} (or .jsonl, .parquet), with columns file_name and text"
-        )
-
-
-def _tables(files: list[Path]) -> list[Path]:
-    tables = [file for file in files if file.name.lower() in TABLES]
+    tables = [file for file in walk_files(folder) if file.name.lower() in TABLES]
     for first, second in itertools.pairwise(tables):
         if first.parent == second.parent:
             raise DistilleryError(
@@ -89,35 +69,58 @@ def _tables(files: list[Path]) -> list[Path]:
     return tables
 
 
-def _is_below(file: Path, tables: list[Path]) -> bool:
-    return any(table.parent in file.parents for table in tables)
+def holds_pictures(folder: Path) -> bool:
+    """Whether a file at any depth is named like a picture."""
+    return any(split_suffix(file.name)[1] in PICTURE_SUFFIXES for file in walk_files(folder))
 
 
-def _all_samples(folder: Path, tables: list[Path], free: list[Path]) -> Iterator[RawSample]:
+def _look_through(folder: Path, tables: list[Path]) -> None:
+    """Say what is no picture and left out; DistilleryError where captions are in no file read."""
+    left_out, first, unread, has_texts, has_pictures = Counter(), None, None, False, False
+    for file in _not_below(folder, tables):
+        suffix = file.suffix.lower()
+        has_texts |= suffix in SIDECARS
+        if suffix in _UNREAD_TABLES:
+            unread = unread or file
+        elif _is_shown(folder, file):
+            has_pictures = True
+        elif suffix not in _BESIDE:
+            left_out[shown_name(suffix) or "no suffix"] += 1
+            first = first or file
+    if left_out:
+        kinds = ", ".join(f"{kind} {num}" for kind, num in left_out.most_common(_MAX_KINDS))
+        print(
+            f"ingest: {left_out.total()} files are hidden or no pictures and left out ({kinds}), "
+            f"first {shown_name(str(first))}",
+            file=sys.stderr,
+        )
+    if unread and has_pictures and not has_texts:
+        raise DistilleryError(
+            f"{unread}: not read, and no picture has a text beside it; name the table "
+            f"{TABLES[0]} (or .jsonl, .parquet), with columns file_name and text"
+        )
+
+
+def _not_below(folder: Path, tables: list[Path]) -> Iterator[Path]:
+    """The files that no metadata file is for."""
+    listed = {table.parent for table in tables}
+    return (f for f in walk_files(folder) if listed.isdisjoint(f.parents))
+
+
+def _all_samples(folder: Path, tables: list[Path]) -> Iterator[RawSample]:
     # Train comes first: a limit on the samples is not meant to take the test split.
     for table in sorted(tables, key=lambda table: (table.parent.name != "train", table)):
         yield from _from_table(folder, table)
-    for image in free:
-        yield _from_sidecar(folder, image)
+    for file in _not_below(folder, tables):
+        if _is_shown(folder, file):
+            yield _from_sidecar(folder, file)
 
 
-def _pictures(folder: Path, files: list[Path]) -> list[Path]:
-    """Files that are pictures by name or bytes; what else lies there is named once."""
-    others = [f for f in files if f.suffix.lower() not in _BESIDE]
-    pictures = [f for f in others if not _is_hidden(f.relative_to(folder)) and _is_picture(f)]
-    if left_out := sorted(set(others) - set(pictures)):
-        kinds = Counter(shown_name(file.suffix.lower()) or "no suffix" for file in left_out)
-        listed = ", ".join(f"{kind} {num}" for kind, num in kinds.most_common(_MAX_KINDS))
-        print(
-            f"ingest: {len(left_out)} files are hidden or no pictures and left out ({listed}), "
-            f"first {shown_name(str(left_out[0]))}",
-            file=sys.stderr,
-        )
-    return pictures
-
-
-def _is_hidden(name: Path) -> bool:
-    return any(part.startswith(".") for part in name.parts)
+def _is_shown(folder: Path, file: Path) -> bool:
+    """Whether a file is a picture, by name or bytes, and not hidden."""
+    if file.suffix.lower() in _BESIDE or not _is_picture(file):
+        return False
+    return not any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _is_picture(file: Path) -> bool:
@@ -148,7 +151,7 @@ def _from_table(folder: Path, table: Path) -> Iterator[RawSample]:
     for row in rows:
         yield _from_row(folder, table, row)
     names = (_relative(file_name(row), table.parent) for row in rows)
-    _name_unlisted(table, {find_file(table.parent, name) for name in names})
+    _name_unlisted(table, {str(find_file(table.parent, name)) for name in names})
 
 
 def _from_row(folder: Path, table: Path, row: dict[str, Any]) -> RawSample:
@@ -169,12 +172,15 @@ def _relative(name: str, folder: Path) -> str:
     return plain.removeprefix(f"{folder.absolute().as_posix()}/")
 
 
-def _name_unlisted(table: Path, listed: set[Path]) -> None:
-    files = (f for f in sorted(walk_files(table.parent)) if f.name.lower() not in TABLES)
-    if unlisted := [f for f in files if f not in listed and _is_picture(f)]:
-        first = unlisted[0].relative_to(table.parent).as_posix()
+def _name_unlisted(table: Path, listed: set[str]) -> None:
+    num, first = 0, ""
+    for file in walk_files(table.parent):
+        is_listed = file.name.lower() in TABLES or str(file) in listed
+        if not is_listed and _is_picture(file):
+            num, first = num + 1, first or file.relative_to(table.parent).as_posix()
+    if num:
         print(
-            f"ingest: {table} does not list {len(unlisted)} pictures, which are left out, first "
+            f"ingest: {table} does not list {num} pictures, which are left out, first "
             f"{shown_name(first)}",
             file=sys.stderr,
         )

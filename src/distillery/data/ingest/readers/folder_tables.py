@@ -5,8 +5,8 @@ they are stored; a line that can't be read, or lacks a column, is an error that 
 """
 
 import csv
-import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
 _SEPARATORS = ",;\t|"
 _FILE_COLUMN = "file_name"
 _MAX_HEAD_CHARS = 2**16
+_LINES = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+\Z")
 
 
 def read_table_rows(table: Path) -> list[dict[str, Any]]:
@@ -46,10 +47,10 @@ def _read_csv(table: Path) -> Iterator[dict[str, Any]]:
     try:
         text = decode_text(table.read_bytes())
         # Strict: a quote that is never closed would swallow the rows behind it.
+        lines = (line[0] for line in _LINES.finditer(text))  # StringIO would hold it once more
         reader = csv.DictReader(
-            io.StringIO(text, newline=""), delimiter=_separator(text), skipinitialspace=True,
-            strict=True,
-        )  # fmt: skip
+            lines, delimiter=_separator(text), skipinitialspace=True, strict=True
+        )
         reader.fieldnames = [_plain(name) for name in reader.fieldnames or []]
         _require_columns(table, 1, reader.fieldnames)
         for row in reader:

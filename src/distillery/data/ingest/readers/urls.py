@@ -58,7 +58,7 @@ def list_tables(path: Path) -> list[Path]:
     """
     if not path.exists():
         raise DistilleryError(f"{path}: not found; set ingest.path to your list of URLs")
-    files = [path] if path.is_file() else sorted(walk_files(path))
+    files = [path] if path.is_file() else walk_files(path)
     tables = [file for file in files if file.suffix.lower() in _SUFFIXES]
     if not tables:
         raise DistilleryError(
