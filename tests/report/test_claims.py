@@ -3,12 +3,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_run import CONTROLLED, GUIDED, MODELS, OF_TOWER, committed, make_run, per_image
+from fake_run import CONTROLLED, GUIDED, MODELS, OF_TOWER, committed, make_run, metric, per_image
 
 from distillery.core.errors import DistilleryError
 from distillery.params.presets import load_preset
 from distillery.report.claims import judge_all, read_claims
-from distillery.report.evidence import Results, judged_on, read_committed, read_run
+from distillery.report.evidence import (
+    COMPARISONS,
+    Results,
+    judged_on,
+    read_committed,
+    read_run,
+)
 from distillery.report.full_size import read_full_size
 from distillery.report.tables import read_papers
 from project import ROOT
@@ -28,7 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _judge(root: Path, committed: Results | None = None) -> dict[str, dict]:
     run = read_run(root / "metrics", "scenes", (0,))
-    chosen = committed or judged_on(read_committed(root / "results"))
+    chosen = [committed] if committed else read_committed(root / "results")
     full_size = read_full_size(run, root / "results")
     return {claim["id"]: claim for claim in judge_all(run, chosen, full_size)}
 
@@ -91,11 +97,34 @@ def test_results_with_fewer_than_three_seeds_do_not_judge(tmp_path: Path):
     assert judged_on(read_committed(tmp_path)).date == "2026-01-03"
 
 
+def test_a_comparison_judges_its_own_claims_and_no_other(root: Path):
+    everything = read_committed(root / "results")
+    before = _judge(root)
+    values = {"planned_50": 0.02, "by_parameters_50": 0.1, "removal_50": 0.03}
+    metrics = {
+        f"unet/{name}": {"metrics": {"prediction_distance": metric(value, 0.001, [0, 1, 2])}}
+        for name, value in {**values, "elr": 9.0}.items()
+    }
+    newer = replace(everything[-1], setting="scenes-latency", metrics=metrics, date="2026-09-09")
+    run = read_run(root / "metrics", "scenes", (0,))
+    full_size = read_full_size(run, root / "results")
+    claims = {c["id"]: c for c in judge_all(run, [*everything, newer], full_size)}
+    verdicts = {name: c["verdict"] for name, c in claims.items() if name.startswith("half-")}
+    assert verdicts == {
+        "half-latency-by-parameters": "holds",
+        "half-latency-removal": "fails",
+        "half-latency-random-removal": "not measured",
+    }
+    others = {name for name in claims if not name.startswith("half-")}
+    assert {name: claims[name] for name in others} == {name: before[name] for name in others}
+    assert all(before[name]["verdict"] == "not measured" for name in verdicts)
+
+
 def test_a_predicted_value_never_decides(root: Path):
     chosen = judged_on(read_committed(root / "results"))
     metrics = json.loads(json.dumps(dict(chosen.metrics)))
-    for metric in metrics["unet/elr"]["metrics"].values():
-        metric["settings"]["basis"] = "predicted"
+    for one in metrics["unet/elr"]["metrics"].values():
+        one["settings"]["basis"] = "predicted"
     claims = _judge(root, replace(chosen, metrics=metrics))
     assert claims["elr-distillation-clip"]["verdict"] == "not measured"
     assert claims["elr-distillation-clip"]["basis"] == "predicted"
@@ -112,6 +141,10 @@ def test_rules_name_models_and_metrics_that_exist():
     own = {name for name in (*MODELS, *CONTROLLED, *GUIDED) if name.startswith("teacher/")}
     full = load_preset(ROOT / "presets/scenes-full.yaml", ROOT / "params.yaml")
     own |= {f"unet/{name}" for name in full.distill_unet.variants}
+    compared = {
+        name: load_preset(ROOT / f"presets/{name}.yaml", ROOT / "params.yaml").distill_unet.variants
+        for name in COMPARISONS
+    }
     own |= {f"control/{name}" for name in full.finetune_control.variants}
     own |= {f"controlnet/{name}" for name in full.distill_controlnet.variants}
     own |= {f"guidance/{name}" for name in full.distill_guidance.variants}
@@ -129,7 +162,10 @@ def test_rules_name_models_and_metrics_that_exist():
         model = claim["rule"]["model"]
         models = {claim["rule"]["than"], *([model] if isinstance(model, str) else model)}
         is_full = claim["kind"] == "exact" or "at" in claim["rule"]
-        assert models <= (size if is_full else own), claim["id"]
+        wanted = size if is_full else own
+        if preset := claim["rule"].get("preset"):
+            wanted = {f"unet/{name}" for name in compared[preset]}
+        assert models <= wanted, claim["id"]
     assert len({claim["id"] for claim in read_claims()}) == len(read_claims())
 
 
@@ -176,9 +212,9 @@ def test_full_size_measurements_decide_and_predictions_do_not(root: Path):
 def _with_probe(chosen: Results, accuracy: float | None) -> Results:
     metrics = json.loads(json.dumps(dict(chosen.metrics)))
     for values in metrics.values():
-        for metric in values["metrics"].values():
-            if "shape_probe" in metric["settings"]:
-                metric["settings"]["shape_probe"] = accuracy
+        for one in values["metrics"].values():
+            if "shape_probe" in one["settings"]:
+                one["settings"]["shape_probe"] = accuracy
     return replace(chosen, metrics=metrics)
 
 

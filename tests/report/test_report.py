@@ -81,6 +81,23 @@ def _pages(reports: Path) -> list[Path]:
     return [reports / "index.html", *sorted((reports / "pages").glob("*.html"))]
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_the_unet_page_shows_the_committed_comparison(folders: Folders, tmp_path: Path):
+    results = shutil.copytree(folders.results, tmp_path / "results")
+    record = json.loads(next(results.glob("*.json")).read_text())
+    timed = record["profile"]["metrics"]["unet/elr/latency_s"]
+    for name, share in (("planned_75", 0.75), ("planned_50", 0.5)):
+        record["metrics"][f"unet/{name}"] = record["metrics"]["unet/elr"]
+        scaled = {key: timed[key] * share for key in ("value", "ci_low", "ci_high")}
+        record["profile"]["metrics"][f"unet/{name}/latency_s"] = {**timed, **scaled}
+    write_json(results / "2026-01-03-scenes-latency.json", {**record, "preset": "scenes-latency"})
+    _build(replace(folders, results=results), tmp_path / "reports")
+    page = (tmp_path / "reports/pages/unet.html").read_text()
+    section = page[page.index('id="latency"') :].split("</section>")[0]
+    assert "<i>scenes-latency</i>, committed on 2026-01-02, 2 cores, 3 training seeds" in section
+    assert section.count("<figure") == 6  # distance, shapes, KID; of this run and of those
+
+
 def test_every_link_leads_to_a_place_in_the_folder(reports: Path):
     ids = {path: _links(path).ids for path in _pages(reports)}
     for path in _pages(reports):

@@ -31,7 +31,13 @@ from distillery.report import (
     tables,
 )
 from distillery.report.claims import judge_all
-from distillery.report.evidence import Results, judged_on, read_committed, read_run
+from distillery.report.evidence import (
+    OF_LATENCY,
+    Results,
+    judged_on,
+    read_committed,
+    read_run,
+)
 from distillery.report.for_dvc import write_for_dvc
 from distillery.report.full_size import decides, own_size, read_full_size
 from distillery.report.gallery import read_gallery
@@ -77,8 +83,9 @@ def build_report(folders: Folders, reports: Path, setup: Setup) -> None:
     measured = read_run(folders.metrics, setup.source, tuple(setup.seeds))
     run = own_size(measured)
     full_size = read_full_size(measured, folders.results)
-    committed = judged_on(read_committed(folders.results))
-    claims = judge_all(measured, committed, [size for size in full_size if decides(size)])
+    all_committed = read_committed(folders.results)
+    committed, of_latency = judged_on(all_committed), judged_on(all_committed, OF_LATENCY)
+    claims = judge_all(measured, all_committed, [size for size in full_size if decides(size)])
     histories = _histories(folders.models)
     gallery = read_gallery(
         folders.samples, run, setup.num_gallery_samples, folders.curated, folders.conditions
@@ -86,7 +93,9 @@ def build_report(folders: Folders, reports: Path, setup: Setup) -> None:
     first = overview.first_screen(run, gallery)
     rows = _tables(run, committed, full_size)
     families = sections.family_sections(
-        sections.Known(run, committed, full_size, rows, gallery, histories, first["plots"])
+        sections.Known(
+            run, committed, of_latency, full_size, rows, gallery, histories, first["plots"]
+        )
     )
     cost_tables = costs.cost_tables(run, full_size)
     data = _data(folders)

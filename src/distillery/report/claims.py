@@ -16,7 +16,7 @@ import yaml
 from distillery.families.names import UNCONTROLLED, label, takes_maps
 from distillery.metrics.shape_probe import why_shut
 from distillery.report.differences import difference
-from distillery.report.evidence import COMMITTED, THIS_RUN, Metric, Results
+from distillery.report.evidence import COMMITTED, THIS_RUN, Metric, Results, judged_on
 
 VERDICTS = ("holds", "fails", "tie", "not measured")
 CLAIMS_FILE = Path(__file__).with_name("claims.yaml")
@@ -31,16 +31,16 @@ def read_claims(path: Path = CLAIMS_FILE) -> list[Claim]:
 
 
 def judge_all(
-    run: Results, committed: Results | None, full_size: Sequence[Results] = ()
+    run: Results, committed: Sequence[Results], full_size: Sequence[Results] = ()
 ) -> list[Claim]:
-    """Every claim of `claims.yaml`, judged."""
+    """Every claim of `claims.yaml`, judged; `committed` are all results under `docs/results`."""
     return [judge(claim, run, committed, full_size) for claim in read_claims()]
 
 
 def judge(
     claim: Mapping[str, Any],
     run: Results,
-    committed: Results | None,
+    committed: Sequence[Results],
     full_size: Sequence[Results] = (),
 ) -> Claim:
     """One claim in the contract's form, with `this_run` beside a statistical one."""
@@ -54,10 +54,11 @@ def judge(
         return entry | {"scope": THIS_RUN, "this_run": None} | decided
     beside = _all_of(rule, lambda one: _compared(one, run))
     entry |= {"scope": COMMITTED, "this_run": {k: beside[k] for k in ("ours", "ci", "verdict")}}
-    if committed is None:
+    chosen = judged_on(committed, rule.get("preset"))
+    if chosen is None:
         return entry | nothing("no committed results with at least three training seeds")
-    decided = _all_of(rule, lambda one: _compared(one, committed))
-    return entry | decided | {"date": committed.date}
+    decided = _all_of(rule, lambda one: _compared(one, chosen))
+    return entry | decided | {"date": chosen.date}
 
 
 def _all_of(rule: Mapping[str, Any], judge_one: Callable[[dict], Claim]) -> Claim:

@@ -4,7 +4,7 @@ In: the folders `metrics/` and `docs/results/`. Out: `Results`, one per run. Not
 here: a file that is not there is a metric that is not there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,10 @@ from distillery.families.names import in_order
 THIS_RUN = "this run"
 COMMITTED = "committed three-seed run"
 MIN_COMMITTED_SEEDS = 3
+# Presets that compare students for single claims, which name them by `preset`. No other claim is
+# judged on them, and no table shows them.
+OF_LATENCY = "scenes-latency"
+COMPARISONS = (OF_LATENCY,)
 PROFILE = "profile"
 PER_IMAGE = "per_image"
 _KEYS = ("date", "machine", "preset", "seeds", "metrics", "profile")
@@ -118,7 +122,15 @@ def _with_per_image(metrics: dict[str, Any], path: Path) -> dict[str, Any]:
     }
 
 
-def judged_on(committed: list[Results]) -> Results | None:
-    """The newest committed results with enough training seeds to judge statistical claims on."""
-    enough = [results for results in committed if len(results.seeds) >= MIN_COMMITTED_SEEDS]
+def judged_on(committed: Sequence[Results], preset: str | None = None) -> Results | None:
+    """The newest committed results with enough training seeds to judge statistical claims on.
+
+    Of one preset, where it is named; else of any that is not among the `COMPARISONS`.
+    """
+    enough = [
+        results
+        for results in committed
+        if len(results.seeds) >= MIN_COMMITTED_SEEDS
+        and (results.setting == preset if preset else results.setting not in COMPARISONS)
+    ]
     return enough[-1] if enough else None

@@ -24,10 +24,15 @@ STRIP_PROMPTS = 6
 
 @dataclass(frozen=True)
 class Known:
-    """All that the pages draw on: `rows` of the printed tables, `histories` of the trainings."""
+    """All that the pages draw on.
+
+    `of_latency` compares students at equal latency, `rows` are those of the printed tables,
+    `histories` those of the trainings.
+    """
 
     run: Results
     committed: Results | None
+    of_latency: Results | None
     full_size: Sequence[Results]
     rows: Mapping[str, Sequence[tables.Row]]
     gallery: Mapping[str, Any]
@@ -61,7 +66,7 @@ def _section(family: Family, known: Known) -> dict[str, Any]:
         "committed": _measured(family, committed[0]) if committed else None,
         "tables": [_printed(name, known) for name in family.shown.tables],
         "plots": _plots(family, known.plots),
-        "latency": latency_figures(run) if family.name == LATENCY_FAMILY else [],
+        "latency": _latency(known) if family.name == LATENCY_FAMILY else [],
         "reference": family.texts.compared,
         "strip": family_strip(known.gallery, family, STRIP_PROMPTS),
         "curves": figures_training.training_curves(own, main),
@@ -70,6 +75,16 @@ def _section(family: Family, known: Known) -> dict[str, Any]:
         "cards": {label(v): f"cards/{v}.md" for v in run.variants(family.name)},
         **_extractor(run),
     }
+
+
+def _latency(known: Known) -> list[dict[str, Any]]:
+    """Quality against latency, in this run and in the committed comparison."""
+    drawn = [
+        {"about": _about(results), "figures": latency_figures(results)}
+        for results in (known.run, known.of_latency)
+        if results
+    ]
+    return [one for one in drawn if one["figures"]]
 
 
 def _plots(family: Family, plots: Mapping[str, str]) -> list[str]:
