@@ -41,10 +41,15 @@ _PLACES = {name: place for place, name in enumerate(LABELS)}
 
 
 def label(variant: str, family: str = "") -> str:
-    """A person's name for a variant, among the models of a family."""
+    """A person's name for a variant, among the models of a family; a number at its end stays."""
     if variant == UNCONTROLLED and takes_maps(family):
         return UNCONTROLLED_LABEL
-    return LABELS.get(variant, variant.rpartition("/")[2].replace("_", " "))
+    if variant in LABELS:
+        return LABELS[variant]
+    plain, _, number = variant.rpartition("_")
+    if number.isdecimal() and plain in LABELS:
+        return f"{LABELS[plain]}, {number}"
+    return variant.rpartition("/")[2].replace("_", " ")
 
 
 def takes_maps(model: str) -> bool:
