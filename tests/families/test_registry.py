@@ -30,6 +30,11 @@ def test_every_label_is_said_and_others_are_words():
     assert label("teacher/guided", "controlnet") == "Teacher, uncontrolled"
 
 
+def test_a_number_at_the_end_stays():
+    assert label("unet/planned_50") == "Planned for latency, 50"
+    assert label("unet/own_2") == "own 2"
+
+
 def test_what_is_forgotten_is_noticed_before_anything_runs():
     with pytest.raises(ValueError, match="two families of one name"):
         by_name(UNET, UNET)
