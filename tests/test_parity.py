@@ -11,12 +11,10 @@ import yaml
 from dvc.repo import Repo
 
 from distillery.core.code.lock import stage_reads
+from distillery.stages import LIGHT
 
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = yaml.safe_load((ROOT / "params.yaml").read_text())["paths"]
-TORCH_FREE = (
-    "ingest", "curate", "deduplicate", "extract_conditions", "prepare_teacher", "report",
-)  # fmt: skip
 
 
 def _key(command: str) -> str:
@@ -128,7 +126,7 @@ def test_paths_stand_in_params_only() -> None:
 def test_stages_without_torch_import_none() -> None:
     """Importing torch costs 1.6 CPU seconds; most of these stages run once per part."""
     script = (
-        f"import importlib, sys\nfor verb in {TORCH_FREE!r}:\n"
+        f"import importlib, sys\nfor verb in {LIGHT!r}:\n"
         "    importlib.import_module(f'distillery.stages.{verb}')\n"
         "    assert 'torch' not in sys.modules, verb"
     )
