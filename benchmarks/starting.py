@@ -87,8 +87,8 @@ def main() -> None:
                 cold, warm = times[:, 0, clock], times[:, 1, clock]
                 middle, low, high = ratio_interval(cold, warm)
                 row = {
-                    "stage": stage, "clock": name, "cold": np.median(cold).round(2),
-                    "warm": np.median(warm).round(2), "ratio": round(middle, 1),
+                    "stage": stage, "clock": name, "cold": round(float(np.median(cold)), 2),
+                    "warm": round(float(np.median(warm)), 2), "ratio": round(middle, 1),
                     "ci": [round(low, 1), round(high, 1)], "n": asked.repeats,
                 }  # fmt: skip
                 rows.append(row)

@@ -78,10 +78,15 @@ def connect(name: str) -> socket.socket:
     """A connection to a server of this user."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(name)
-    _, user = struct.unpack("2i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 8))
-    if user != os.getuid():
-        raise PermissionError(errno.EPERM, f"the server is user {user}'s")
+    if not is_ours(connection):
+        raise PermissionError(errno.EPERM, "the server is another user's")
     return connection
+
+
+def is_ours(connection: socket.socket) -> bool:
+    """Whether this user's process is at the other end."""
+    asked = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 8)
+    return struct.unpack("iI", asked)[1] == os.getuid()
 
 
 # The front end.
@@ -127,7 +132,8 @@ def _name(front_end: int) -> str:
     alike = (
         _stat(front_end)[19], sys.executable, sys.version, sorted(environment.items()),
         _read(os.getpid(), "limits"), os.getpriority(os.PRIO_PROCESS, 0),
-        sorted(os.sched_getaffinity(0)), os.getgroups(), *sorted(p.stat().st_mtime_ns for p in _SERVER.glob("*.py")),
+        sorted(os.sched_getaffinity(0)), os.getgroups(),
+        sorted(path.stat().st_mtime_ns for path in _SERVER.glob("*.py")),
     )  # fmt: skip
     return f"\0distillery-{front_end}-{hashlib.sha256(repr(alike).encode()).hexdigest()[:32]}"
 

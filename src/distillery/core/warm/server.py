@@ -14,10 +14,10 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 
 from .child import ENDS, Request, end_after, receive
+from .client import is_ours
 from .libraries import CAREFUL, LIBRARIES, import_libraries, why_unfit
 
 __computes__ = False  # it starts what computes
@@ -86,10 +86,7 @@ class Server:
 
     def _ask(self, connection: socket.socket) -> Request | None:
         """What a client of this user wants; None if it is gone."""
-        _, user = struct.unpack(
-            "2i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 8)
-        )
-        if user == os.getuid():
+        if is_ours(connection):
             with contextlib.suppress(OSError):
                 connection.sendall(f"{self._unfit}\n".encode())
                 return receive(connection)
