@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 
 __computes__ = False  # it starts what computes
 
-# What stages import, and what diffusers and transformers import only when it is asked for.
+# What stages import, and what diffusers, transformers and pyarrow import only when it is asked for.
 LIBRARIES = {
     "accelerate": (), "cv2": (), "peft": (), "pyarrow.parquet": (), "tqdm": (),
-    "safetensors.torch": (), "torch": (), "torch.utils.flop_counter": (),
+    "pandas": (), "safetensors.torch": (), "torch": (), "torch.utils.flop_counter": (),
     "torch.utils.tensorboard": (), "torchmetrics.image.fid": (), "yaml": (),
     "pydantic": ("BaseModel", "Field", "ValidationError", "create_model", "model_validator"),
     "diffusers": (
