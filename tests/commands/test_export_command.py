@@ -43,6 +43,16 @@ def test_a_controlnet_of_full_size_becomes_a_plain_one(models: Path, tmp_path: P
     assert export(models, "controlnet/original", "single-file", tmp_path / "c.safetensors") == 0
 
 
+def test_a_model_behind_a_link_is_found_with_its_teacher(models: Path, tmp_path: Path, capsys):
+    (tmp_path / "mine ü").mkdir()
+    (tmp_path / "mine ü/elr").symlink_to(models / "unet/elr")
+    (tmp_path / "units").symlink_to(models / "unet")
+    for number, link in enumerate(("mine ü/elr", "units/elr")):
+        assert export(tmp_path, link, "hub", tmp_path / f"out ö/{number}") == 0
+        assert (tmp_path / f"out ö/{number}/low_rank_unet.py").is_file()
+    assert f"answers as {tmp_path}/units/elr does" in capsys.readouterr().out
+
+
 def test_files_for_other_tools(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert export(models, "guidance/lora_distill", "kohya", tmp_path / "lora.safetensors") == 0
     assert export(models, "unet/elr", "single-file", tmp_path / "a.safetensors", "--fp16") == 0

@@ -6,6 +6,7 @@ builds on. Not here: loading and drawing.
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def choose(model: str, params_file: Path) -> Choice:
     Its settings are those of the params; where there is no params.yaml, what suits the model.
     Raises DistilleryError for a model that is not there, or whose base is another one by now.
     """
-    folder = Path(model)
+    folder = real(Path(model))
     is_usual = params_file == USUAL_PARAMS
     params = None if is_usual and not params_file.is_file() else load_params(params_file)
     if (folder / STUDENT).is_file():
@@ -67,6 +68,12 @@ def choose(model: str, params_file: Path) -> Choice:
             "give the folder"
         )
     return _named(model, params)
+
+
+def real(folder: Path) -> Path:
+    """The folder behind symbolic links: what a student builds on lies beside that one."""
+    behind = os.path.realpath(folder)
+    return folder if behind == os.path.abspath(folder) else Path(behind)
 
 
 def _described(folder: Path, params: Params | None) -> Choice:

@@ -7,6 +7,7 @@ like the one that it came from. Not here: the merging (`export.lora_transfer`).
 from dataclasses import replace
 from pathlib import Path
 
+from distillery.commands.find_model import real
 from distillery.core.artifacts import require_outside
 from distillery.core.errors import DistilleryError
 from distillery.core.publishing import publish
@@ -22,6 +23,7 @@ def lora_transfer(lora: Path, student: Path, out: Path, *, exact: bool) -> str:
     require_outside(out)
     if not lora.exists():
         raise DistilleryError(f"{lora}: not there; give the LoRA's .safetensors")
+    student = real(student)
     described = read_description(student)
     teacher = described.bases(student)[TEACHER]
     made = transfer(lora, teacher, student, exact=exact)

@@ -10,7 +10,7 @@ from typing import Any
 
 from diffusers import ControlNetModel, UNet2DConditionModel
 
-from distillery.commands.find_model import USUAL_PARAMS, choose
+from distillery.commands.find_model import USUAL_PARAMS, choose, real
 from distillery.core.errors import DistilleryError
 from distillery.families import FAMILIES
 from distillery.families.description import STUDENT, Description, read_description
@@ -50,6 +50,7 @@ def open_model(model: Path, controlnet: Path | None = None) -> Model:
 
     Raises DistilleryError where there is none, or the two do not go together.
     """
+    model, controlnet = real(model), controlnet and real(controlnet)
     is_whole = (model / STUDENT).is_file() and read_description(model).family == WHOLE.name
     if not is_whole and (model.exists() or model.parts[0] not in FAMILIES):
         return _open(model, controlnet)
