@@ -238,6 +238,13 @@ def test_the_time_that_a_plan_takes(cores: int, heavy: int, wall_s: float) -> No
     assert schedule.wall_s(jobs, cores, heavy) == wall_s
 
 
+def test_a_plan_of_what_never_ran() -> None:
+    rows = [plan.Row("ingest", "not made yet", None, None, {})] * 2
+    assert plan.as_text(plan.Plan(rows, 0.0, 2)).splitlines()[-1] == (
+        "2 stages; none ran here before, so how long it will take is not known"
+    )
+
+
 def test_plan_takes_paths_as_shells_complete_them(
     jobs: list[dict], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -1,10 +1,14 @@
 """The README's commands are what CI runs, and its links lead somewhere."""
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
+import typer
+
+from distillery.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,6 +35,24 @@ def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), target
+
+
+def _typed(text: str) -> list[list[str]]:
+    """The words after `distillery` of each call in a page, but those with `...` in them."""
+    text = text.replace("\\\n", " ")
+    lines = re.findall(r"^(?:\$ |    )(.*distillery .*)$", text, flags=re.M)
+    calls = [call.strip() for line in lines for call in re.split(r"&&|[|>]", line.split(" #")[0])]
+    return [shlex.split(c)[1:] for c in calls if c.startswith("distillery ") and "..." not in c]
+
+
+def test_calls_in_pages_have_options_that_exist() -> None:
+    """Their words are read as those of a terminal; nothing is run."""
+    commands, seen = typer.main.get_command(app).commands, set()
+    pages = [README, *(path.read_text(encoding="utf-8") for path in ROOT.glob("docs/**/*.md"))]
+    for name, *words in [call for page in pages for call in _typed(page)]:
+        with commands[name].make_context(name, words):
+            seen.add(name)
+    assert seen >= {"plan", "use", "generate", "export", "evaluate", "compare", "lora-transfer"}
 
 
 def test_constraints_are_names_and_versions() -> None:

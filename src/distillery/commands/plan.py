@@ -156,14 +156,15 @@ def _why(row: Row) -> str:
 
 
 def _totals(totals: dict[str, Any]) -> str:
-    unknown = totals["num_unknown"]
-    parts = [counted(len(totals["stages"]), "stage")]
-    if unknown < len(totals["stages"]):
-        parts.append(
-            f"about {_seconds(totals['wall_s'])} on {counted(totals['cores'], 'core')} "
-            f"({_seconds(totals['total_s'])} of work in the last run)"
-        )
-        parts.append(f"{_bytes(totals['total_bytes'])} to write")
+    unknown, stages = totals["num_unknown"], counted(len(totals["stages"]), "stage")
+    if unknown == len(totals["stages"]):
+        return f"{stages}; none ran here before, so how long it will take is not known"
+    parts = [
+        stages,
+        f"about {_seconds(totals['wall_s'])} on {counted(totals['cores'], 'core')} "
+        f"({_seconds(totals['total_s'])} of work in the last run)",
+        f"{_bytes(totals['total_bytes'])} to write",
+    ]
     never = f"; {unknown} never ran here, how long they take is not known" if unknown else ""
     return ", ".join(parts) + never
 
