@@ -53,7 +53,8 @@ trap stop EXIT
 if ! munge -n >/dev/null 2>&1; then
   [ -s /etc/munge/munge.key ] || mungekey --create
   chown -R munge: /etc/munge /run/munge
-  runuser -u munge -- munged --foreground >"$root/munge.log" 2>&1 & started+=($!)
+  setpriv --reuid=munge --regid=munge --init-groups munged --foreground >"$root/munge.log" 2>&1 &
+  started+=($!)
   sleep 2
 fi
 slurmctld -D >/dev/null 2>&1 & started+=($!)
@@ -68,7 +69,7 @@ cd "$root/project"
 run=(python -m snakemake --workflow-profile profiles/slurm --seconds-between-status-checks 5
   --latency-wait 5 --default-resources "slurm_partition=main" "runtime=10" "mem_mb=1000")
 echo "== ${targets[*]}"
-"${run[@]}" -- "${targets[@]}" 2>&1 | tee -a "$root/run.log" | grep -E "steps \(|Done|rror|Finished" || true
+"${run[@]}" -- "${targets[@]}" 2>&1 | tee -a "$root/run.log" | grep --line-buffered -E "steps \(|Done|rror|Finished" || true
 grep -q "Done. Open" "$root/run.log"
 
 echo "== a training that takes longer than its time limit, $limit min"
@@ -79,13 +80,16 @@ grep -q "steps: 100000}" params.yaml
 "${run[@]}" --set-resources "distill_unet:runtime=$limit" --restart-times 5 -- models/unet/elr \
   >"$root/limit.log" 2>&1 & snakemake=$!
 resumed=(grep -rhoE "resumed at step [1-9][0-9]*" .snakemake/slurm_logs)
-for _ in $(seq 60); do sleep "$((2 * limit))"; "${resumed[@]}" >"$root/resumed" && break; done
-kill -INT "$snakemake" && wait "$snakemake" || true
+for _ in $(seq 100); do sleep "$((3 * limit))"; "${resumed[@]}" >"$root/resumed" 2>/dev/null && break; done
+kill "$snakemake" || true  # it waits for the job
 scancel --me
+wait "$snakemake" || true
 grep -o "SLURM status is: 'TIMEOUT'" "$root/limit.log"
 cat "$root/resumed"
 grep -q resumed "$root/resumed"
 
-echo "== what a GPU job would ask for"
-"${run[@]}" -n --config device=cuda -- models/unet/elr 2>&1 | grep -m1 -E "gpu=1"
+echo "== what a job on a GPU asks of Slurm, which has none here and refuses it"
+"${run[@]}" --restart-times 0 --config device=cuda -- models/unet/elr >"$root/gpu.log" 2>&1 || true
+grep -oE -- "--mem [0-9]+|--cpus-per-task=[0-9]+|--gpus=[0-9]+" "$root/gpu.log"
+grep -q -- "--gpus=1" "$root/gpu.log"
 echo "Slurm ran it, and a job that met its limit went on. Logs: $root"

@@ -271,6 +271,19 @@ def test_adopt_refuses_what_is_out_of_date(jobs: list, capsys: pytest.CaptureFix
     assert "snakemake has 2 stages to run, first curate/0" in capsys.readouterr().err
 
 
+def test_adopt_says_why_dvc_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    said = "ERROR: Unable to acquire lock.\n\nfor more see its page\n"
+    refused = subprocess.CompletedProcess([], 1, "", said)
+    monkeypatch.setattr(handover, "resolve_jobs", list)
+    monkeypatch.setattr(handover, "_call", lambda *arguments: refused)
+    assert _run("adopt") == 2
+    assert capsys.readouterr().err == (
+        "distillery: dvc commit failed: ERROR: Unable to acquire lock.\n"
+    )
+
+
 def test_trust_knows_what_snakemake_made(
     jobs: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -80,6 +80,14 @@ def test_files_for_other_tools(models: Path, tmp_path: Path, capsys: pytest.Capt
         ("unet/elr", "diffusers", "a", ("--push", "me/x"), "--push goes with --to hub"),
         ("unet/elr", "diffusers", "a", ("--fp16",), "--fp16 goes with --to single-file, not diff"),
         ("unet/elr", "single-file", "a.safetensors", ("--license", "mit"), "goes with --to hub"),
+        (
+            "unet/elr",
+            "hub",
+            "a",
+            ("--metrics", f"{ROOT}/pyproject.toml"),
+            "give the metrics of one",
+        ),
+        ("unet/elr", "hub", "a", ("--metrics", f"{ROOT}/docs/results/profile"), "Is a directory"),
         ("unet/elr", "hub", "a", ("--private",), "--private goes with --push REPO_ID"),
         ("unet/elr", "hub", "a", ("--push", "me//x"), "--push: Repo id must"),
         ("teacher", "diffusers", "a", (), "student.json: not found"),
@@ -129,6 +137,23 @@ def test_a_whole_student_by_its_name(models, tmp_path, monkeypatch):
     parts = {"model": "guidance/lora_distill_elr", "controlnet": "controlnet/distilled",
              "teacher": "teacher", "backbone": "unet/elr"}  # fmt: skip
     assert named.bases(tmp_path / "student") == {k: models / part for k, part in parts.items()}
+
+
+def test_metrics_of_something_else_are_no_results(models: Path, tmp_path: Path, capsys):
+    for number, text in enumerate(
+        ('{"metrics": {"unet/elr/macs": {"value": 1}}}', '{"a": 1}', "[]")
+    ):
+        (tmp_path / f"{number}.json").write_text(text)
+        more = ("--metrics", str(tmp_path / f"{number}.json"))
+        assert export(models, "unet/elr", "hub", tmp_path / "a", *more) == 2
+        assert f"{number}.json: no metrics of a model; give" in capsys.readouterr().err
+
+
+def test_a_base_model_that_is_no_id_is_said(models: Path, tmp_path: Path, capsys):
+    assert export(models, "unet/elr", "hub", tmp_path / "a", "--base-model", "scenes") == 0
+    assert "base model scenes, which is no id of the hub" in capsys.readouterr().err
+    assert export(models, "unet/elr", "hub", tmp_path / "b") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_parts_that_do_not_go_together(models: Path, tmp_path: Path, capsys):

@@ -138,7 +138,7 @@ def test_an_image_from_elsewhere_is_not_taken_for_drawn(
     foreign.parent.mkdir()
     foreign.write_bytes(b"mine")
     assert _generate("unet/elr", "--prompt", "a red circle", "--out", foreign.parent) == 2
-    assert "00000.png: was not drawn by this command" in capsys.readouterr().err
+    assert "did not draw, first 00000.png; give another --out" in capsys.readouterr().err
     assert foreign.read_bytes() == b"mine"
     assert list(foreign.parent.iterdir()) == [foreign]
 

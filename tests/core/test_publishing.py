@@ -58,6 +58,16 @@ def test_mapped_file_is_replaced_not_rewritten(tmp_path: Path) -> None:
     assert path.read_text() == "new"
 
 
+def test_devices_and_pipes_stay_what_they_are(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", tmp_path / "link", Path("/dev/stdout"), Path("/dev/mine")):
+        with pytest.raises(DistilleryError, match="no place for a file or folder"):
+            _fail_half_way(place, AssertionError("it is written to"))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "pipe").is_fifo()
+
+
 @pytest.mark.parametrize("make", [Path.write_text, None])
 def test_symbolic_link_is_replaced_not_followed(tmp_path: Path, make: object) -> None:
     shared = tmp_path / "shared"

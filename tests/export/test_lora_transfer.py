@@ -81,6 +81,8 @@ def test_the_command_refuses_in_one_line(project: Path, lora: Path, tmp_path: Pa
     for file, student, out, reason in (
         (tmp_path / "text.safetensors", "unet/elr", "out", "no LoRA here"),
         (tmp_path / "lost.safetensors", "unet/elr", "out", "not there; give the LoRA's"),
+        (project / "models/guidance/lora_distill_elr", "unet/elr", "out", "loads on that student"),
+        (project / "models/unet/elr", "unet/elr", "out", "no LoRA here; give"),
         (lora, "controlnet/loha", "out", "StudentControlNet is no U-Net known here"),
         (lora, "guidance/lora_distill", "out", "no U-Net here"),
         (lora, "unet/lean", "out", "blocks are removed"),

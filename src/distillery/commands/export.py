@@ -5,6 +5,8 @@ a file or a folder there, shown to answer as the student does before it has its 
 conversions (`distillery.export`).
 """
 
+import re
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ from distillery.families.whole import describe
 from distillery.models.control_adapter import ControlAdapter
 from distillery.models.load import load_unet
 from distillery.models.lora.files import LORA_FILE, load_guidance_unet
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,14 @@ def export(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         _be_quiet()
-        TARGETS[to](open_model(folder, controlnet), out, options)
+        model = open_model(folder, controlnet)
+        TARGETS[to](model, out, options)
+        is_unet = model.unet is not None
     if to == "comfyui-node":
+        place = "diffusion_models" if is_unet else "controlnet"
         return (
-            f"{out} is written; copy it to ComfyUI/custom_nodes, and {folder} into models/"
-            "diffusion_models or models/controlnet there"
+            f"{out} is written; copy it to ComfyUI/custom_nodes, and {folder} into models/{place} "
+            "there"
         )
     if to == "student":
         return f"{out} is written: {folder} and {controlnet or 'its ControlNet'} as one student"
@@ -125,7 +132,14 @@ def _to_kohya(model: Model, out: Path, options: Options) -> Path:
 
 
 def _to_hub(model: Model, out: Path, options: Options) -> Path:
-    return hub.write(_hub_models(model), out, _card(model, options))
+    card = _card(model, options)
+    if not _HUB_ID.fullmatch(card.base_model):
+        print(
+            f"{out}: its card names the base model {card.base_model}, which is no id of the hub; "
+            "give the teacher's by --base-model where it has one",
+            file=sys.stderr,
+        )
+    return hub.write(_hub_models(model), out, card)
 
 
 def _to_comfyui_node(model: Model, out: Path, options: Options) -> Path:

@@ -100,8 +100,8 @@ def as_text(drawn: Mapping[str, Any]) -> str:
     sampling = drawn["sampling"]
     return (
         f"{counted(drawn['images'], 'image')} in {drawn['out']}, {drawn['drawn']} drawn now: "
-        f"{sampling['num_inference_steps']} steps, guidance scale {sampling['guidance_scale']:g}, "
-        f"{sampling['resolution_px']} px"
+        f"{counted(sampling['num_inference_steps'], 'step')}, guidance scale "
+        f"{sampling['guidance_scale']:g}, {sampling['resolution_px']} px"
     )
 
 
@@ -161,7 +161,13 @@ def _prompts(texts: Sequence[str], file: Path | None) -> list[Prompt]:
 
 def _undrawn(out: Path, settings: dict[str, Any], wanted: Sequence[Prompt]) -> list[Prompt]:
     """The prompts without an image in `out`; raises DistilleryError if it holds other images."""
-    known = read_json(out / SETTINGS) if (out / SETTINGS).is_file() else settings
+    is_ours = (out / SETTINGS).is_file()
+    if not is_ours and out.is_dir() and (others := sorted(out.iterdir())):
+        raise DistilleryError(
+            f"{out}: holds files that this command did not draw, first {others[0].name}; give "
+            "another --out"
+        )
+    known = read_json(out / SETTINGS) if is_ours else settings
     for name, value in settings.items():
         if known.get(name) != value:
             raise DistilleryError(

@@ -23,7 +23,7 @@ def adopt() -> None:
             f"snakemake has {counted(len(pending), 'stage')} to run, first {pending[0]}; "
             "run `snakemake --cores 8 all`, then adopt"
         )
-    _run("dvc", "commit", "--force", "--quiet")
+    _run("dvc", "commit", "--force")  # it would keep its reason to itself under --quiet
 
 
 def trust() -> None:
@@ -55,5 +55,7 @@ def _run(module: str, *arguments: str) -> None:
 
 
 def _last_line(text: str) -> str:
+    """The last error in it, or the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    errors = [line for line in lines if line.startswith("ERROR")]
+    return next(reversed(errors or lines), "")

@@ -21,6 +21,8 @@ from distillery.core.errors import DistilleryError
 from distillery.core.run import read_run
 
 JOBS_SCRIPT = Path("workflow/jobs.py")
+# What Snakemake adds where no rule makes a target, for authors of rules.
+_ASIDE = " (if you use input functions make sure that they don't raise unexpected exceptions)."
 PARAMS_CHANGED = "params changed"  # what workflow/jobs.py says
 MAX_SHOWN = 4
 
@@ -57,7 +59,8 @@ def resolve_jobs(targets: Sequence[str] = ("all",)) -> list[dict[str, Any]]:
         [sys.executable, str(JOBS_SCRIPT), *targets], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        said = done.stderr.replace(_ASIDE, "; give a rule, or a path as a stage writes it")
+        lines = [line for line in said.splitlines() if line.strip()]
         raise DistilleryError("\n".join(lines) or "snakemake could not resolve the workflow")
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -78,12 +78,12 @@ def plan_given(
             raise DistilleryError(f"{option}: give --device NAME, whose latency table counts")
     options = {f"target_{kind}": f"--target-{kind}" for kind in TARGETS}
     numbers = {name: amount(given.get(option), option) for name, option in options.items()}
+    unet = load_parts(preset, teacher)["unet"]
     try:
         said = plan(preset, teacher=teacher, **numbers)
     except DistilleryError as error:
         asked = ", ".join(f"{o} {v}" for o, v in given.items() if v is not None)
         raise DistilleryError(f"{asked}: {error}" if asked else str(error)) from error
-    unet = load_parts(preset, teacher)["unet"]
     said["layers"] = [
         {"name": n, "form": "low_rank" if n in said["ranks"] else "dense",
          "rank": said["ranks"].get(n)}

@@ -45,6 +45,7 @@ def publish(final: Path) -> Iterator[Path]:
     not the temporary that is gone. A file that others may have mapped is replaced, never rewritten,
     and a symbolic link is replaced, not followed.
     """
+    _require_replaceable(final)
     partial = final.with_name(f".{final.name}.tmp-{_owner()}-{uuid.uuid4().hex[:8]}")
     try:
         with room_for(final, lambda: _size(partial)):
@@ -59,6 +60,13 @@ def publish(final: Path) -> Iterator[Path]:
         raise type(error)(str(error).replace(str(partial), str(final))) from error
     finally:
         _remove(partial)
+
+
+def _require_replaceable(final: Path) -> None:
+    """No device, pipe or socket: root would put a file in its place, for every program here."""
+    is_special = final.exists() and not (final.is_file() or final.is_dir())
+    if is_special or os.path.dirname(os.path.abspath(final)) == "/dev":
+        raise DistilleryError(f"{final}: no place for a file or folder; give another one")
 
 
 @contextmanager

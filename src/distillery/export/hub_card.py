@@ -13,6 +13,7 @@ from diffusers import ControlNetModel, ModelMixin
 from huggingface_hub import EvalResult, ModelCardData
 
 from distillery.core.artifacts import read_json
+from distillery.core.errors import DistilleryError
 from distillery.models.lora.layers import lora_layers
 from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.models.student_controlnet import StudentControlNet
@@ -40,8 +41,15 @@ class HubCard:
 
 def results_of(metrics: Path) -> dict[str, float]:
     """{metric: value} of a file that `evaluate` wrote, without those that have no value."""
-    values = read_json(metrics, remedy="run the stage evaluate first")["metrics"]
-    return {name: entry["value"] for name, entry in sorted(values.items())}
+    remedy = "give the metrics of one model, such as metrics/unet/elr.json"
+    try:
+        values = read_json(metrics, remedy=remedy)["metrics"]
+        found = {name: entry["value"] for name, entry in sorted(values.items())}
+    except (KeyError, TypeError, AttributeError):
+        found = {"/": 0.0}
+    if any("/" in name for name in found):  # the profile names models
+        raise DistilleryError(f"{metrics}: no metrics of a model; {remedy}")
+    return found
 
 
 def sections_of(readme: str) -> str:

@@ -16,7 +16,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import logging
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
 from distillery.models.layers import low_rank_layers
@@ -65,6 +65,7 @@ def read_delta(lora: Path, teacher: Path) -> dict[str, Tensor]:
     counted on standard error and left out."""
     unet = load_unet(teacher)
     state, alphas, metadata = _read(lora)
+    _require_layers(state, unet, lora, teacher)
     if others := sum(not key.startswith("unet.") for key in state):
         print(f"{lora}: {others} tensors are not the U-Net's and left out", file=sys.stderr)
     before = {name: weight.clone() for name, weight in unet.named_parameters()}
@@ -83,6 +84,20 @@ def read_delta(lora: Path, teacher: Path) -> dict[str, Tensor]:
     if not found:
         raise DistilleryError(f"{lora}: changes no layer of {teacher}'s U-Net")
     return found
+
+
+def _require_layers(state: Mapping, unet: nn.Module, lora: Path, teacher: Path) -> None:
+    """Refuse a LoRA with layers that are not there, which diffusers would leave out in silence."""
+    layers = {k.removeprefix("unet.").split(".lora")[0] for k in state if k.startswith("unet.")}
+    if not any("lora" in key for key in state):
+        raise DistilleryError(f"{lora}: no LoRA here; give its .safetensors")
+    known = {name for name, _ in unet.named_modules()}
+    if lost := sorted(layers - known):
+        raise DistilleryError(
+            f"{lora}: no LoRA of {teacher}'s U-Net, which lacks {len(lost)} of its {len(layers)} "
+            f"layers, first {lost[0]}; one that was trained on a low-rank student loads on that "
+            "student as it is"
+        )
 
 
 def _read(lora: Path) -> tuple[dict, dict | None, dict | None]:
