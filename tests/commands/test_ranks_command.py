@@ -40,3 +40,8 @@ def test_exactly_one_target():
 def test_a_target_out_of_reach_is_refused():
     with pytest.raises(DistilleryError, match="out of reach"):
         ranks.plan("sd15", target_total=1e6)
+
+
+def test_a_preset_that_is_not_there_is_not_laid_on_the_target():
+    with pytest.raises(DistilleryError, match=r"^nothere/unet/config.json: not found; give sd15"):
+        ranks.plan_given("nothere", {"--target-unet": "1M"})
