@@ -75,6 +75,13 @@ def test_what_is_drawn_becomes_a_map_on_black() -> None:
     assert demo_page.drawn_map({"composite": pad}).tolist()[1][1] == [255, 255, 255]
 
 
+def test_a_port_that_is_taken_is_said() -> None:
+    with socket.create_server((demo_page.HOST, 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(DistilleryError, match=f"--port {port}: something else answers there"):
+            demo_page.show(None, port)
+
+
 def test_without_gradio_the_remedy_is_said(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -4,7 +4,6 @@ In: models to choose from. Out: a page on 127.0.0.1. Nothing is sent anywhere. N
 (`demo`).
 """
 
-import contextlib
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,10 +28,10 @@ def serve(models: Sequence[str], params_file: Path, port: int) -> None:
 
 def show(page: Any, port: int, **options: Any) -> None:
     """Launch the page on this machine, with the system's own fonts: none is loaded."""
+    with socket.socket() as other:
+        if other.connect_ex((HOST, port)) == 0:
+            raise DistilleryError(f"--port {port}: something else answers there; give another one")
     theme = _gradio().themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    with contextlib.closing(socket.socket()) as taken:
-        if taken.connect_ex((HOST, port)) == 0:
-            raise DistilleryError(f"--port {port}: something else is there; give another one")
     page.queue().launch(server_name=HOST, server_port=port, share=False, theme=theme, **options)
 
 

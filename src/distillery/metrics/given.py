@@ -27,7 +27,7 @@ from distillery.metrics.miou import Segmenter, open_segmenter, scenes_segmenter
 from distillery.metrics.redrawn import Draw, drawer_of, need_of
 
 READER_OF_SCENES = "scenes"
-NO_EXTRACTOR = "no feature extractor is named; give a local folder of a CLIP model"
+NO_EXTRACTOR = "no feature extractor is named; give --extractor a local folder of a CLIP model"
 LACKING = {
     LPIPS: "no LPIPS network is named; give --lpips a local folder of one",
     SEGMENTER: "no segmenter is named; give --segmenter scenes or a local folder of one",
