@@ -187,6 +187,10 @@ def test_revisions_of_a_repository_are_compared(before: Path, tmp_path: Path):
     git("commit", "-qam", "second")
     found = compare_runs("first", "HEAD", tmp_path)
     assert [(m.model, m.metric) for m in found.moves if m.moved] == [("unet/elr", "kid")]
+    git("update-ref", "refs/exps/2a/b148/moody-ball", "HEAD")  # as DVC names an experiment
+    assert compare_runs("first", "moody-ball", tmp_path) == found
+    with pytest.raises(DistilleryError, match="nor an experiment of DVC"):
+        compare_runs("first", "moody", tmp_path)
     git("rm", "-rq", "metrics")
     git("commit", "-qm", "no metrics")
     with pytest.raises(DistilleryError, match="no metrics in Git"):

@@ -25,11 +25,23 @@ def opened(name: str, repository: Path) -> Iterator[Path]:
     if Path(name).is_dir():
         yield Path(name)
         return
-    if _git(repository, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") is None:
-        raise DistilleryError(f"{name}: neither a folder nor a revision of this repository")
+    revision = _revision(name, repository)
+    if revision is None:
+        raise DistilleryError(
+            f"{name}: neither a folder nor a revision of this repository, nor an experiment of DVC"
+        )
     with tempfile.TemporaryDirectory() as folder:
-        _check_out(name, repository, Path(folder))
+        _check_out(revision, repository, Path(folder))
         yield Path(folder)
+
+
+def _revision(name: str, repository: Path) -> str | None:
+    """`name` where Git knows it, else the commit of DVC's experiment of that name."""
+    if _git(repository, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") is not None:
+        return name
+    known = _git(repository, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps")
+    rows = (line.split() for line in (known or b"").decode().splitlines())
+    return next((commit for commit, ref in rows if ref.rpartition("/")[2] == name), None)
 
 
 def _check_out(revision: str, repository: Path, folder: Path) -> None:
