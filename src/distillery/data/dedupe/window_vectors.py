@@ -18,6 +18,7 @@ _NUM_FREQUENCIES = 7
 _RESAMPLED_PX = 16
 _MIN_CONTRAST_LEVELS = 4.0
 _UNITS = 2.0**20
+_BLOCK_ROWS = 2**12  # as float32 at once, 4.6 kB each
 
 Window = tuple[float, float, float, float]
 """Top, bottom, left and right, as shares of the side."""
@@ -28,8 +29,8 @@ def describe(sketches: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarr
     luma_map, chroma_map = _maps(window)
     vectors = np.empty((len(sketches), luma_map.shape[1] - 1), dtype=np.float32)
     means = np.empty((len(sketches), 3), dtype=np.float32)
-    for start in range(0, len(sketches), 2**15):
-        block = slice(start, start + 2**15)
+    for start in range(0, len(sketches), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
         pixels = sketches[block].astype(np.float32)
         luma, red, blue = np.split(pixels, [LUMA_PX**2, LUMA_PX**2 + CHROMA_PX**2], axis=1)
         found = luma @ luma_map
