@@ -49,8 +49,19 @@ def test_files_that_are_no_pictures_are_named(tmp_path, capsys):
     folder = write_files(tmp_path / "in", files | {"odd.jfif_large": PICTURES[0]})
     assert len(list(read_source("folder", folder))) == 7
     printed = capsys.readouterr().err
-    assert "1 files are hidden or no pictures and left out" in printed
+    assert "1 files are hidden or no pictures and left out (.pdf 1), first " in printed
     assert "notes.pdf" in printed
+
+
+def test_rows_that_are_unreadable_are_counted_aloud(tmp_path, capsys):
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    files = {"a.jpg": PICTURES[0], "a.txt": TEXT, "b.heic": heic, "b.txt": TEXT, "c.jpg": b""}
+    curated = run_source(tmp_path, capsys, "folder", write_files(tmp_path / "in", files))
+    assert curated.captions == CAPTIONS[:1]
+    printed = capsys.readouterr().err
+    assert (
+        "2 of 3 rows are unreadable, first b: not an image of an accepted format: HEIC" in printed
+    )
 
 
 def test_links_are_followed(tmp_path, capsys):
