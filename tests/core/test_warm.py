@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import toy
 from distillery.core.warm.client import SWITCH
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -266,3 +267,12 @@ def test_what_can_not_be_handed_over_starts_cold(
     process = front_end(line.format(code='print("server", os.getppid())'), *words)
     said, _ = process.communicate()
     assert _servers(said) == {process.pid}, said
+
+
+def test_a_training_gives_the_same_bytes(stages: Stages) -> None:
+    """As in this process, which has imported for itself."""
+    code = "import toy; from pathlib import Path as P; toy.train_to_file(P('work'), P('warm'), 0)"
+    said, end = stages.run("probe", f"sys.path.append({str(ROOT / 'tests')!r}); {code}")
+    assert end == 0, said
+    toy.train_to_file(stages.root / "other", stages.root / "cold", 0)
+    assert (stages.root / "warm").read_bytes() == (stages.root / "cold").read_bytes()

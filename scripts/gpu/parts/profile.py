@@ -13,6 +13,7 @@ from distillery.commands.profile import default_path, profile
 from distillery.commands.ranks_device import plan
 
 TRAINING = "uni_controlnet,elr,elr_dense,full_distill,lora_distill,lora_distill_lean"
+CONTROL = "uni_controlnet,elr,elr_dense"
 SHARE = "0.75"  # of the dense U-Net's latency; without a teacher's cache no block is removed
 
 
@@ -22,6 +23,7 @@ def run(place: Place) -> None:
         return
     _profile(place, "sd15", "inference", dtype="fp16", plan=_plan(place, "sd15"))
     _profile(place, "sd15", TRAINING, dtype="bf16", batch_size=8)
+    _profile(place, "sd15", CONTROL, dtype="bf16", batch_size=1)
     _profile(place, "sd21", "inference", dtype="fp16", plan=_plan(place, "sd21"))
 
 
@@ -36,7 +38,7 @@ def _plan(place: Place, preset: str) -> Path:
 
 
 def _profile(place: Place, preset: str, rows: str, **options: Any) -> None:
-    begun = place.work / f"profiled-{preset}-{options['dtype']}"
+    begun = place.work / f"profiled-{preset}-{options['dtype']}-{options.get('batch_size', '')}"
     if begun.is_file():
         return
     found = profile(
