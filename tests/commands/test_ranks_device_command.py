@@ -5,6 +5,7 @@ import json
 import pytest
 
 from distillery import cli
+from distillery.commands import ranks_device
 from distillery.commands.amounts import amount
 from distillery.commands.latency import load_parts, parts_of
 from distillery.core.errors import DistilleryError
@@ -75,6 +76,8 @@ def _require_one_line(arguments, message, capsys) -> None:
         (["--target-unet", "lots"], "--target-unet: 'lots' is no amount above 0"),
         ([], "--device: give a target too"),
         (["--target-ms", "1", "--cache", "c"], "--cache: give --teacher FOLDER too"),
+        (["--target-ms", "8M"], "--target-ms: '8M' is no amount above 0; write it like 14.5"),
+        (["--target-share", "0.01"], "with --teacher FOLDER --cache FOLDER blocks may go"),
         (["--target-share", "2"], "--target-share 2: a share of the dense U-Net's time"),
     ],
 )
@@ -89,6 +92,10 @@ def test_bad_targets_are_one_line_in_the_users_unit(device, targets, message, ca
             ["--preset", "scenes", "--device", "h100-fp32-b1", "--target-ms", "0.0001"],
             "--target-ms 0.0001 ms is out of reach: this U-Net",
         ),
+        (
+            ["--device", "cpu-fp32-b9", "--tables", "nowhere", "--target-ms", "1"],
+            "--tables nowhere is not there",
+        ),
         (["--preset", "scenes", "--target-ms", "1"], "--target-ms: give --device NAME"),
         (
             ["--preset", "scenes", "--target-unet", "1k"],
@@ -98,6 +105,13 @@ def test_bad_targets_are_one_line_in_the_users_unit(device, targets, message, ca
 )
 def test_so_are_those_of_a_named_device_and_of_none(arguments, message, capsys):
     _require_one_line(["ranks", *arguments], message, capsys)
+
+
+def test_reach_is_checked_before_anything_is_measured(device, capsys, monkeypatch):
+    monkeypatch.setattr(ranks_device, "_errors", lambda *_: pytest.fail("measured"))
+    places = ["--teacher", "data/scenes-sd", "--cache", "elsewhere"]
+    message = "--target-share 0.01 of"
+    _require_one_line([*device, *places, "--target-share", "0.01"], message, capsys)
 
 
 def test_targets_without_a_device_understand_suffixes(capsys):

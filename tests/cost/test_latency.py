@@ -195,6 +195,34 @@ def test_tables_survive_a_file_and_lie_in_folders(parts, table, tmp_path):
         read_tables(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("group", "key", "value", "message"),
+    [
+        ("layers", 0, {"dense": {"median_s": "fast"}}, "median_s 'fast' is no time above 0"),
+        ("layers", 0, {"dense": {"median_s": float("nan")}}, "median_s nan is no time above 0"),
+        ("layers", 0, {"8": {"median_s": 1.0}}, "forms are dense and ranks"),
+        ("layers", 0, {"dense": {"median_s": 1.0}, "x": {}}, "forms are dense and ranks"),
+        ("blocks", 0, {"median_s": -1.0}, "median_s -1.0 is no time above 0"),
+        ("models", 0, {}, "median_s None is no time above 0"),
+        ("layers", None, [1], "has no attribute"),
+        ("multiple_of", None, 0, "multiple_of 0 is no whole number"),
+        ("multiple_of", None, "8", "multiple_of '8' is no whole number"),
+    ],
+)
+def test_a_damaged_or_edited_table_is_named(parts, tmp_path, group, key, value, message):
+    form = write_form([fake_table(parts)])
+    entry = form["tables"][0]
+    if key is None:
+        entry[group] = value
+    else:
+        entry[group] = {**entry[group], list(entry[group])[key]: value}
+    (tmp_path / "t.json").write_text(json.dumps(form))
+    with pytest.raises(
+        DistilleryError, match=rf"t\.json: not a file of .*{message}.*distillery lat"
+    ):
+        read_tables(tmp_path)
+
+
 @pytest.fixture
 def hasty(monkeypatch):
     monkeypatch.setattr(measuring, "_LEAST_S", {"cpu": 1e-6})
@@ -268,7 +296,7 @@ def test_what_is_not_there_is_named(parts, table):
 
 def test_the_command_writes_a_table_for_each_batch_size(tmp_path, capsys):
     path = tmp_path / "tables.json"
-    arguments = ["--preset", "scenes", "--device", "h100", "--dtype", "fp16", "--batch", "1,8"]
+    arguments = ["--preset", "scenes", "--device", "h100", "--dtype", "fp16", "--batch", "1,8,1"]
     with pytest.raises(SystemExit) as stopped:
         cli.main(["latency", *arguments, "--json", str(path)])
     assert stopped.value.code == 0

@@ -200,6 +200,15 @@ def test_maps_are_found_by_name_then_by_key_but_not_by_another_record_s(tmp_path
     assert maps.read({"key": "000000004", "name": "a/kite"}, 64, 64).shape == (64, 64, 3)
     with pytest.raises(LeftOut, match="no 000000005 in"):  # its own name is a number
         maps.read({"key": "000000004", "name": "000000005"}, 64, 64)
+    with pytest.raises(LeftOut, match=r"kite\.png differs in upper and lower case"):
+        maps.read({"key": "000000009", "name": "b/Kite"}, 64, 96)
+
+
+def test_a_column_without_bytes_is_a_missing_map():
+    maps = open_own({"depth": {"from": "column depth_map"}})["depth"]
+    row = {"key": "000000000", "maps": [{"column": "depth_map", "bytes": None}]}
+    with pytest.raises(LeftOut, match="no map in column depth_map"):
+        maps.read(row, 64, 64)
 
 
 def test_folders_that_cannot_be_used_are_one_line(tmp_path):

@@ -12,11 +12,14 @@ _EXAMPLES = {"--target-ms": "14.5 (milliseconds, without unit)", "--target-share
 
 
 def amount(text: str | float | None, option: str) -> float | None:
-    """The number in `text`, with K, M, G, B or T after it; DistilleryError for anything else."""
+    """The number in `text`, with K, M, G, B or T after it where it is a count.
+
+    Raises DistilleryError for anything else.
+    """
     if text is None or isinstance(text, int | float):
         return text
     body, factor = text.strip(), 1.0
-    if body and body[-1].upper() in "KMGBT":
+    if option not in _EXAMPLES and body and body[-1].upper() in "KMGBT":
         factor = _SUFFIXES[body[-1].upper().replace("K", "k")]
         body = body[:-1]
     try:

@@ -63,12 +63,12 @@ def choose_rows(wanted: str, plan: Path | None = None) -> list[str]:
 
 
 def batch_sizes_in(text: str, option: str = "--batch-sizes") -> list[int]:
-    """`1,8` as numbers; DistilleryError for what is none."""
+    """`1,8` as numbers, each once; DistilleryError for what is none."""
     sizes = [part.strip() for part in text.split(",")]
     for size in sizes:
         if not size.isdecimal() or int(size) < 1:
             raise DistilleryError(f"{option}: {size!r} is not a number from 1; use e.g. 1,8")
-    return [int(size) for size in sizes]
+    return list(dict.fromkeys(int(size) for size in sizes))
 
 
 def runtimes_in(text: str) -> tuple[Kind, ...]:

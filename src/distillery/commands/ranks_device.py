@@ -23,6 +23,7 @@ from distillery.families.unet.latency_plan import (
     Target,
     candidates,
     make_plan,
+    require_reach,
     share_target,
     table_for,
 )
@@ -59,6 +60,7 @@ def plan(
     costs = costs_of(parts, table)
     targets = targets_of(costs, given, sum(_size(models[name]) for name in _OTHERS))
     ranks = candidates(parts, multiple_of or table.multiple_of, KEEP_DENSE)
+    _require_reach(costs, targets, ranks, removes=cache is not None)
     errors = _errors(costs, ranks, teacher, cache)
     chosen = make_plan(costs, errors, targets, ranks)
     said = report(costs, errors, targets, (chosen.ranks, chosen.removed), KEEP_DENSE)
@@ -72,6 +74,19 @@ def plan(
     return {**named, "fingerprint": hash_json(made_of), **said}
 
 
+def _require_reach(
+    costs: Costs, targets: Sequence[Target], ranks: Mapping[str, Sequence[int]], *, removes: bool
+) -> None:
+    """`require_reach`, with what would widen it where no block may go."""
+    try:
+        require_reach(costs, targets, ranks, removes=removes)
+    except DistilleryError as error:
+        hint = "" if removes else (
+            "; with --teacher FOLDER --cache FOLDER blocks may go too, which reaches further"
+        )  # fmt: skip
+        raise DistilleryError(f"{error}{hint}") from error
+
+
 def _table(device: str, parts: Anatomy, tables: Path) -> LatencyTable:
     """Of that device; DistilleryError that names the tables that there are."""
     try:
@@ -79,6 +94,8 @@ def _table(device: str, parts: Anatomy, tables: Path) -> LatencyTable:
     except DistilleryError as error:
         known = sorted({table.name for table in read_tables(tables)})
         there = f"; {tables} has {', '.join(known)}" if known and device not in known else ""
+        if not tables.exists() and not device.endswith(".json"):
+            there = f"; --tables {tables} is not there"
         raise DistilleryError(f"{error}{there}") from error
 
 
@@ -163,7 +180,7 @@ def as_text(said: Mapping[str, Any]) -> str:
         )
     else:
         lines.append(
-            "No block goes unmeasured: give --teacher FOLDER --cache FOLDER to weigh removals."
+            "no block may go, as no removal was measured: give --teacher FOLDER --cache FOLDER"
         )
     return "\n".join(lines)
 

@@ -11,6 +11,7 @@ Parts that are timed alone do not quite add up to the whole: their data is in a 
 machine was busier meanwhile. `LatencyTable.balanced` makes them.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from distillery.core.precision import NAMES
 from distillery.cost.latency.units import Anatomy
 
 DENSE = "dense"
+_REMEDY = "write it with `distillery latency`"
 Spread = Mapping[str, Any]  # {"median_s": s, "quartiles_s": [s, s]}; predictions have no quartiles
 
 
@@ -152,14 +154,35 @@ def read_tables(path: Path) -> list[LatencyTable]:
     if not path.is_file():
         return []
     try:
-        return [_table(entry) for entry in read_json(path)["tables"]]
-    except (KeyError, TypeError) as error:
+        tables = [_table(entry) for entry in read_json(path, remedy=_REMEDY)["tables"]]
+        for table in tables:
+            _check(table)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DistilleryError(
-            f"{path}: not a file of latency tables ({error}); write it with `distillery latency`"
+            f"{path}: not a file of latency tables ({error}); {_REMEDY}"
         ) from error
+    return tables
 
 
 def _table(entry: Mapping[str, Any]) -> LatencyTable:
     own = ("name", "basis", "multiple_of", "layers", "blocks", "models")
     facts = {key: value for key, value in entry.items() if key not in own}
     return LatencyTable(**{key: entry[key] for key in own}, facts=facts)
+
+
+def _check(table: LatencyTable) -> None:
+    """ValueError for a table that was damaged or edited: what is no time, rank or multiple."""
+    if not isinstance(table.multiple_of, int) or table.multiple_of < 1:
+        raise ValueError(
+            f"{table.name}: multiple_of {table.multiple_of!r} is no whole number from 1"
+        )
+    spreads = {f"blocks.{key}": spread for key, spread in table.blocks.items()}
+    spreads |= {f"models.{key}": spread for key, spread in table.models.items()}
+    for key, forms in table.layers.items():
+        spreads |= {f"layers.{key}.{form}": spread for form, spread in forms.items()}
+        if DENSE not in forms or not all(form == DENSE or form.isdigit() for form in forms):
+            raise ValueError(f"{table.name}: layers.{key}: forms are {DENSE} and ranks")
+    for place, spread in spreads.items():
+        seconds = spread.get("median_s")
+        if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+            raise ValueError(f"{table.name}: {place}: median_s {seconds!r} is no time above 0")

@@ -125,17 +125,23 @@ class OwnMaps:
         """A row's encoded map, and where it is."""
         if self.column is not None:
             found = {m["column"]: m["bytes"] for m in row["maps"] or ()}
-            if self.column not in found:
+            if not found.get(self.column):
                 raise LeftOut(MISSING, f"no map in column {self.column}")
             return found[self.column], f"column {self.column}"
         names = list(_names(row))
         path = next((self.files[name] for name in names if name in self.files), None)
         if path is None:
-            raise LeftOut(MISSING, f"no {' or '.join(names)} in the folder")
+            raise LeftOut(MISSING, f"no {' or '.join(names)} in the folder{self._alike(names)}")
         try:
             return path.read_bytes(), path.relative_to(self.folder).as_posix()
         except OSError as error:
             raise LeftOut(UNREADABLE, f"{path.name}: {error.strerror}") from None
+
+    def _alike(self, names: Collection[str]) -> str:
+        """A file that would be the map but for upper and lower case, for the message."""
+        wanted = {name.lower() for name in names}
+        alike = next((p for stem, p in self.files.items() if stem.lower() in wanted), None)
+        return "" if alike is None else f"; {alike.name} differs in upper and lower case"
 
 
 def _names(row: Mapping[str, Any]) -> Iterable[str]:

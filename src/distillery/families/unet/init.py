@@ -24,6 +24,7 @@ from distillery.families.unet.latency_plan import (
     TABLES,
     Choice,
     candidates,
+    require_reach,
     share_target,
     table_for,
     teacher_parts,
@@ -162,6 +163,8 @@ def _planned(
     costs = costs_of(parts, table)
     key = "init_student.rank.value" if wanted.plan is None else "init_student.plans: share"
     target = share_target(costs, plan["share"], key)
+    if plan["by"] == "latency":
+        require_reach(costs, [target], ranks, removes=True)
     errors = calibration.errors(ranks)
     choice: Choice = choose_by(plan["by"], costs, target, errors, ranks, rank["keep_dense"])
     said = report(costs, errors, [target], choice, rank["keep_dense"])

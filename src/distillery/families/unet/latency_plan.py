@@ -59,9 +59,13 @@ def table_for(name: str, parts: Anatomy, folder: Path = TABLES) -> LatencyTable:
     if fitting:
         return _balanced(fitting[0], parts)
     if named and split_name(name)[0] not in MACHINES:
+        other = next(iter(named[0].models), "no model")
+        lacks = "lacks layers or blocks of" if parts.model.key in named[0].models else (
+            f"has it for {other}, and this is"
+        )  # fmt: skip
         raise DistilleryError(
-            f"device {name}: {folder} has it for {next(iter(named[0].models))}, and this is "
-            f"{parts.model.key}; time this one with `distillery latency`"
+            f"device {name}: {folder} {lacks} {parts.model.key}; time this one with "
+            "`distillery latency`"
         )
     return predicted_by_name(parts, name, folder)
 
@@ -117,6 +121,19 @@ def make_plan(
         for target, amount in zip(targets, fixed, strict=True)
     ]
     return choose(layers, blocks, budgets)
+
+
+def require_reach(
+    costs: Costs, targets: Sequence[Target], ranks: Mapping[str, Sequence[int]], *, removes: bool
+) -> None:
+    """DistilleryError for targets out of reach, before minutes go into measuring any error.
+
+    `removes`: whether blocks may go.
+    """
+    shapes = costs.parts.shapes
+    blocks = dict.fromkeys(costs.parts.blocks, 0.0) if removes else {}
+    none = {name: np.zeros(shapes[name].full_rank + 1) for name in ranks}
+    make_plan(costs, Errors("assumed", none, blocks), targets, ranks)
 
 
 def _layer(
