@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from distillery import cli
 from distillery.commands import generate as command
+from distillery.commands.controls import Given, map_files
 from distillery.commands.find_model import choose
 from distillery.core.artifacts import write_json
 from distillery.data.conditions import KINDS
@@ -23,6 +25,7 @@ from distillery.models.lora.layers import add_lora
 from distillery.models.lora.negative import add_negative, save_negative
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.sampling.samples import Prompt
 from project import tiny_params
 
 PROMPTS = {"a": "a red circle", "b": "a blue square", "c": "a green star"}
@@ -200,6 +203,16 @@ def test_several_maps_at_once_each_with_its_scale(
     assert np.abs(both - draw("teacher/guided", f"canny={canny}", f"sketch={sketch}")).max() > 1
     assert np.abs(both - alone).max() > 1
     draw("unet/elr", f"sketch={sketch}:0.7", f"canny={canny}:0.7")  # by its teacher's ControlNets
+
+
+def test_maps_that_are_cropped_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name, size in {"a": (96, 64), "b": (64, 64), "c": (64, 96)}.items():
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    wanted = [Prompt(name, "a star") for name in "abc"]
+    student = SimpleNamespace(kinds=("canny",))
+    assert map_files(student, [Given(tmp_path, "canny")], wanted, 64) is not None
+    said = "2 of 3 maps are not square, first a.png; of each the middle counts, at 64 x 64 px"
+    assert said in capsys.readouterr().err
 
 
 def test_maps_that_cannot_be_taken_are_one_line(

@@ -168,6 +168,24 @@ def test_contradictory_pair_names_its_key(tmp_path: Path) -> None:
         load_params(path)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("share: 0.6", "share: 1.5", "plans.latency_60.share: .* less than or equal to 1"),
+        ("device: cpu-fp32-b4", "device: cpu", "plans.latency_60.device: .*such as cpu-fp32-b4"),
+        (
+            "{rule: ratio, value: 0.3333333333333333, file: null, device: null",
+            "{rule: latency, value: 1.5, file: null, device: t.json",
+            "value: a share of the dense latency is at most 1",
+        ),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused_at_once(tmp_path: Path, before, after, message) -> None:
+    path, _ = _edited(tmp_path, before, after)
+    with pytest.raises(DistilleryError, match=message):
+        load_params(path)
+
+
 def test_generated_latents_have_no_maps(tmp_path: Path) -> None:
     drawn = "generated: {num_inference_steps: 25, guidance_scale: 7.5}"
     path, _ = _edited(tmp_path, "generated: null ", f"{drawn} ")

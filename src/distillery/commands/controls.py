@@ -4,9 +4,12 @@ In: the options' texts, a student, its folders, the prompts. Out: the student wi
 that take these kinds, its own or its teacher's, and the maps. Not here: drawing (`generate`).
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from PIL import Image
 
 from distillery.core.errors import DistilleryError
 from distillery.data.conditions import KINDS
@@ -87,8 +90,8 @@ def of_model(model: str, student: Student, given: Sequence[Given], teacher: Path
         if one.kind not in (*student.kinds, *theirs):
             own = f"takes {', '.join(student.kinds)}" if student.kinds else "takes no maps"
             raise DistilleryError(
-                f"--condition-kind {one.kind}: {model} {own}; its teacher has ControlNets for "
-                f"{', '.join(theirs) or 'no kind'}"
+                f"--conditions {one.folder}: {one.kind} maps: {model} {own}; its teacher has "
+                f"ControlNets for {', '.join(theirs) or 'no kind'}"
             )
     return list(given)
 
@@ -117,4 +120,25 @@ def map_files(
     for one in given:
         if lost := [prompt.key for prompt in wanted if prompt.key not in by_kind[one.kind]]:
             raise DistilleryError(f"{one.folder}: no map {lost[0]}.png ({len(lost)} are missing)")
+    for one in given:
+        _say_cropped(one, [by_kind[one.kind][prompt.key] for prompt in wanted], size_px)
     return MapFiles(by_kind, student.kinds, size_px) if given else None
+
+
+def _say_cropped(given: Given, files: Sequence[Path], size_px: int) -> None:
+    """On stderr how many maps are not square, of which the middle counts; reads their headers."""
+    cropped = [path.name for path in files if not _is_square(path)]
+    if cropped:
+        print(
+            f"{given.folder}: {len(cropped)} of {len(files)} maps are not square, first "
+            f"{cropped[0]}; of each the middle counts, at {size_px} x {size_px} px",
+            file=sys.stderr,
+        )
+
+
+def _is_square(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return image.width == image.height
+    except (OSError, ValueError):
+        return True  # `MapFiles` says what is wrong with it

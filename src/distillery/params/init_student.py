@@ -1,13 +1,24 @@
 """The section init_student of params.yaml: how low-rank students start."""
 
+import re
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from distillery.params.base import AboveZero, Frozen, Name, PathName, Positive
 
 Method = Literal["svd", "balanced", "data_aware", "planned"]
 Criterion = Literal["latency", "uniform", "parameters", "removal", "random_removal"]
+
+
+def _table_name(text: str) -> str:
+    """A table's name or file; hours pass before the table itself is looked for."""
+    if not re.fullmatch(r".+-(fp32|fp16|bf16)-b[1-9]\d*|.+\.json", text):
+        raise ValueError("a table is named <device>-<dtype>-b<batch>, such as cpu-fp32-b4")
+    return text
+
+
+TableName = Annotated[str, AfterValidator(_table_name)]
 
 
 class Rank(Frozen):
@@ -19,7 +30,7 @@ class Rank(Frozen):
     """Share of the full rank, rank, share of energy, parameters in total or share of latency."""
     file: str | None
     """Plan of rule file, written by `distillery ranks --out`; null with other rules."""
-    device: str | None
+    device: TableName | None
     """Latency table of rule latency, <device>-<dtype>-b<batch>; null with other rules."""
     multiple_of: Positive | None
     """Ranks are multiples of it; null leaves them as the rule gives them, or as the table says."""
@@ -32,6 +43,8 @@ class Rank(Frozen):
             raise ValueError("file: belongs to rule file, and only there; set both or neither")
         if (self.rule == "latency") != (self.device is not None):
             raise ValueError("device: belongs to rule latency, and only there; set both or neither")
+        if self.rule == "latency" and self.value > 1:
+            raise ValueError("value: a share of the dense latency is at most 1 with rule latency")
         return self
 
 
@@ -42,9 +55,9 @@ class Plan(Frozen):
     """How the layers that it factorises are decomposed."""
     by: Criterion
     """What chooses it; latency plans for the device, the others are what that is compared with."""
-    share: AboveZero
+    share: Annotated[float, Field(gt=0, le=1)]
     """Of the dense U-Net's latency, by the table."""
-    device: str
+    device: TableName
     """Latency table that counts, <device>-<dtype>-b<batch>."""
 
 
