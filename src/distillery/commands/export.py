@@ -119,7 +119,7 @@ def _to_kohya(model: Model, out: Path, options: Options) -> Path:
     if not (model.folder / LORA_FILE).is_file():
         raise DistilleryError(
             f"{model.folder}: holds no LoRA, the only thing that kohya's form is for; "
-            "export --to single-file"
+            "export --to single-file, or --to hub"
         )
     header = _header(model.folder)
     schedule = read_json(model.teacher / "scheduler" / "scheduler_config.json")

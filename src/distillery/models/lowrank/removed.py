@@ -95,5 +95,6 @@ def check_no_removed(config: Mapping, what: str) -> None:
     if removed := removed_in(config):
         raise DistilleryError(
             f"{what}: {len(removed)} blocks are removed, first {removed[0]}, and a dense U-Net "
-            "has no place for a block that is not there; use the student as it is"
+            "has no place for a block that is not there; use the student as it "
+            "is, elsewhere by `distillery export --to hub`"
         )
