@@ -160,6 +160,9 @@ def test_maps_of_any_kind_are_drawn_again_by_what_is_named(drawn: dict[str, Path
     assert "--conditions holds depth maps" in found["skipped"]["edge_f1"]
     with pytest.raises(DistilleryError, match=r"--metrics depth_distance: .* give --annotator"):
         evaluate_folders(scenes, scenes, Given(**depth), metrics=["depth_distance"])
+    pose = Given(conditions=tmp_path / "depth", condition_kind="pose", annotator="scenes")
+    with pytest.raises(DistilleryError, match="give --annotator a folder or a hub id"):
+        evaluate_folders(scenes, scenes, pose, metrics=["pose_distance"])
     blur = Given(conditions=tmp_path / "blur", condition_kind="blur")
     assert evaluate_folders(scenes, scenes, blur)["metrics"]["blur_distance"]["value"] < 0.05
     mask = Given(conditions=tmp_path / "mask", condition_kind="mask")

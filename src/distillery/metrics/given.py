@@ -117,9 +117,10 @@ class Given:
             return None
         draw = drawer_of(kind, self._settings(), self.device)
         if draw is None:
+            by_reader = "scenes, " if kind.of_labels else ""
             raise DistilleryError(
-                f"nothing draws {kind.name} maps of images; give --annotator scenes, a folder or "
-                "a hub id"
+                f"nothing draws {kind.name} maps of images; give --annotator {by_reader}a folder "
+                "or a hub id"
             )
         return draw
 
