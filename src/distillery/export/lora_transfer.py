@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
-from diffusers.utils import logging
+from diffusers.utils import convert_unet_state_dict_to_peft, logging
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -88,9 +88,12 @@ def read_delta(lora: Path, teacher: Path) -> dict[str, Tensor]:
 
 def _require_layers(state: Mapping, unet: nn.Module, lora: Path, teacher: Path) -> None:
     """Refuse a LoRA with layers that are not there, which diffusers would leave out in silence."""
-    layers = {k.removeprefix("unet.").split(".lora")[0] for k in state if k.startswith("unet.")}
     if not any("lora" in key for key in state):
         raise DistilleryError(f"{lora}: no LoRA here; give its .safetensors")
+    own = {k.removeprefix("unet."): v for k, v in state.items() if k.startswith("unet.")}
+    if not any(".lora_A." in key for key in own):  # diffusers' older names, which kohya's become
+        own = convert_unet_state_dict_to_peft(own)
+    layers = {key.split(".lora_")[0] for key in own}
     known = {name for name, _ in unet.named_modules()}
     if lost := sorted(layers - known):
         raise DistilleryError(
