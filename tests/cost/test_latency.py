@@ -1,12 +1,14 @@
 """Latency tables: their units, their arithmetic, their predictions, the command that makes them."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 
 from distillery import cli
+from distillery.commands.latency import as_text
 from distillery.core.errors import DistilleryError
 from distillery.cost.latency import measure as measuring
 from distillery.cost.latency.make import (
@@ -323,3 +325,15 @@ def test_bad_input_is_one_line(arguments, message, capsys, monkeypatch):
         cli.main(["latency", "--preset", "scenes", *arguments])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_text_adds_up_where_parts_alone_took_longer(table, parts):
+    def longer(spread):
+        return {"median_s": 3 * spread["median_s"]}
+
+    layers = {key: {f: longer(s) for f, s in forms.items()} for key, forms in table.layers.items()}
+    blocks = {key: longer(spread) for key, spread in table.blocks.items()}
+    slow = replace(table, basis="measured", layers=layers, blocks=blocks)
+    shares = re.findall(r"ms, (-?[0-9.]+) of dense", as_text([slow], parts))
+    assert len(shares) == 2
+    assert all(float(share) >= 0 for share in shares)

@@ -22,6 +22,7 @@ from distillery.cost.latency.measure import Clock
 from distillery.cost.latency.roofline import MACHINES, Machine, measure_machine
 from distillery.cost.latency.table import LatencyTable, plan_s, short_dtype, table_name
 from distillery.cost.latency.units import Anatomy, anatomy
+from distillery.families.unet.latency_plan import as_planned
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.removed import layers_kept
 
@@ -136,6 +137,7 @@ def _text(table: LatencyTable, parts: Anatomy) -> str:
 
 
 def _times(table: LatencyTable, parts: Anatomy) -> dict[str, str]:
+    table = as_planned(table, parts)  # parts timed alone may take longer than the model
     dense = table.model_s(parts.model.key)
     layers = sum(table.layer_s(unit.key) for unit in parts.layers.values())
     third = plan_ranks(parts.shapes)

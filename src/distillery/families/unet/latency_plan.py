@@ -51,13 +51,13 @@ def table_for(name: str, parts: Anatomy, folder: Path = TABLES) -> LatencyTable:
                 f"{name}: {len(tables)} tables of it fit this U-Net ({parts.model.key}); give a "
                 "file with one, or --device NAME --tables FILE"
             )
-        return _balanced(tables[0], parts)
+        return as_planned(tables[0], parts)
     named = [table for table in read_tables(folder) if table.name == name]
     fitting = [table for table in named if table.covers(parts)]
     if len(fitting) > 1:
         raise DistilleryError(f"{folder}: {len(fitting)} tables {name} fit this U-Net; keep one")
     if fitting:
-        return _balanced(fitting[0], parts)
+        return as_planned(fitting[0], parts)
     if named and split_name(name)[0] not in MACHINES:
         other = next(iter(named[0].models), "no model")
         lacks = "lacks layers or blocks of" if parts.model.key in named[0].models else (
@@ -70,7 +70,8 @@ def table_for(name: str, parts: Anatomy, folder: Path = TABLES) -> LatencyTable:
     return predicted_by_name(parts, name, folder)
 
 
-def _balanced(table: LatencyTable, parts: Anatomy) -> LatencyTable:
+def as_planned(table: LatencyTable, parts: Anatomy) -> LatencyTable:
+    """The table that plans are made by: a measured one is balanced."""
     return table.balanced(parts) if table.basis == MEASURED else table
 
 
