@@ -8,7 +8,7 @@ import sys
 import textwrap
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -202,6 +202,21 @@ def test_temporaries_of_the_dead_are_swept_and_no_others(tmp_path: Path) -> None
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([alive, far, *others, "out"])
 
 
+def test_a_name_that_comes_and_goes_is_no_device(tmp_path: Path) -> None:
+    final, away = write(tmp_path / "out", "a", "0"), tmp_path / "away"
+
+    def come_and_go() -> None:
+        for _ in range(2000):
+            final.rename(away)
+            away.rename(final)
+
+    with ThreadPoolExecutor(1) as pool:
+        moving = pool.submit(come_and_go)
+        while not moving.done():
+            publishing._require_replaceable(final)
+        moving.result()
+
+
 @pytest.mark.parametrize("has_exchange", [True, False])
 def test_a_folder_is_replaced_at_every_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_exchange: bool
@@ -225,9 +240,10 @@ def test_a_folder_is_replaced_at_every_moment(
             pool.submit(lambda w=w: [write(final, "a", str(n)) for n in range(8 * w, 8 * w + 8)])
             for w in range(4)
         ]
+        wait(writers)
+        is_over.set()
         for writer in writers:
             writer.result()
-        is_over.set()
         for reader in readers:
             reader.result()
     assert artifacts.verify(final) == []

@@ -1,7 +1,9 @@
 """One process at a time works at a label."""
 
+import io
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,9 @@ import pytest
 from distillery.core.work import alone
 
 
-def test_the_second_waits_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    done, said = [], ""
+def test_the_second_waits_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, said = [], io.StringIO()
+    monkeypatch.setattr("sys.stderr", said)
 
     def second() -> None:
         with alone(tmp_path, "curate/0"):
@@ -19,13 +22,13 @@ def test_the_second_waits_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixt
     waiting = threading.Thread(target=second)
     with alone(tmp_path, "curate/0"):
         waiting.start()
-        while "waits" not in said and waiting.is_alive():
-            said += capsys.readouterr().err
+        while "\n" not in said.getvalue() and waiting.is_alive():
+            time.sleep(0.01)
         done.append("first")
     waiting.join()
     assert done == ["first", "second"]
-    assert said.startswith(f"curate/0: waits for process {os.getpid()} on ")
-    assert said.count("\n") == 1
+    assert said.getvalue().startswith(f"curate/0: waits for process {os.getpid()} on ")
+    assert said.getvalue().count("\n") == 1
 
 
 def test_others_do_not_wait(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

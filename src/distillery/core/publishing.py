@@ -14,6 +14,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -64,7 +65,10 @@ def publish(final: Path) -> Iterator[Path]:
 
 def _require_replaceable(final: Path) -> None:
     """No device, pipe or socket: root would put a file in its place, for every program here."""
-    is_special = final.exists() and not (final.is_file() or final.is_dir())
+    is_special = False
+    with contextlib.suppress(OSError):
+        mode = final.stat().st_mode  # asked once: another writer may come between two questions
+        is_special = not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
     if is_special or os.path.dirname(os.path.abspath(final)) == "/dev":
         raise DistilleryError(f"{final}: no place for a file or folder; give another one")
 
