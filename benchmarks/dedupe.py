@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from distillery.data.dedupe.candidates import hamming_pairs, new_pairs
 from distillery.data.dedupe.clusters import Clusters
-from distillery.data.dedupe.compare import thumbnail
+from distillery.data.dedupe.thumbnails import thumbnail
 from distillery.data.dedupe.near import mirrored_pairs, near_duplicates
 from distillery.data.dedupe.phash import hash_luma, small_luma
 from distillery.data.dedupe.rows import Rows, make_rows
@@ -44,6 +44,13 @@ def jpeg(image: Image, quality: int) -> Image:
 
 
 def resized(image: Image, scale: float) -> Image:
+    """All of the image, as tools resize it."""
+    sides = [round(side * scale) for side in image.shape[1::-1]]
+    return cv2.resize(image, sides, interpolation=cv2.INTER_AREA)
+
+
+def stretched(image: Image, scale: float) -> Image:
+    """As OpenCV resizes by a factor: up to half a pixel is lost at one end, or added."""
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
@@ -89,7 +96,9 @@ EDITS: dict[str, Callable[[Image, np.random.Generator], Image]] = {
     "JPEG 30": lambda image, rng: jpeg(image, 30),
     "JPEG 90": lambda image, rng: jpeg(image, 90),
     "resized by 0.5": lambda image, rng: resized(image, 0.5),
+    "resized by 0.7": lambda image, rng: resized(image, 0.7),
     "resized by 0.9": lambda image, rng: resized(image, 0.9),
+    "stretched by 0.9": lambda image, rng: stretched(image, 0.9),
     "cropped by 5%": lambda image, rng: cropped(image, 0.05, rng),
     "cropped by 10%": lambda image, rng: cropped(image, 0.10, rng),
     "cropped by 10%, JPEG 75": lambda image, rng: jpeg(cropped(image, 0.10, rng), 75),

@@ -5,12 +5,13 @@ import pytest
 from data_helpers import jpeg
 
 from distillery.data.dedupe.candidates import hamming_pairs
-from distillery.data.dedupe.compare import Thumbnails, same_picture, thumbnail
+from distillery.data.dedupe.compare import Thumbnails, same_picture
 from distillery.data.dedupe.find import REASONS, find_duplicates
 from distillery.data.dedupe.near import near_duplicates
 from distillery.data.dedupe.phash import phash, small_luma, to_integers
 from distillery.data.dedupe.rows import make_rows as make_rows_of
 from distillery.data.dedupe.selection import draw_split
+from distillery.data.dedupe.thumbnails import thumbnail
 from distillery.data.dedupe.windows import sketch
 from distillery.data.images import decode_rgb
 from distillery.data.ingest.readers import read_source

@@ -15,12 +15,13 @@ from distillery.data.dedupe.windows import Window
 _FRAME_SHARE = 20
 _INNER = slice(3, -3)  # of 64 px, by that share
 _ROUGH_STEPS_PX, _FINE_STEPS_PX = (0.75, 0.4), (0.4, 0.2, 0.1)
-_FIT_SIGMA_PX = 1.5  # an image of less than 64 px has blocks in its thumbnail
+_FIT_SIGMA_PX = 1.5  # an image of less than 64 px has no detail at 64
 _MAX_ROUGH_ERROR = 20.0**2
 _CLIPPED_LEVELS = (6.0, 249.0)  # beyond, a brighter copy has lost what it showed
 _MIN_GAIN, _MAX_GAIN = 0.72, 1.4
 _MAX_SHIFT_LEVELS = 64.0
-_MIN_CONTRAST_LEVELS = 8.0
+_MIN_CONTRAST_LEVELS = 8.0  # between places and between colours
+_MIN_LUMA_CONTRAST_LEVELS = 4.0
 _MIN_UNCLIPPED_SHARE = 0.05
 
 
@@ -94,20 +95,23 @@ def _stretch(low: float, high: float, size: int) -> np.ndarray:
 def fit_levels(first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
     """`first`, uint8 (S, S, 3), with the contrast and brightness of `second`, clipped like it.
 
-    None where either has too little contrast, or it takes more than a copy's 20% and some
-    tolerance.
+    Fitted over the values of red, green and blue that neither image has clipped: an edit clips each
+    by itself, so that what is dark or bright changes its colour. None where either has too little
+    contrast, or it takes more than a copy's 20% and some tolerance.
     """
-    lumas = [image[:, :, 0].astype(np.float32) for image in (first, second)]
+    rgb, other = (
+        cv2.cvtColor(image, cv2.COLOR_YCrCb2RGB).astype(np.float32) for image in (first, second)
+    )
     low, high = _CLIPPED_LEVELS
-    whole = np.logical_and.reduce([(luma > low) & (luma < high) for luma in lumas])
-    if whole.mean() < _MIN_UNCLIPPED_SHARE:
+    whole = np.logical_and.reduce([(values > low) & (values < high) for values in (rgb, other)])
+    if whole.mean() < _MIN_UNCLIPPED_SHARE or first[:, :, 0].std() < _MIN_LUMA_CONTRAST_LEVELS:
         return None
-    x, y = (luma[whole] for luma in lumas)
+    x, y = rgb[whole], other[whole]
     if min(x.std(), y.std()) < _MIN_CONTRAST_LEVELS:
         return None
     gain = float(((x - x.mean()) * (y - y.mean())).mean() / x.var())
     shift = float(y.mean() - gain * x.mean())
     if not _MIN_GAIN <= gain <= _MAX_GAIN or abs(y.mean() - x.mean()) > _MAX_SHIFT_LEVELS:
         return None
-    rgb = cv2.cvtColor(first, cv2.COLOR_YCrCb2RGB).astype(np.float32) * gain + shift
-    return cv2.cvtColor(np.rint(rgb).clip(0, 255).astype(np.uint8), cv2.COLOR_RGB2YCrCb)
+    fitted = np.rint(rgb * gain + shift).clip(0, 255).astype(np.uint8)
+    return cv2.cvtColor(fitted, cv2.COLOR_RGB2YCrCb)

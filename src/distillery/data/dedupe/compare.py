@@ -26,10 +26,10 @@ import cv2
 import numpy as np
 
 from distillery.data.dedupe.alignment import fit_levels, fit_window
+from distillery.data.dedupe.thumbnails import SIDE_PX
 from distillery.data.dedupe.windows import Window
 from distillery.data.ssim import ssim_map
 
-SIDE_PX = 64
 _SMALL_SIDE_PX = 32
 _GRID = 8
 _FINE_GRID = 16
@@ -61,18 +61,6 @@ class Thumbnails:
 
     pixels: np.ndarray
     shorter_sides_px: np.ndarray
-
-
-def thumbnail(image: np.ndarray) -> np.ndarray:
-    """uint8 (64, 64, 3) YCrCb of an RGB image; area-averaged, aspect ratio ignored.
-
-    An image of less than 64 px is averaged to 32 px and its pixels doubled, so that it is compared
-    at 32 px without the blur of an interpolation.
-    """
-    converted = cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb)
-    side_px = SIDE_PX if min(image.shape[:2]) >= SIDE_PX else _SMALL_SIDE_PX
-    reduced = cv2.resize(converted, (side_px, side_px), interpolation=cv2.INTER_AREA)
-    return reduced.repeat(SIDE_PX // side_px, axis=0).repeat(SIDE_PX // side_px, axis=1)
 
 
 def grid_means(pixels: np.ndarray, cells: int) -> np.ndarray:
