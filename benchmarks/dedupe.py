@@ -25,10 +25,10 @@ import pyarrow as pa
 
 from distillery.data.dedupe.candidates import hamming_pairs, new_pairs
 from distillery.data.dedupe.clusters import Clusters
-from distillery.data.dedupe.thumbnails import thumbnail
 from distillery.data.dedupe.near import mirrored_pairs, near_duplicates
 from distillery.data.dedupe.phash import hash_luma, small_luma
 from distillery.data.dedupe.rows import Rows, make_rows
+from distillery.data.dedupe.thumbnails import thumbnail
 from distillery.data.dedupe.windows import SKETCH_BYTES, best_windows, sketch
 from distillery.data.images import decode_rgb
 from distillery.data.ingest.readers import read_source

@@ -1,6 +1,6 @@
 """What of a picture is compared: 64 x 64 pixels.
 
-In: an RGB image. Out: its thumbnail in YCrCb, alike for copies of any size. Not here: the comparison.
+In: an RGB image. Out: its thumbnail in YCrCb, alike for copies of any size. Not here: comparing.
 """
 
 import functools

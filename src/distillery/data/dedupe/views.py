@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from distillery.core.shards import iter_rows_at
-from distillery.data.dedupe.thumbnails import SIDE_PX, thumbnail
 from distillery.data.dedupe.rows import Rows, curated_shards
+from distillery.data.dedupe.thumbnails import SIDE_PX, thumbnail
 from distillery.data.dedupe.windows import SKETCH_BYTES
 from distillery.data.images import decode_rgb
 
