@@ -9,7 +9,7 @@ import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distillery.core.code.scopes import FUNCTIONS, Chain, import_targets, is_guarded
+from distillery.core.code.scopes import FUNCTIONS, Chain, chain_of, import_targets, is_guarded
 
 STATEMENTS = ""  # the name of a module's statements that define nothing
 _DATA_SUFFIXES = {".css", ".html", ".js", ".json", ".md", ".yaml"}
@@ -112,6 +112,16 @@ class Modules:
                 return module
         return None
 
+    def is_logger(self, target: Target) -> bool:
+        """Whether a name is bound to a `logging.getLogger(...)`."""
+        module = None if target.is_library else self.module(target.module)
+        nodes = module.definitions.get(target.name, ()) if module else ()
+        values = [getattr(node, "value", None) for node in nodes]
+        return bool(values) and all(
+            isinstance(value, ast.Call) and chain_of(value.func) == ("logging", "getLogger")
+            for value in values
+        )
+
     def below(self, package: str) -> list[Module]:
         """A package, the modules in it and the packages in it, but not what is in those."""
         module = self.module(package)
@@ -157,8 +167,9 @@ class Modules:
             return Target(place)
         if rest[0] in module.definitions:
             return Target(place, rest[0])
-        if rest[0] in module.imports:
-            return self.follow(module.imports[rest[0]], rest[1:])
+        own = f"{place}:{rest[0]}"  # which a package may import by this name itself
+        if (meant := module.imports.get(rest[0], own)) != own:
+            return self.follow(meant, rest[1:])
         if self.module(f"{place}.{rest[0]}"):
             return self.follow(f"{place}.{rest[0]}:", rest[1:])
         return Target(place, "__getattr__" if "__getattr__" in module.definitions else STATEMENTS)

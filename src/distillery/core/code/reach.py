@@ -119,4 +119,6 @@ class Reach:
 
     def _is_silent(self, module: Module, chain: Chain) -> bool:
         target = self.modules.resolve(module, chain)
-        return target is not None and not self._counts(target)
+        if target is None:
+            return False
+        return not self._counts(target) or self.modules.is_logger(target)

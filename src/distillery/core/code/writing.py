@@ -3,8 +3,8 @@
 In: a statement of a module. Out: text that is equal for definitions that compute the same way, the
 dotted names that are read from outside, and the strings in it. Left out: docstrings, annotations
 (but those of class bodies, which dataclasses read), messages of `raise` and `assert`, `print`, what
-progress bars are told, and statements that only call what computes nothing. Not here: what a name
-stands for.
+progress bars are told, and statements that only call what computes nothing, alone or in an `if`,
+`with` or `try` that holds nothing else. Not here: what a name stands for.
 """
 
 import ast
@@ -21,8 +21,10 @@ from distillery.core.code.scopes import (
     names_bound,
     names_of_arguments,
 )  # fmt: skip
+from distillery.core.code.silence import computes_nothing
 
 _SKIPPED = {"ctx", "kind", "type_comment", "returns"}
+_SAYING = {("print",), ("warnings", "warn"), ("warnings:", "warn")}
 _BARS = {"progress"}  # methods that make a progress bar: what they are told is text
 
 
@@ -50,17 +52,24 @@ class Writer:
         return "".join(self._parts)
 
     def write(self, node: ast.AST) -> None:
-        """Append a node."""
-        _writing(type(node))(self, node)
+        """Append a node, unless it computes nothing."""
+        if not computes_nothing(node, self._is_said):
+            _writing(type(node))(self, node)
 
     def _write_fields(self, node: ast.AST, skipped: set[str] = _SKIPPED) -> None:
         self._parts.append(type(node).__name__ + "(")
         for field in node._fields:
-            value = getattr(node, field, None)
+            value = self._without_silent(getattr(node, field, None))
             if field not in skipped and value is not None and value != []:
                 self._parts.append(field + "=")
                 self._write_value(value)
         self._parts.append(")")
+
+    def _without_silent(self, value: object) -> object:
+        """Of a list of statements those that compute, so that one of the others leaves no trace."""
+        if not isinstance(value, list):
+            return value
+        return [item for item in value if not computes_nothing(item, self._is_said)]
 
     def _write_value(self, value: object) -> None:
         if isinstance(value, list):
@@ -116,14 +125,10 @@ class Writer:
 
     # statements that say and do not compute
 
-    def _write_expr(self, node: ast.Expr) -> None:
-        if not isinstance(node.value, ast.Constant) and not self._is_said(node.value):
-            self._write_fields(node)
-
     def _is_said(self, node: ast.expr) -> bool:
         chain = chain_of(node.func) if isinstance(node, ast.Call) else None
         outside = self._outside(chain) if chain else None
-        return outside == ("print",) or (outside is not None and self._is_silent(outside))
+        return outside is not None and (outside in _SAYING or self._is_silent(outside))
 
     def _write_raise(self, node: ast.Raise) -> None:
         error = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
