@@ -80,11 +80,12 @@ def read_values(path: Path) -> tuple[dict[str, Any], dict[tuple, str]]:
     """The mapping in a YAML file, unchecked, and the place of every key path in it."""
     text = _read_text(path)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
         places = dict(islice(_places(node, (), path), _MAX_KEYS + 1))
         if len(places) > _MAX_KEYS:
             raise RecursionError  # aliases of aliases
-        values = yaml.safe_load(text)
+        values = loader.construct_document(node) if node else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DistilleryError(
             f"{path}:{_line(error, text)}: not valid YAML: {_why(error)}"
