@@ -9,6 +9,10 @@
 #   profile      SD 1.5 and 2.1, fp16 evaluations, bf16 training, eager and recorded
 #   training     images/s of the product's loop, of the bare loop, of the reference way
 #   sampling     a step of every model, eager, compiled, recorded, against the bare recorded step
+# Beside torch it needs diffusers, transformers, peft and accelerate; the chain of stages also pydantic
+# and duckdb, and is left out, with a line that says so, where they are missing. Without a network:
+#   pip download -d wheels --only-binary=:all: --python-version 3.12 diffusers pydantic duckdb   and there
+#   pip install --no-index --no-deps wheels/{diffusers,pydantic,pydantic_core,annotated_types,typing_inspection,duckdb}-*
 # Run it again to go on: what is in OUT is not measured again. OUT gets at most 8 files, of the form
 # docs/results has; `cp -r OUT/* docs/results/` keeps them. OUT.work holds what may be thrown away.
 set -uo pipefail
@@ -26,13 +30,14 @@ out="$(mkdir -p "$1" && cd "$1" && pwd)"
 photos=()
 [[ $# -gt 1 ]] && photos=(--photos "$(cd "$2" && pwd)")
 cd "$(dirname "$0")/.."
+python="$(command -v python || command -v python3)" # some machines have the latter only
 export PYTHONPATH=src CUBLAS_WORKSPACE_CONFIG=:4096:8 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 run() { # SECONDS PART...
   local limit="$1"
   shift
   timeout --signal=INT --kill-after=10 "$limit" \
-    python scripts/gpu/run.py "${dry[@]}" "${photos[@]}" --out "$out" "$@" 2>&1 | tee -a "$out/log.txt"
+    "$python" scripts/gpu/run.py "${dry[@]}" "${photos[@]}" --out "$out" "$@" 2>&1 | tee -a "$out/log.txt"
   local status="${PIPESTATUS[0]}"
   [[ "$status" -eq 0 ]] || echo "$*: ended with $status (124: time was up); run again to go on" \
     | tee -a "$out/log.txt"

@@ -340,6 +340,24 @@ def test_evaluate_writes_the_contract(folders: tuple, capsys: pytest.CaptureFixt
     assert "skipped: " in capsys.readouterr().out
 
 
+def test_evaluate_says_what_maps_are_good_for(
+    folders: tuple, capsys: pytest.CaptureFixture
+) -> None:
+    student, teacher = folders
+    maps, out = student.parent / "maps", student.parent / "metrics.json"
+    maps.mkdir()
+    for index in range(3):
+        Image.fromarray(np.eye(16, dtype=np.uint8)).save(maps / f"{index}.png")
+    arguments = ["--images", str(student), "--reference", str(teacher), "--out", str(out)]
+    assert _run("evaluate", *arguments, "--conditions", str(maps)) == 0
+    assert "maps: no value is above 1 of 255" in capsys.readouterr().err
+    given = ("--conditions", str(maps), "--condition-kind", "mask")
+    assert _run("evaluate", *arguments, *given) == 2
+    assert "nothing compares an image with its mask" in capsys.readouterr().err
+    assert _run("evaluate", *arguments, *given[:2], *given[:2]) == 2
+    assert "one folder of maps at a time" in capsys.readouterr().err
+
+
 def test_evaluate_refuses_a_metric_that_cannot_be_had(
     folders: tuple, capsys: pytest.CaptureFixture
 ) -> None:

@@ -1,9 +1,13 @@
 """scripts/on_gpu.sh, as far as a CPU goes: all four parts at tiny sizes, in one process."""
 
+import contextlib
 import json
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_FILES = 8
@@ -27,3 +31,75 @@ def test_a_dry_run_writes_what_docs_results_takes(tmp_path: Path, python: Path):
     assert rows["runtimes/eager again"]["equal"]
     assert {"chain/generate_unet unet/elr", "low_rank/eager/loop", "dense/reference",
             "whole student/b1/eager", "inference/unet/dense"} <= set(rows)  # fmt: skip
+
+
+@pytest.fixture
+def profile_part(monkeypatch: pytest.MonkeyPatch):
+    """The module of the part, whose rows take no time."""
+    monkeypatch.syspath_prepend(ROOT / "scripts/gpu")
+    from parts import profile
+
+    monkeypatch.setattr(profile, "_plan", lambda place, preset: Path("plan.json"))
+    return profile
+
+
+class Profiled:
+    """Stands in for `distillery profile`: rows of one number each, in its order, some fail."""
+
+    def __init__(self, failing: tuple[str, ...] = (), ends_at: str | None = None) -> None:
+        self.failing, self.ends_at, self.asked = failing, ends_at, []
+
+    def __call__(self, preset, rows, *, on_rows, dtype, batch_size=1, **options):
+        settings = {"preset": preset, "resolution_px": 512, "dtype": dtype}
+        found = {}
+        for name in rows.split(","):
+            self.asked.append((preset, dtype, batch_size, name))
+            if name == self.ends_at:
+                raise KeyboardInterrupt
+            if name in self.failing:
+                raise RuntimeError(f"{name} fails")
+            found[name] = {"batches": {}, "of": batch_size}
+            on_rows({"date": "2026-11-27", "device": "H100", "rows": dict(found),
+                     "settings": {**settings, "batch_size": batch_size}})  # fmt: skip
+
+
+def run_profile(part, out: Path, monkeypatch, profiled: Profiled) -> dict[str, dict]:
+    monkeypatch.setattr(part, "profile", profiled)
+    monkeypatch.setattr(part, "ratios", lambda rows: {"of": len(rows)})
+    place = SimpleNamespace(
+        dry=False, out=out, work=out.with_name("out.work"), device=SimpleNamespace(type="cuda")
+    )
+    with contextlib.suppress(KeyboardInterrupt, RuntimeError):
+        part.run(place)
+    return {path.name: json.loads(path.read_text()) for path in (out / "profile").glob("*")}
+
+
+def test_each_profile_has_a_file_and_a_row_that_fails_stops_no_other(
+    profile_part, tmp_path: Path, monkeypatch
+):
+    profiled = Profiled(failing=("elr",))
+    files = run_profile(profile_part, tmp_path / "out", monkeypatch, profiled)
+    assert len(files) == 4  # with three of the other parts and the log as many as may come back
+    eight = files["2026-11-27-profile-sd15-h100-batch8-bf16.json"]
+    assert set(eight["rows"]) == set(profile_part.TRAINING.split(",")) - {"elr"}
+    assert {row["of"] for row in eight["rows"].values()} == {8}
+    assert eight["failed"] == {"elr": "RuntimeError: elr fails"}
+    assert files["2026-11-27-profile-sd15-h100-bf16.json"]["rows"]["elr_dense"]["of"] == 1
+
+
+def test_a_profile_that_is_cut_off_keeps_its_rows_and_goes_on(
+    profile_part, tmp_path: Path, monkeypatch
+):
+    out = tmp_path / "out"
+    cut = Profiled(ends_at="elr_dense")
+    (name,) = set(run_profile(profile_part, out, monkeypatch, cut)) - {
+        "2026-11-27-profile-sd15-h100-fp16.json"
+    }
+    assert set(json.loads((out / "profile" / name).read_text())["rows"]) == {
+        "uni_controlnet",
+        "elr",
+    }
+    again = Profiled()
+    assert len(run_profile(profile_part, out, monkeypatch, again)) == 4
+    asked = set(cut.asked) & set(again.asked)
+    assert asked == {("sd15", "bf16", 8, "elr_dense")}

@@ -92,6 +92,10 @@ class Record:
             if heard.fallbacks:
                 rows[name]["ran_eagerly"] = heard.fallbacks
             release(self.device)
+            # Else what is compiled for one row counts against the next: after 8 forms of one
+            # function torch runs it eagerly (torch._dynamo.config.recompile_limit).
+            if "torch._dynamo" in sys.modules:
+                torch._dynamo.reset()
             print(f"{name}: {json.dumps(rows[name])}", flush=True)
             self.write()
         return rows[name]

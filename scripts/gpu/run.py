@@ -11,13 +11,14 @@ import time
 import traceback
 from pathlib import Path
 
-import torch
-from common import Place
-
 PARTS = ("correctness", "profile", "training", "sampling")
 
 
 def main() -> int:
+    # Here, as the process that decodes images imports this file anew, in 12 s if it held these.
+    import torch
+    from common import Place
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--out", type=Path, required=True)

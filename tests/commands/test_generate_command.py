@@ -13,9 +13,10 @@ from PIL import Image
 
 from distillery import cli
 from distillery.commands import generate as command
-from distillery.commands.controls import Given, map_files
+from distillery.commands.controls import Given, map_files, of_model, read_given
 from distillery.commands.find_model import choose
 from distillery.core.artifacts import write_json
+from distillery.core.errors import DistilleryError
 from distillery.data.conditions import KINDS
 from distillery.data.scenes.draw import draw_scene
 from distillery.families.description import Description, Sampling, base_of, write_description
@@ -227,10 +228,34 @@ def test_maps_that_cannot_be_taken_are_one_line(
         ([f"canny={canny}", str(canny)], "several folders need a kind of their own each"),
         ([f"canny={canny}"] * 2, "several folders need a kind of their own each"),
         ([f"canny={tmp_path}/none:0.5"], "none: no folder"),
+        (["canny="], "no folder; give KIND=DIR"),
+        ([f"canny={canny}", "--condition-kind", "depth"], "names its kind; give one"),
+        ([str(canny), "--condition-kind", "hue"], "--condition-kind hue: hue is not one of"),
+        ([f"canny={_dark(tmp_path)}"], "dark: no map 00000.png (1 are missing); it has a, ..."),
     ):
-        given = [text for map_ in maps for text in ("--conditions", map_)]
-        assert _generate("unet/elr", *asked, *given) == 2
+        folders = maps[:1] if "--condition-kind" in maps else maps
+        given = [text for map_ in folders for text in ("--conditions", map_)]
+        assert _generate("unet/elr", *asked, *given, *maps[len(folders) :]) == 2
         assert said in capsys.readouterr().err
+
+
+def _dark(folder: Path) -> Path:
+    (folder / "dark").mkdir()
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(folder / "dark/a.png")
+    return folder / "dark"
+
+
+def test_kinds_are_asked_for_and_maps_that_are_dark_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    student = SimpleNamespace(kinds=("canny", "sketch"), controlnet=object())
+    with pytest.raises(DistilleryError, match="control/elr takes canny, sketch; say which these"):
+        of_model("control/elr", student, [Given(tmp_path, None)], tmp_path)
+    folder = _dark(tmp_path)
+    map_files(student, [Given(folder, "canny")], [Prompt("a", "a star")], 8)
+    assert "dark: no value is above 1 of 255" in capsys.readouterr().err
+    at_home = read_given(["canny=~/maps:0.5", "sketch=~/maps"], None)
+    assert {one.folder for one in at_home} == {Path.home() / "maps"}
 
 
 def test_a_folder_is_all_that_is_needed(

@@ -34,6 +34,23 @@ def test_a_recorded_function_gives_what_it_gave_op_by_op():
     assert len({id(x) for x in seen[2:]}) == 1  # always the same memory
 
 
+class Ending(FakeGraphs):
+    """Ends a recording that failed as CUDA does: with an error of its own."""
+
+    def record(self, run):
+        try:
+            return super().record(run)
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+
+def test_what_a_recording_failed_for_is_said_not_what_its_end_says(capsys):
+    recorded = Captured(lambda x: x + 1, Ending("it waits for the device"), 0)
+    assert float(recorded(make_input(1))[0]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("runtime graph: the step can't be recorded (it waits for the device);")
+
+
 def test_results_lie_in_the_same_memory():
     recorded = Captured(lambda x: x + 1, FakeGraphs())
     recorded(make_input(0))

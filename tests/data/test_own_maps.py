@@ -2,6 +2,7 @@
 
 import io
 import json
+import unicodedata
 
 import cv2
 import datasets
@@ -18,6 +19,7 @@ from distillery.core.shards import read_table
 from distillery.data.conditions.own import LeftOut, OwnMaps, open_own
 from distillery.data.conditions.reader import ConditionMaps
 from distillery.data.images import decode_rgb
+from distillery.data.ingest.readers.datasets import read_datasets
 from distillery.stages.extract_conditions import extract_conditions
 
 SIZES = [(96, 64), (64, 97), (75, 75), (65, 90), (64, 64), (91, 65)]  # width, height
@@ -202,6 +204,67 @@ def test_maps_are_found_by_name_then_by_key_but_not_by_another_record_s(tmp_path
         maps.read({"key": "000000004", "name": "000000005"}, 64, 64)
     with pytest.raises(LeftOut, match=r"kite\.png differs in upper and lower case"):
         maps.read({"key": "000000009", "name": "b/Kite"}, 64, 96)
+
+
+def test_names_that_look_alike_are_alike_and_what_is_near_is_named(tmp_path):
+    decomposed = unicodedata.normalize("NFD", "a/Gr\u00fcn")
+    files = {f"{decomposed}.png": png(DEPTHS[0]), "a/b/kite.png": png(DEPTHS[0]), "c.npy": b"x"}
+    maps = own(tmp_path, files)
+    assert maps.read({"key": "000000009", "name": "a/Gr\u00fcn"}, 64, 96).shape == (64, 96, 3)
+    for name, said in (
+        ("a/kite", r"a/b/kite\.png lies in another folder than the image"),
+        ("c", r"c\.npy is no image file"),
+        ("nothing", "no nothing or 000000009 in the folder$"),
+    ):
+        with pytest.raises(LeftOut, match=said):
+            maps.read({"key": "000000009", "name": name}, 64, 96)
+
+
+def test_what_is_transparent_is_nothing(tmp_path):
+    limbs = np.zeros((8, 8, 4), np.uint8)
+    limbs[2:4] = (200, 0, 0, 255)
+    pixels = own(tmp_path, {"k.png": png(limbs)}).read({"key": "k", "name": None}, 8, 8)
+    assert pixels[2, 0].tolist() == [200, 0, 0]
+    assert not pixels[5:].any()
+
+
+@pytest.mark.parametrize(("scale", "dark"), [(1, 1), (255, None)])
+def test_maps_of_zeros_and_ones_are_told(tmp_path, capsys, scale, dark):
+    cells = [png((d > 100).astype(np.uint8) * scale) for d in DEPTHS]
+    path = write_parquet(tmp_path / "a.parquet", depth_map=cells)
+    _, counts, said = run_chain(
+        tmp_path, "parquet", path, {"from": "column depth_map"}, capsys,
+        **{"ingest.map_columns": ["depth_map"]},
+    )  # fmt: skip
+    assert counts.get("brightest") == dark
+    assert ("depth: no value is above 1 of 255" in said) == (dark is not None)
+
+
+@pytest.mark.parametrize("cells", [["maps/a.png"] * 6, [[1, 2]] * 6, [1] * 6])
+def test_a_column_that_holds_no_images_is_refused_by_name(tmp_path, capsys, cells):
+    path = write_parquet(tmp_path / "a.parquet", depth_map=cells)
+    with pytest.raises(DistilleryError, match=r"column depth_map of ingest\.map_columns holds .*"):
+        run_chain(
+            tmp_path, "parquet", path, {"from": "column depth_map"}, capsys,
+            **{"ingest.map_columns": ["depth_map"]},
+        )  # fmt: skip
+
+
+def test_a_column_that_is_named_twice_or_is_the_image_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="map_columns: names a column twice"):
+        make_params(
+            tmp_path,
+            {"ingest.source": "parquet", "ingest.path": "x", "ingest.map_columns": ["a", "a"]},
+        )
+    datasets.Dataset.from_dict({"image": [png(PHOTOS[0])], "text": ["a"]}).to_parquet(
+        tmp_path / "a.parquet"
+    )
+    rows = read_datasets(
+        str(tmp_path / "a.parquet"), image_column="image", caption_column="text", split="train",
+        map_columns=["image"],
+    )  # fmt: skip
+    with pytest.raises(DistilleryError, match="image is the image's column"):
+        next(rows)
 
 
 def test_a_column_without_bytes_is_a_missing_map():

@@ -7,6 +7,7 @@ after 20 steps; a steady step must not wait for the device; CPU and GPU must dra
 """
 
 import hashlib
+import importlib.util
 import itertools
 import json
 import shutil
@@ -31,7 +32,6 @@ from distillery.cost.accounting import load_architecture, low_rank_unet, teacher
 from distillery.cost.full_size.device import materialise
 from distillery.cost.full_size.training import diffusion
 from distillery.diffusion.objectives import DistillOutput, cached_output
-from distillery.params.merge import lay_over
 from distillery.sampling.sampler import Sampler
 from distillery.sampling.samples import Prompt
 from distillery.teacher.load import load_teacher
@@ -44,20 +44,30 @@ from parts.training import Cached, Sizes, settings
 
 NUM_STEPS = 20
 SCENES = Path("data/scenes-sd")
+PACKAGES = ("pydantic", "duckdb")  # which stages need and a machine with torch may lack
 
 
 def run(place: Place) -> None:
     record = place.record("correctness")
     record.values["photos"] = None if place.photos is None else place.photos.name
+    has_all = "error" not in record.measure("chain/packages", _packages)
     record.measure("runtimes/eager again", _same_weights, place, "eager")
     if not place.dry:
         record.measure("runtimes/graph", _same_weights, place, "graph")
         record.measure("runtimes/graph resumed", _resumed, place, "graph")
         record.measure("no waiting in steady steps", _no_waiting, place)
     record.measure("scenes drawn on CPU and here", _drawn_alike, place)
-    _chain(place, record)
+    if has_all:
+        _chain(place, record)
     if not place.dry:
         record.measure("runtimes/compile", _same_weights, place, "compile")
+
+
+def _packages() -> dict[str, Any]:
+    """Raise RuntimeError where one is missing, before anything is waited for."""
+    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        raise RuntimeError(f"{', '.join(missing)}: not installed; the stages are left out")
+    return {"missing": []}
 
 
 def _train(place: Place, kind: str, folder: Path, **changed: Any) -> torch.Tensor:
@@ -230,6 +240,8 @@ def _hash(folder: Path) -> str:
 
 def _params(place: Place, root: Path, teacher: Path) -> tuple[Path, dict[str, Any]]:
     """The shipped params with few images and few steps, everything below `root`."""
+    from distillery.params.merge import lay_over  # needs pydantic, which what is above does without
+
     shipped, side = yaml.safe_load(Path("params.yaml").read_text()), 64 if place.dry else 512
     variant = {"learning_rate": 1e-5, "steps": 2 if place.dry else 6}
     training = {

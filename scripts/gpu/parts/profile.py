@@ -1,16 +1,23 @@
 """Costs at full size: evaluations in fp16 and training in bf16, each eager and recorded.
 
-Out: files of `distillery profile`, into `profile/`; the planned U-Net is planned here.
+Out: files of `distillery profile`, into `profile/`, rewritten after every row of training and every
+group of evaluations; the planned U-Net is planned here. What a file has is not measured again, and
+a row that fails is named in it under `failed` and does not stop the others.
 """
 
 import json
+import os
+import traceback
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from common import Place
 
-from distillery.commands.profile import default_path, profile
+from distillery.commands.profile import choose_rows, default_path, profile
 from distillery.commands.ranks_device import plan
+from distillery.cost.full_size.inference import INFERENCE_ROWS
+from distillery.cost.full_size.ratios import add_images, ratios
 
 TRAINING = "uni_controlnet,elr,elr_dense,full_distill,lora_distill,lora_distill_lean"
 CONTROL = "uni_controlnet,elr,elr_dense"
@@ -19,12 +26,20 @@ SHARE = "0.75"  # of the dense U-Net's latency; without a teacher's cache no blo
 
 def run(place: Place) -> None:
     if place.dry:
-        _profile(place, "scenes", "inference/unet/dense", dtype="fp32")
+        File(place, "scenes", dtype="fp32").measure("inference/unet/dense")
         return
-    _profile(place, "sd15", "inference", dtype="fp16", plan=_plan(place, "sd15"))
-    _profile(place, "sd15", TRAINING, dtype="bf16", batch_size=8)
-    _profile(place, "sd15", CONTROL, dtype="bf16", batch_size=1)
-    _profile(place, "sd21", "inference", dtype="fp16", plan=_plan(place, "sd21"))
+    files = (
+        ("sd15", "inference", {"dtype": "fp16"}),
+        ("sd15", TRAINING, {"dtype": "bf16", "batch_size": 8}),
+        ("sd15", CONTROL, {"dtype": "bf16", "batch_size": 1}),
+        ("sd21", "inference", {"dtype": "fp16"}),
+    )
+    failed = []
+    for preset, rows, options in files:
+        planned = {"plan": _plan(place, preset)} if rows == "inference" else {}
+        failed += File(place, preset, **options, **planned).measure(rows)
+    if failed:
+        raise RuntimeError(f"{', '.join(failed)}: failed")
 
 
 def _plan(place: Place, preset: str) -> Path:
@@ -37,16 +52,63 @@ def _plan(place: Place, preset: str) -> Path:
     return path
 
 
-def _profile(place: Place, preset: str, rows: str, **options: Any) -> None:
-    begun = place.work / f"profiled-{preset}-{options['dtype']}-{options.get('batch_size', '')}"
-    if begun.is_file():
-        return
-    found = profile(
-        preset, rows, device=place.device.type, batch_sizes=(1,) if place.dry else (1, 8),
-        num_repeats=1 if place.dry else 7, runtimes=("eager", "graph"), **options,
-    )  # fmt: skip
-    path = place.out / "profile" / default_path(found).name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + "\n")
-    begun.parent.mkdir(parents=True, exist_ok=True)
-    begun.touch()
+class File:
+    """One file of `distillery profile`, as far as it is measured."""
+
+    def __init__(self, place: Place, preset: str, **options: Any) -> None:
+        self._place, self._preset, self._options = place, preset, options
+        own = "-".join(str(options[name]) for name in ("dtype", "batch_size") if name in options)
+        self._name = place.work / f"profiled-{preset}-{own}"  # holds the file's path
+        self._path = Path(self._name.read_text()) if self._name.is_file() else None
+        begun = self._path is not None and self._path.is_file()
+        self._known = json.loads(self._path.read_text()) if begun else {"rows": {}}
+
+    def measure(self, rows: str) -> list[str]:
+        """What of these rows is not there; each time that a row fails, go on without it.
+
+        Returns those that failed.
+        """
+        wanted, failed = choose_rows(rows, self._options.get("plan")), {}
+        while left := [n for n in wanted if n not in self._known["rows"] and n not in failed]:
+            try:
+                self._profile(left)
+            except Exception as error:
+                traceback.print_exc()
+                known = self._known["rows"]
+                first = [name for name in left if name not in known][:1]
+                why = f"{type(error).__name__}: {error}".splitlines()[0]
+                failed |= dict.fromkeys(_alike(first, left), why)
+        if failed and self._path is not None:
+            self._write({**self._known, "failed": failed})
+        return list(failed)
+
+    def _profile(self, rows: Iterable[str]) -> None:
+        dry = self._place.dry
+        profile(
+            self._preset, ",".join(rows), device=self._place.device.type,
+            batch_sizes=(1,) if dry else (1, 8), num_repeats=1 if dry else 7,
+            runtimes=("eager", "graph"), on_rows=self._keep, **self._options,
+        )  # fmt: skip
+
+    def _keep(self, found: Mapping[str, Any]) -> None:
+        rows = {**self._known["rows"], **found["rows"]}
+        add_images(rows)
+        self._known = {**found, "rows": rows, "ratios": ratios(rows)}
+        if self._path is None:
+            self._path = self._place.out / "profile" / default_path(found).name
+            self._name.parent.mkdir(parents=True, exist_ok=True)
+            self._name.write_text(str(self._path))
+        self._write(self._known)
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._path.with_suffix(".partial")
+        partial.write_text(json.dumps(record, indent=1) + "\n")
+        os.replace(partial, self._path)
+
+
+def _alike(first: Iterable[str], rows: Iterable[str]) -> list[str]:
+    """With an evaluation all of its group, which are measured together."""
+    groups = {INFERENCE_ROWS[name].group for name in first if name in INFERENCE_ROWS}
+    alike = [n for n in rows if n in INFERENCE_ROWS and INFERENCE_ROWS[n].group in groups]
+    return [*first, *(name for name in alike if name not in first)]

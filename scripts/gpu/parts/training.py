@@ -6,17 +6,18 @@ drawn on the CPU. The reference way is diffusers': images, VAE, text encoder, te
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
-from common import Place, ratio, seconds, wait
+from common import Place, Record, ratio, seconds, wait
 from torch import Tensor, nn
 
-from distillery.core.runtime import KINDS, captured, records, usable
+from distillery.core.runtime import Kind, captured, records, usable
 from distillery.cost.accounting import low_rank_unet
 from distillery.cost.full_size.device import materialise
 from distillery.cost.full_size.training import diffusion
@@ -52,22 +53,25 @@ def run(place: Place) -> None:
     tokens = (text.max_position_embeddings, config.cross_attention_dim)
     sizes = Sizes(2 if place.dry else 16, 4 if place.dry else 24, latent, tokens, 8 * latent[1])
     record.values["batch_size"], record.values["precision"] = (sizes.batch, place.precision)
-    kinds = ("eager",) if place.dry else KINDS
     names = ("low_rank",) if place.dry else tuple(MODELS)
-    for name in names:
-        for kind in kinds:
-            record.measure(f"{name}/{kind}/loop", _loop, place, name, kind, sizes)
-            record.measure(f"{name}/{kind}/bare", _bare, place, name, kind, sizes)
+    _runtimes(record, place, names, ("eager",) if place.dry else ("graph", "eager"), sizes)
+    record.measure("dense/reference", _reference, place, sizes)
     if not place.dry:
         record.measure("dense/graph/bare, kernels free", _free, place, sizes)
-    record.measure("dense/reference", _reference, place, sizes)
-    rows = record.values["rows"]
-    record.values["loop_over_bare"] = {
-        f"{name}/{kind}": ratio(rows, f"{name}/{kind}/loop", f"{name}/{kind}/bare", "images_per_s")
-        for name in names
-        for kind in kinds
-    }
-    record.write()
+        _runtimes(record, place, names, ("compile",), sizes)
+
+
+def _runtimes(
+    record: Record, place: Place, names: Sequence[str], kinds: Sequence[Kind], sizes: Sizes
+) -> None:
+    """Loop and bare loop. A compiler takes minutes there for one model, so it comes last."""
+    for kind, name in product(kinds, names):
+        loop_row, bare_row = f"{name}/{kind}/loop", f"{name}/{kind}/bare"
+        record.measure(loop_row, _loop, place, name, kind, sizes)
+        record.measure(bare_row, _bare, place, name, kind, sizes)
+        quotient = ratio(record.values["rows"], loop_row, bare_row, "images_per_s")
+        record.values.setdefault("loop_over_bare", {})[f"{name}/{kind}"] = quotient
+        record.write()
 
 
 def _model(place: Place, name: str) -> nn.Module:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from distillery.core.errors import DistilleryError
 from distillery.data.conditions import KINDS
+from distillery.data.conditions.dark import brightest_of_dark, dark_line
 from distillery.data.conditions.reader import MapFiles
 from distillery.data.image_folders import list_images
 from distillery.families.load import Folders, Student
@@ -21,6 +22,7 @@ from distillery.sampling.several import Several, Use
 from distillery.teacher.load import controlnet_kinds, load_teacher_controlnet
 
 MAX_SCALE = 10
+MAX_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,15 @@ class Given:
 def read_given(texts: Sequence[str], kind: str | None) -> list[Given]:
     """The options' folders; `kind` is that of a folder without one.
 
-    Raises DistilleryError for an unknown kind, a scale out of range, a kind that is there twice.
+    Raises DistilleryError for an unknown kind, a scale out of range, a kind that is there twice or
+    for no folder.
     """
-    given = [_read(text, kind) for text in texts]
+    given = [_read(text) for text in texts]
+    if kind is not None and given and all(one.kind for one in given):
+        raise DistilleryError(f"--condition-kind {kind}: {texts[0]} names its kind; give one")
+    if kind is not None:
+        _require_kind(kind, f"--condition-kind {kind}")
+        given = [replace(one, kind=one.kind or kind) for one in given]
     kinds = [one.kind for one in given]
     if len(set(kinds)) < len(kinds) or (len(kinds) > 1 and None in kinds):
         raise DistilleryError(
@@ -47,24 +55,32 @@ def read_given(texts: Sequence[str], kind: str | None) -> list[Given]:
     return given
 
 
-def _read(text: str, kind: str | None) -> Given:
+def _require_kind(kind: str, where: str) -> None:
+    if kind not in KINDS:
+        raise DistilleryError(f"{where}: {kind} is not one of {', '.join(KINDS)}")
+
+
+def _read(text: str) -> Given:
     named, is_named, rest = text.partition("=")
+    kind = None
     if is_named and not Path(text).exists():
-        if named not in KINDS:
-            raise DistilleryError(f"--conditions {text}: {named} is not one of {', '.join(KINDS)}")
+        _require_kind(named, f"--conditions {text}")
         kind, text = named, rest
+    if not text:
+        raise DistilleryError("--conditions: no folder; give KIND=DIR")
     place, has_scale, last = text.rpartition(":")
-    if not has_scale or Path(text).exists():
-        return Given(Path(text), kind)
+    folder = Path(text).expanduser()
+    if not has_scale or folder.exists():
+        return Given(folder, kind)
     try:
         scale = float(last)
     except ValueError:
-        return Given(Path(text), kind)  # of whom it is said that it is no folder
+        return Given(folder, kind)  # of whom it is said that it is no folder
     if not 0 < scale <= MAX_SCALE:
         raise DistilleryError(
             f"--conditions {text}: the scale is {last}; give one above 0, up to {MAX_SCALE}"
         )
-    return Given(Path(place), kind, scale)
+    return Given(Path(place).expanduser(), kind, scale)
 
 
 def of_model(model: str, student: Student, given: Sequence[Given], teacher: Path) -> list[Given]:
@@ -81,7 +97,12 @@ def of_model(model: str, student: Student, given: Sequence[Given], teacher: Path
             f"--conditions {given[0].folder}: {model} takes no condition maps; for its teacher's "
             "ControlNets name their kind, such as canny=DIR"
         )
-    if given[0].kind is None and len(student.kinds) == 1:
+    if given[0].kind is None and len(student.kinds) > 1:
+        raise DistilleryError(
+            f"--conditions {given[0].folder}: {model} takes {', '.join(student.kinds)}; say which "
+            f"these are, such as {student.kinds[0]}={given[0].folder}"
+        )
+    if given[0].kind is None:
         given = [replace(given[0], kind=student.kinds[0])]
     theirs = controlnet_kinds(teacher)
     for one in given:
@@ -119,9 +140,15 @@ def map_files(
     by_kind = {one.kind: list_images(one.folder) for one in given}
     for one in given:
         if lost := [prompt.key for prompt in wanted if prompt.key not in by_kind[one.kind]]:
-            raise DistilleryError(f"{one.folder}: no map {lost[0]}.png ({len(lost)} are missing)")
+            raise DistilleryError(
+                f"{one.folder}: no map {lost[0]}.png ({len(lost)} are missing); it has "
+                f"{', '.join(sorted(by_kind[one.kind])[:MAX_NAMED])}, ..."
+            )
     for one in given:
-        _say_cropped(one, [by_kind[one.kind][prompt.key] for prompt in wanted], size_px)
+        files = [by_kind[one.kind][prompt.key] for prompt in wanted]
+        _say_cropped(one, files, size_px)
+        if said := dark_line(str(one.folder), brightest_of_dark(f.read_bytes() for f in files)):
+            print(said, file=sys.stderr)
     return MapFiles(by_kind, student.kinds, size_px) if given else None
 
 

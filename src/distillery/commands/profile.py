@@ -9,7 +9,7 @@ versions, and no stage reads it as an input of its own.
 import datetime
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ KINDS = {
     "training": list(ROWS),
     "inference": list(INFERENCE_ROWS),
 }
+OnRows = Callable[[dict[str, Any]], object]
 CLOCKS = {"cuda": "wall", "cpu": "processor time of all threads"}
 
 
@@ -94,6 +95,7 @@ def profile(
     runtimes: Sequence[Kind] = ("eager",),
     plan: Path | None = None,
     memory_gb: float | None = None,
+    on_rows: OnRows = lambda record: None,
 ) -> dict[str, Any]:
     """Rows by name, by kind, or comma-separated; `num_repeats` 0 predicts and runs nothing.
 
@@ -101,7 +103,8 @@ def profile(
     `weights` are those that train: fp32, or bf16, of which memory alone is predicted.
     `resolution_px` defaults to the architecture's own. `plan` is a file of `distillery ranks`, for
     the planned U-Net. With `memory_gb` nothing is run: it says which batch of each training row
-    fits. Raises DistilleryError for unknown names, a resolution that does not fit, or a device that
+    fits. `on_rows` is given what there is so far after every training row and group of evaluations.
+    Raises DistilleryError for unknown names, a resolution that does not fit, or a device that
     is not there.
     """
     if device == "cuda" and not torch.cuda.is_available():
@@ -127,16 +130,19 @@ def profile(
     if memory_gb is not None:
         fits = fit_rows([n for n in names if n in ROWS], parts, setup, memory_gb * 1e9)
         return {"settings": {**settings, "memory_gb": memory_gb}, "fits": fits}
-    profiled = _run(names, parts, setup)
-    if preset not in ("sd15", "sd21"):
-        profiled = {name: {**row, "paper": {}} for name, row in profiled.items()}
     settings.pop("rows")
-    return {
-        **_circumstances(setup.device),
-        "settings": {**settings, **_conditions(device)},
-        "rows": profiled,
-        "ratios": ratios(profiled),
-    }
+
+    def record(profiled: Mapping[str, Any]) -> dict[str, Any]:
+        if preset not in ("sd15", "sd21"):
+            profiled = {name: {**row, "paper": {}} for name, row in profiled.items()}
+        return {
+            **_circumstances(setup.device),
+            "settings": {**settings, **_conditions(device)},
+            "rows": profiled,
+            "ratios": ratios(profiled),
+        }
+
+    return record(_run(names, parts, setup, lambda rows: on_rows(record(rows))))
 
 
 def _require_weights(weights: str, dtype: str, *, is_run: bool) -> None:
@@ -151,7 +157,9 @@ def _require_weights(weights: str, dtype: str, *, is_run: bool) -> None:
         raise DistilleryError("--weights bf16: is predicted, not timed; add --repeats 0")
 
 
-def _run(names: Sequence[str], parts: Mapping[str, nn.Module], setup: Setup) -> dict[str, Any]:
+def _run(
+    names: Sequence[str], parts: Mapping[str, nn.Module], setup: Setup, on_rows: OnRows
+) -> dict[str, Any]:
     """Training rows one by one, then inference rows by group."""
     training = [name for name in names if name in ROWS]
     inference = [name for name in names if name in INFERENCE_ROWS]
@@ -159,9 +167,16 @@ def _run(names: Sequence[str], parts: Mapping[str, nn.Module], setup: Setup) -> 
     with bar(
         num_jobs * len(setup.runtimes) * (setup.num_repeats + 1), "profile", unit="run"
     ) as progress:
-        told = replace(setup, on_step=progress.update)
-        found = {name: full_size_run.profile_row(name, parts, told) for name in training}
-        return found | _infer(inference, parts, told)
+        told, found = replace(setup, on_step=progress.update), {}
+        for name in training:
+            found[name] = full_size_run.profile_row(name, parts, told)
+            on_rows(found)
+        for group in dict.fromkeys(INFERENCE_ROWS[name].group for name in inference):
+            own = [name for name in inference if INFERENCE_ROWS[name].group == group]
+            found |= full_size_inference_run.profile_group(own, parts, told)
+            add_images(found)  # whole images, of what is measured by now
+            on_rows(found)
+        return found
 
 
 def _settings(setup: Setup) -> dict[str, Any]:
@@ -185,16 +200,6 @@ def _conditions(device: str) -> dict[str, Any]:
     }
 
 
-def _infer(names: Sequence[str], parts: Mapping[str, nn.Module], setup: Setup) -> dict[str, Any]:
-    """Group by group; then whole images from what was measured."""
-    rows: dict[str, Any] = {}
-    for group in dict.fromkeys(INFERENCE_ROWS[name].group for name in names):
-        own = [name for name in names if INFERENCE_ROWS[name].group == group]
-        rows |= full_size_inference_run.profile_group(own, parts, setup)
-    add_images(rows)
-    return rows
-
-
 def _circumstances(device: torch.device) -> dict[str, Any]:
     modules = (torch, diffusers, transformers, peft)
     return {
@@ -215,4 +220,5 @@ def default_path(record: Mapping[str, Any]) -> Path:
     preset, px = Path(settings["preset"]).name, settings["resolution_px"]
     size = "" if px == NATIVE_PX.get(preset) else f"-{px}px"
     form = "" if settings["dtype"] == "fp32" else f"-{settings['dtype']}"
-    return RESULTS / f"{record['date']}-profile-{preset}-{device}{size}{form}.json"
+    batch = "" if settings["batch_size"] == 1 else f"-batch{settings['batch_size']}"
+    return RESULTS / f"{record['date']}-profile-{preset}-{device}{batch}{size}{form}.json"

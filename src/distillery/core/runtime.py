@@ -177,7 +177,9 @@ class Captured:
         try:
             self._replay, self._output = self._graphs.record(lambda: self._run(*static))
         except RuntimeError as error:  # CUDA refuses what has to wait for the device
-            tell(self._kind, f"the step can't be recorded ({_first_line(error)})")
+            # Ending the recording fails as well, and says less than what it failed for.
+            cause = error.__context__ if isinstance(error.__context__, Exception) else error
+            tell(self._kind, f"the step can't be recorded ({_first_line(cause)})")
             self.gave_up = True
             self._undo()
             return False

@@ -17,12 +17,13 @@ import numpy as np
 
 from distillery.core.errors import DistilleryError
 from distillery.core.shards import read_table_shard
-from distillery.data.images import UndecodableError, decode_rgb
+from distillery.data.images import MAP_BACKGROUND, UndecodableError, decode_rgb
 from distillery.data.pictures import slices
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SHARDS = "[0-9]*.parquet"
 MAX_LISTED = 20
+MAPS = "maps"  # the role of condition maps
 
 
 class Matched:
@@ -69,7 +70,8 @@ class Matched:
         loaded = {}
         for role, path in files.items():
             try:
-                loaded[role] = decode_rgb(path.read_bytes())
+                background = MAP_BACKGROUND if role == MAPS else "white"
+                loaded[role] = decode_rgb(path.read_bytes(), background)
             except (UndecodableError, OSError) as error:
                 self._problems.append(f"{path}: broken: {error}")
             self._on_image(1)

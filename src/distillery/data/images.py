@@ -42,6 +42,7 @@ _TURNS = {  # EXIF 2.3, orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+MAP_BACKGROUND = "black"  # nothing, in maps of every kind: where they are transparent
 # Formats that need no external program and that image collections hold; a fixed list, because
 # Pillow also opens formats that run others (EPS) or read further files. Multi-picture files (MPO)
 # open as JPEG.
@@ -63,16 +64,16 @@ class ImageFacts:
     sketch: bytes
 
 
-def decode_rgb(data: bytes) -> np.ndarray:
-    """Decode to uint8 (H, W, 3) sRGB: first frame, EXIF orientation applied, alpha over white.
+def decode_rgb(data: bytes, background: str = "white") -> np.ndarray:
+    """Decode to uint8 (H, W, 3) sRGB: first frame, EXIF orientation applied, alpha over a colour.
 
     Raises `UndecodableError` with the reason; an image of more than 2**26 pixels is refused by its
     header, before anything of its size is allocated.
     """
-    return _decode(data)[0]
+    return _decode(data, background)[0]
 
 
-def _decode(data: bytes) -> tuple[np.ndarray, str]:
+def _decode(data: bytes, background: str) -> tuple[np.ndarray, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -80,7 +81,7 @@ def _decode(data: bytes) -> tuple[np.ndarray, str]:
             if image.width * image.height > MAX_PIXELS:
                 raise UndecodableError(f"{image.width} x {image.height} px, over {MAX_PIXELS} px")
             image.load()
-            return np.asarray(_as_rgb(_upright(image))), image.format
+            return np.asarray(_as_rgb(_upright(image), background)), image.format
     except UndecodableError:
         raise
     except Image.DecompressionBombError as error:
@@ -112,8 +113,8 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """sRGB; transparent pixels become white, grey of 9 to 16 bits is scaled to 8.
+def _as_rgb(image: Image.Image, background: str) -> Image.Image:
+    """sRGB; transparent pixels become the background, grey of 9 to 16 bits is scaled to 8.
 
     What has no agreed range (32 bits, floats, signed numbers) would be clipped, so it is refused.
     """
@@ -125,7 +126,9 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     shown = to_srgb(image, profile)
     if shown.has_transparency_data:
         layer = shown.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, background), layer).convert(
+            "RGB"
+        )
     return shown.convert("RGB")
 
 
@@ -140,7 +143,7 @@ def _upper_bits(image: Image.Image) -> np.ndarray:
 
 def inspect_image(data: bytes) -> ImageFacts:
     """Decode in this process and describe; raises `UndecodableError`."""
-    pixels, format_name = _decode(data)
+    pixels, format_name = _decode(data, "white")
     height, width = pixels.shape[:2]
     luma = small_luma(pixels)
     return ImageFacts(width, height, format_name, hash_luma(luma), sketch(pixels, luma))

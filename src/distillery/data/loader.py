@@ -150,14 +150,17 @@ def _record(row: dict, part: int, wanted: Selection, place: int) -> Record:
 
 
 def load_image(
-    data: bytes, resolution_px: int, resampling: Image.Resampling = Image.Resampling.LANCZOS
+    data: bytes,
+    resolution_px: int,
+    resampling: Image.Resampling = Image.Resampling.LANCZOS,
+    background: str = "white",
 ) -> np.ndarray:
     """uint8 (resolution_px, resolution_px, 3) RGB: shorter side resized, centre cropped.
 
     Resizing is Pillow's; its LANCZOS widens the filter when it shrinks and so does not alias. An
     image that already has the size is passed through unchanged.
     """
-    image = Image.fromarray(decode_rgb(data))
+    image = Image.fromarray(decode_rgb(data, background))
     scale = resolution_px / min(image.size)
     width, height = (max(resolution_px, round(side * scale)) for side in image.size)
     if (width, height) != image.size:

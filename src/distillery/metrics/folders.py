@@ -17,7 +17,7 @@ import numpy as np
 from distillery.core.artifacts import hash_files, hash_json
 from distillery.core.errors import DistilleryError
 from distillery.data.conditions import KINDS
-from distillery.data.image_folders import Matched, read_prompts
+from distillery.data.image_folders import MAPS, Matched, read_prompts
 from distillery.metrics import meters
 from distillery.metrics.given import ALWAYS, NAMES, OFFERED, Given, named
 from distillery.metrics.intervals import metrics_file
@@ -54,7 +54,7 @@ def evaluate_folders(
     _check_names(wanted, reasons)
     folders = {"reference": reference}
     if given.conditions is not None:
-        folders["maps"] = given.conditions
+        folders[MAPS] = given.conditions
     matched = Matched(images, folders, on_image)
     captions = read_prompts(given.prompts, matched.names) if given.prompts else None
     tools, lacking = given.tools(num_bootstrap, num_blocks)
@@ -126,4 +126,4 @@ def _tools_by_need(tools: Tools, captions: Sequence[str] | None) -> dict[str, ob
 def _chunks(matched: Matched, captions: Sequence[str] | None) -> Iterator[Chunk]:
     for places, images, others in matched.groups(CHUNK):
         texts = None if captions is None else [captions[place] for place in places]
-        yield Chunk(places, images, texts, {"": others["reference"]}, others.get("maps"))
+        yield Chunk(places, images, texts, {"": others["reference"]}, others.get(MAPS))

@@ -85,6 +85,8 @@ class Ingest(Frozen):
     def _check(self) -> "Ingest":
         if self.source != "scenes" and not self.path:
             raise ValueError(f"source {self.source} needs path: a file or folder")
+        if len(set(self.map_columns)) < len(self.map_columns):
+            raise ValueError("map_columns: names a column twice; keep one")
         if self.map_columns and self.source not in WITH_COLUMNS:
             raise ValueError(
                 f"map_columns: source {self.source} has no columns of maps; put the maps into a "

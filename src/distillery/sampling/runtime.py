@@ -32,7 +32,8 @@ class _Compiled:
 
     def __init__(self, step: Step) -> None:
         self._eager = step
-        self._run = dataclasses.replace(step, unet=torch.compile(step.unet))
+        # The last batch may be smaller; kernels for any size would be slower for all the others.
+        self._run = dataclasses.replace(step, unet=torch.compile(step.unet, dynamic=False))
 
     def __call__(self, *inputs: Any) -> Tensor:
         if self._run is self._eager:

@@ -31,7 +31,7 @@ def evaluate(
         str | None, typer.Option(help="Folder or hub id of the network for FID, KID, CLIP score.")
     ] = None,
     conditions: Annotated[
-        Path | None, typer.Option(help="Folder of condition maps of the same names.")
+        list[Path] | None, typer.Option(help="Folder of condition maps of the same names.")
     ] = None,
     condition_kind: Annotated[
         str, typer.Option(help=f"What these maps are: {', '.join(KINDS)}.")
@@ -65,9 +65,12 @@ def evaluate(
     from distillery.commands import evaluate as command
     from distillery.metrics.folders import Given
 
-    given = Given(
-        prompts, conditions, condition_kind, segmenter, extractor, lpips, device, annotator
-    )
+    if conditions and len(conditions) > 1:
+        raise DistilleryError(
+            f"--conditions {conditions[1]}: one folder of maps at a time; call again for the others"
+        )
+    maps = conditions[0] if conditions else None
+    given = Given(prompts, maps, condition_kind, segmenter, extractor, lpips, device, annotator)
     contract = command.evaluate(images, reference, out, given, metrics=metrics)
     typer.echo(json.dumps(contract, indent=1) if as_json else command.as_text(contract))
 

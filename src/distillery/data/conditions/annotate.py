@@ -26,6 +26,7 @@ from distillery.core.shards import (
     write_table_shard,
 )
 from distillery.data.conditions import KINDS
+from distillery.data.conditions.dark import brightest_of_dark, dark_line
 from distillery.data.conditions.own import LeftOut, OwnMaps, open_own
 from distillery.data.images import decode_rgb
 from distillery.data.loader import Selection
@@ -101,7 +102,8 @@ def count_maps(
     """{kind: {"maps": n, "left_out": {reason: n}}} of a part, for `COUNTS`.
 
     `shards` are the curated ones. Of a kind with the user's own maps, `first` names the first
-    record that is left out, and `resized` counts the maps that were resized as asked.
+    record that is left out, `resized` counts the maps that were resized as asked, and `brightest`
+    is a value that is there where all maps are nearly black.
     """
     counts = {}
     for kind in kinds:
@@ -110,9 +112,16 @@ def count_maps(
         if kind in own:
             lost = selected.without(keys)
             counts[kind] |= _left_out(own[kind], lost, shards)
+            if (brightest := brightest_of_dark(_encoded(conditions / kind))) is not None:
+                counts[kind]["brightest"] = brightest
             if own[kind].resize:
                 counts[kind]["resized"] = _num_resized(own[kind], selected, lost, shards)
     return counts
+
+
+def _encoded(folder: Path) -> Iterable[bytes]:
+    rows = (row for shard in _shards(folder) for row in iter_table_shard(shard))
+    return (row["image"]["bytes"] for row in rows)
 
 
 def _num_resized(
@@ -139,7 +148,8 @@ def _left_out(own: OwnMaps, lost: Collection[str], shards: Iterable[Path]) -> di
 
 def left_out_lines(counts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """For people: of each kind that lacks some maps how many, why, and the first of them."""
-    return [
+    dark = [dark_line(kind, c.get("brightest")) for kind, c in counts.items() if "brightest" in c]
+    return dark + [
         f"{kind}: {c['maps']} maps, {sum(c['left_out'].values())} records are left out ("
         + ", ".join(f"{reason} {num}" for reason, num in c["left_out"].items())
         + f"), first {c['first']}"

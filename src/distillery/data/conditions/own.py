@@ -7,6 +7,7 @@ here: making maps, storing them (`annotate`).
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,7 +77,7 @@ class OwnMaps:
             raise DistilleryError(f"{key}: {self.folder} is no folder; name the one with your maps")
         files: dict[str, Path] = {}
         for path in sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in SUFFIXES):
-            stem = path.relative_to(self.folder).with_suffix("").as_posix()
+            stem = _plain(path.relative_to(self.folder).with_suffix("").as_posix())
             if stem in files:
                 raise DistilleryError(f"{path}: {files[stem].name} has the same name; keep one")
             files[stem] = path
@@ -113,11 +114,11 @@ class OwnMaps:
 
     def _pixels(self, row: Mapping[str, Any]) -> tuple[np.ndarray, str]:
         """A row's map as it is, and where it is."""
-        from distillery.data.images import UndecodableError, decode_rgb
+        from distillery.data.images import MAP_BACKGROUND, UndecodableError, decode_rgb
 
         data, place = self._find(row)
         try:
-            return decode_rgb(data), place
+            return decode_rgb(data, MAP_BACKGROUND), place
         except UndecodableError as error:
             raise LeftOut(UNREADABLE, f"{place}: {error}") from None
 
@@ -138,10 +139,39 @@ class OwnMaps:
             raise LeftOut(UNREADABLE, f"{path.name}: {error.strerror}") from None
 
     def _alike(self, names: Collection[str]) -> str:
-        """A file that would be the map but for upper and lower case, for the message."""
-        wanted = {name.lower() for name in names}
-        alike = next((p for stem, p in self.files.items() if stem.lower() in wanted), None)
-        return "" if alike is None else f"; {alike.name} differs in upper and lower case"
+        """A file that would be the map but for case, folder or format, for the message."""
+        for name in (name.casefold() for name in names):
+            if name in self._others:
+                return f"; {self._others[name]} is no image file ({', '.join(SUFFIXES)})"
+            if name in self._folded:
+                return f"; {self._folded[name].name} differs in upper and lower case"
+            if (base := name.rpartition("/")[2]) in self._bases:
+                place = self._bases[base].relative_to(self.folder).as_posix()
+                return f"; {place} lies in another folder than the image"
+        return ""
+
+    @cached_property
+    def _folded(self) -> dict[str, Path]:
+        return {stem.casefold(): path for stem, path in self.files.items()}
+
+    @cached_property
+    def _bases(self) -> dict[str, Path]:
+        return {stem.rpartition("/")[2]: path for stem, path in self._folded.items()}
+
+    @cached_property
+    def _others(self) -> dict[str, str]:
+        """Names of files that are no images, such as arrays, by their path without suffix."""
+        paths = (p for p in self.folder.rglob("*") if p.suffix.lower() not in SUFFIXES)
+        return {
+            _plain(p.relative_to(self.folder).with_suffix("").as_posix()).casefold(): p.name
+            for p in paths
+            if p.suffix and p.is_file()
+        }
+
+
+def _plain(name: str) -> str:
+    """The name as most systems write it: macOS stores an accent as a character of its own."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _names(row: Mapping[str, Any]) -> Iterable[str]:
@@ -150,6 +180,6 @@ def _names(row: Mapping[str, Any]) -> Iterable[str]:
     Not by the key where the file is called by a number itself, which may be another record's key.
     """
     if row.get("name"):
-        yield row["name"]
+        yield _plain(row["name"])
     if not (row.get("name") or "").isdigit():
         yield row["key"]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distillery.core.errors import DistilleryError
 from distillery.core.shards import read_table
-from distillery.data.images import UndecodableError
+from distillery.data.images import MAP_BACKGROUND, UndecodableError
 from distillery.data.loader import load_image
 from distillery.data.pictures import Spool
 
@@ -90,7 +90,7 @@ class MapFiles:
 
 def _load(data: bytes, kind: str, resolution_px: int) -> np.ndarray:
     resampling = Image.Resampling.NEAREST if kind in DISCRETE else Image.Resampling.LANCZOS
-    return load_image(data, resolution_px, resampling)
+    return load_image(data, resolution_px, resampling, MAP_BACKGROUND)
 
 
 def as_hint(images: np.ndarray) -> Tensor:

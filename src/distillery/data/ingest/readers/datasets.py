@@ -58,6 +58,10 @@ def read_datasets(
                 f"correct ingest.datasets.{key}"
             )
     require_columns(path, columns, map_columns)
+    if image_column in map_columns:
+        raise DistilleryError(
+            f"{path}: {image_column} is the image's column; leave it out of ingest.map_columns"
+        )
     used = [c for c in columns if c.lower() in (*METADATA_NAMES, _SEGMENTATION)]
     wanted = [image_column, caption_column, *used, *map_columns]
     data = data.select_columns(list(dict.fromkeys(wanted)))

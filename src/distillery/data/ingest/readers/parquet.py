@@ -40,6 +40,7 @@ def read_parquet(path: Path, map_columns: Sequence[str] = ()) -> Iterator[RawSam
             with pq.ParquetFile(file) as table:
                 image = _image_column(file, table.schema_arrow, map_columns)
                 require_columns(file, table.schema_arrow.names, map_columns)
+                _require_images(file, table.schema_arrow, map_columns)
                 _require_caption(file, table.schema_arrow)
                 row_number = 0
                 used = [image, *_used_columns(table.schema_arrow.names), *map_columns]
@@ -85,6 +86,16 @@ def _holds_image(kind: pa.DataType) -> bool:
         return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
     kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
     return any(is_kind(kind) for is_kind in kinds)
+
+
+def _require_images(file: Path, schema: pa.Schema, map_columns: Sequence[str]) -> None:
+    for column in (schema.field(name) for name in map_columns):
+        if not (_holds_image(column.type) or pa.types.is_null(column.type)):
+            raise DistilleryError(
+                f"{file}: column {column.name} of ingest.map_columns holds {column.type}, no "
+                "encoded images; name another, or take maps from files: extract_conditions.kinds: "
+                "{KIND: {from: folder PATH}}"
+            )
 
 
 def _require_caption(file: Path, schema: pa.Schema) -> None:
