@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -20,6 +19,7 @@ from distillery.models.architectures import ARCHITECTURES, build_meta
 from distillery.models.control_adapter.adapter import UNI_CONTROLNET_KINDS, ControlAdapter
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.models.skeleton import on_meta
 from distillery.models.student_controlnet.model import PRESETS, StudentControlNet
 
 Parts = dict[str, nn.Module]
@@ -72,7 +72,7 @@ def load_architecture(preset: str, scenes: Path = Path("data/scenes-sd")) -> Par
     text = CLIPTextConfig.from_pretrained(folder / "text_encoder")
     for path in sorted(folder.glob("controlnet_*/config.json"))[:1]:
         kinds[path.parent.name] = ControlNetModel
-    with torch.device("meta"):
+    with on_meta():
         parts = {
             name: kind.from_config(kind.load_config(folder / name)) for name, kind in kinds.items()
         }
@@ -96,7 +96,7 @@ def teacher_controlnet(parts: Mapping[str, nn.Module]) -> ControlNetModel:
     """The parts' own ControlNet, or the one that goes with their U-Net (Zhang et al. 2023)."""
     if "controlnet" in parts:
         return parts["controlnet"]
-    with torch.device("meta"):
+    with on_meta():
         return ControlNetModel.from_unet(parts["unet"], load_weights_from_unet=False)
 
 

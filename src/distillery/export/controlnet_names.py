@@ -7,13 +7,13 @@ a narrower or shallower student projects its own features, for which those have 
 
 from collections.abc import Iterable, Mapping
 
-from accelerate import init_empty_weights
 from diffusers import ControlNetModel
 from torch import Tensor
 
 from distillery.core.errors import DistilleryError
 from distillery.export.encoder_names import down_modules, middle_modules, renamed
 from distillery.export.gate import same_controlnet
+from distillery.models.skeleton import without_weights
 from distillery.models.strict import assign_state, init_arguments
 from distillery.models.student_controlnet import StudentControlNet
 from distillery.models.student_controlnet.model import OWN_ARGUMENTS
@@ -42,7 +42,7 @@ def plain_controlnet(controlnet: ControlNetModel) -> ControlNetModel:
             f"this ControlNet {reason}, which plain ControlNets have no layers for; "
             "export --to hub or --to comfyui-node, which bring the code along"
         )
-    with init_empty_weights():
+    with without_weights():
         arguments = init_arguments(ControlNetModel, controlnet.config, *OWN_ARGUMENTS)
         plain = ControlNetModel(**arguments)
     assign_state(plain, controlnet.to_dense().state_dict()).eval()

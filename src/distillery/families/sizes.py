@@ -27,6 +27,7 @@ from distillery.models.load import load_unet
 from distillery.models.lowrank.ranks import read_removed
 from distillery.models.lowrank.removed import removed_in
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.models.skeleton import on_meta
 
 _WEIGHT_RULES = ("energy", "spectrum")
 
@@ -157,7 +158,7 @@ def student_ranks(
 
 @cache
 def _macs(kind: type[ModelMixin], config: str, side: int, num_tokens: int) -> int:
-    with torch.device("meta"):
+    with on_meta():
         module = kind.from_config(json.loads(config))
     return count_macs(module, **meta_inputs(module, side, num_tokens))
 

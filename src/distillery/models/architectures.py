@@ -4,12 +4,12 @@ In: `sd15` or `sd21`. Out: U-Net, text encoder and VAE on the meta device, for c
 and planning ranks in a fraction of a second. Models with weights come from the teacher's folder.
 """
 
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from distillery.core.errors import DistilleryError
+from distillery.models.skeleton import on_meta
 
 _UNET = {
     "sample_size": 64,
@@ -73,7 +73,7 @@ def build_meta(name: str) -> dict[str, nn.Module]:
             f"architecture {name!r} is unknown; choose one of {', '.join(ARCHITECTURES)}"
         )
     settings = ARCHITECTURES[name]
-    with torch.device("meta"):
+    with on_meta():
         return {
             "unet": UNet2DConditionModel(**settings["unet"]),
             "text_encoder": CLIPTextModel(CLIPTextConfig(**settings["text_encoder"])),

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 
 # A pipeline saved with this class loads it only if its module has the base class by this name.
 from diffusers import ControlNetModel, ModelMixin, UNet2DConditionModel  # noqa: F401
@@ -39,6 +38,7 @@ from distillery.models.control_adapter.hints import KINDS, check_hint, stack
 from distillery.models.control_adapter.kronecker import inject_kronecker
 from distillery.models.control_adapter.weights import fill, mark_trained
 from distillery.models.layers import low_rank_like
+from distillery.models.skeleton import without_weights
 from distillery.models.strict import StrictLoading
 
 NORMS = ("frozen", "official")
@@ -130,7 +130,7 @@ class ControlAdapter(StrictLoading, ControlNetModel):
         ranks of an adapter that is low-rank throughout, as in the paper's 750M.
         """
         settings = {"conditions": conditions, "norm": norm, "kronecker": kronecker, "ranks": ranks}
-        with init_empty_weights():
+        with without_weights():
             return cls(**encoder_arguments(unet_config), **settings)
 
     def loaded(self) -> None:

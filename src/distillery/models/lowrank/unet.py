@@ -15,16 +15,16 @@ from accelerate import init_empty_weights
 # A pipeline saved with this class loads it only if its module has the base class by this name.
 from diffusers import ModelMixin, UNet2DConditionModel  # noqa: F401
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from distillery.core.errors import DistilleryError
 from distillery.models.layers import low_rank_layers, low_rank_like
 from distillery.models.lowrank.factors import check_dense, fill_factors
 from distillery.models.lowrank.removed import check_no_removed, is_gone, remove_blocks
+from distillery.models.skeleton import Unfilled, without_weights
 from distillery.models.strict import StrictLoading, assign_state, init_arguments
 
 
-class _MatricesOnMeta(TorchFunctionMode):
+class _MatricesOnMeta(Unfilled):
     """Sends every tensor of two or more dimensions made by `torch.empty` to the meta device.
 
     That is how layers allocate the weights that `reset_parameters` fills, while buffers and
@@ -35,7 +35,7 @@ class _MatricesOnMeta(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch.empty and not isinstance(args[0], int) and len(args[0]) > 1:
             kwargs = {**kwargs, "device": "meta"}
-        return func(*args, **kwargs)
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 class LowRankUNet2DConditionModel(StrictLoading, UNet2DConditionModel):
@@ -123,7 +123,7 @@ class LowRankUNet2DConditionModel(StrictLoading, UNet2DConditionModel):
             for key in [key for key in state if key.startswith(f"{name}.")]:
                 del state[key]
             state |= {f"{name}.{key}": value for key, value in merged.items() if value is not None}
-        with init_empty_weights():
+        with without_weights():
             dense = UNet2DConditionModel(**unet_arguments(self.config))
         return assign_state(dense, state).train(self.training)
 

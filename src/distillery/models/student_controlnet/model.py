@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 
 # A pipeline saved with this class loads it only if its module has the base class by this name.
 from diffusers import ControlNetModel, ModelMixin  # noqa: F401
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 # The U-Net of a saved pipeline may be low-rank; diffusers imports no module that a folder names.
 import distillery.models.lowrank.unet  # noqa: F401
 from distillery.models.hadamard.conv import plan_hadamard_ranks, replace_convolutions
+from distillery.models.skeleton import without_weights
 from distillery.models.strict import StrictLoading, assign_state, init_arguments
 from distillery.models.student_controlnet.blocks import (
     StudentDownBlock,
@@ -128,7 +128,7 @@ class StudentControlNet(StrictLoading, ControlNetModel):
         config = teacher if isinstance(teacher, Mapping) else teacher.config
         arguments = student_arguments(config, settings)
         full = complete_settings(settings)
-        with init_empty_weights():
+        with without_weights():
             dense = cls(**arguments)
             ranks = plan_hadamard_ranks(dense, full["hadamard_rank"], full["hadamard_convs"])
             return cls(**arguments, hadamard_ranks=ranks) if ranks else dense
@@ -161,7 +161,7 @@ class StudentControlNet(StrictLoading, ControlNetModel):
             merged = self.get_submodule(name).to_dense().state_dict(prefix=f"{name}.")
             state.update(merged)
         arguments = {**init_arguments(type(self), self.config), "hadamard_ranks": None}
-        with init_empty_weights():
+        with without_weights():
             dense = type(self)(**arguments)
         return assign_state(dense, state).train(self.training)
 

@@ -11,11 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from diffusers import ControlNetModel
 
 from distillery.core.errors import DistilleryError
 from distillery.models.architectures import build_meta
+from distillery.models.skeleton import on_meta
 from distillery.models.strict import init_arguments
 from distillery.models.student_controlnet.modulation import MODULATIONS
 
@@ -60,7 +60,7 @@ _UNSUPPORTED = ("class_embed_type", "num_class_embeds", "addition_embed_type", "
 
 def meta_controlnet(architecture: str) -> ControlNetModel:
     """The teacher ControlNet of an architecture by name (`sd15`, `sd21`), on the meta device."""
-    with torch.device("meta"):
+    with on_meta():
         return ControlNetModel.from_unet(
             build_meta(architecture)["unet"], load_weights_from_unet=False
         )
