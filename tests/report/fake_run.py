@@ -15,7 +15,7 @@ from distillery.data.conditions.annotate import CONDITION_SCHEMA, COUNTS
 from distillery.data.curation.curate import CURATED_SCHEMA, REJECTED_SCHEMA
 from distillery.data.dedupe.selection import REJECTED_SCHEMA as DUPLICATE_SCHEMA
 from distillery.metrics.intervals import Estimate, exact, to_metric
-from distillery.report.build import Folders
+from distillery.report.build import Folders, Setup, build_report
 from distillery.sampling.samples import SCHEMA
 
 # shape recall, KID, prediction distance, FID, CLIP score, U-Net parameters, ms
@@ -172,6 +172,16 @@ def profile(families: bool = True) -> dict:
     found["sd21/dense/parameters_total"] = counted(1_289_952_427)
     found["sd21/low_rank/parameters_total"] = counted(788_273_515)
     return {"metrics": found, "skipped": {}, "fingerprints": {}, "device": "cpu"}
+
+
+def build(folders: Folders, reports: Path) -> None:
+    """The report of a run."""
+    setup = Setup(
+        title="Test", source="scenes", seeds=[0], num_gallery_samples=9,
+        facts=[("data", "scenes"), ("teacher", "scenes")], times={"ingest": "1.0 s"},
+        whole=WHOLE,
+    )  # fmt: skip
+    build_report(folders, reports, setup)
 
 
 def _costs(name: str, unet: int, adapter: int, trained: int, latency: float) -> dict:
@@ -345,9 +355,9 @@ def _write_models(models: Path, init: Path, variants: list[str]) -> None:
     write_json(init / "svd" / "layers.json", {"init": "svd", "layers": layers})
 
 
-def make_run(root: Path, *, with_committed: bool = True, families: bool = True) -> Folders:
-    """A whole run below `root`; without `families` one of Stage I only."""
-    folders = Folders(
+def folders_of(root: Path, families: bool = True) -> Folders:
+    """Where `make_run` writes."""
+    return Folders(
         curated=root / "curated",
         selection=root / "selection",
         init=root / "models" / "init",
@@ -357,6 +367,11 @@ def make_run(root: Path, *, with_committed: bool = True, families: bool = True) 
         results=root / "results",
         conditions=root / "conditions" if families else None,
     )
+
+
+def make_run(root: Path, *, with_committed: bool = True, families: bool = True) -> Folders:
+    """A whole run below `root`; without `families` one of Stage I only."""
+    folders = folders_of(root, families)
     found = all_metrics([0], families)
     for name, values in found.items():
         write_json(folders.metrics / f"{name}.json", values)

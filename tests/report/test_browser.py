@@ -6,9 +6,6 @@ from pathlib import Path
 
 import pytest
 from devtools import Page, opened
-from fake_run import make_run
-
-from distillery.report.build import Setup, build_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WIDE = {"width_px": 1440, "scheme": "light"}
@@ -59,14 +56,8 @@ def browser() -> str:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    root = tmp_path_factory.mktemp("browser")
-    setup = Setup(
-        title="Test", source="scenes", seeds=[0], num_gallery_samples=9,
-        facts=[("data", "scenes")], times={}, whole={},
-    )  # fmt: skip
-    build_report(make_run(root), root / "reports", setup)
-    return (root / "reports" / "index.html").as_uri()
+def url(reports: Path) -> str:
+    return (reports / "index.html").as_uri()
 
 
 def _all_pages(url: str) -> list[str]:

@@ -1,18 +1,20 @@
+import contextlib
 import csv
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from fake_run import CONTROLLED, GUIDED, MODELS, WHOLE, make_run, png
+from fake_run import CONTROLLED, GUIDED, MODELS, build, folders_of, make_run, png
 from matplotlib.figure import Figure
 
 from distillery.core.artifacts import hash_files, write_json
 from distillery.families import FAMILIES
-from distillery.report.build import Folders, Setup, build_report
+from distillery.report.build import Folders
 from distillery.report.evidence import read_run
 from distillery.report.figures_training import layer_terms
 from distillery.report.gallery import family_strip, read_gallery
@@ -27,34 +29,68 @@ PAGES = (
     "whole", "unet", "control", "controlnet", "guidance", "claims", "cost", "data", "provenance",
 )  # fmt: skip
 
+LOST = "000000003: no <kite> in the folder"
+
 
 def _build(folders: Folders, reports: Path) -> str:
     """The report's first page, as text."""
-    setup = Setup(
-        title="Test", source="scenes", seeds=[0], num_gallery_samples=9,
-        facts=[("data", "scenes"), ("teacher", "scenes")], times={"ingest": "1.0 s"},
-        whole=WHOLE,
-    )  # fmt: skip
-    build_report(folders, reports, setup)
+    build(folders, reports)
     return (reports / "index.html").read_text()
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    return make_run(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def reports(folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    reports = tmp_path_factory.mktemp("page") / "reports"
-    _build(folders, reports)
-    return reports
+def folders(reports: Path) -> Folders:
+    return folders_of(reports.parent)
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def undrawn() -> Iterator[None]:
     """Empty charts: drawing them is most of a report's time."""
-    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write("<svg></svg>"))
+    with _undrawn():
+        yield
+
+
+@contextlib.contextmanager
+def _undrawn() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda figure, file, **_: file.write("<svg></svg>"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def unlike(folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run that differs in what one page or section each shows: built once."""
+    root = tmp_path_factory.mktemp("unlike")
+    metrics, results, conditions = (
+        shutil.copytree(folder, root / folder.name)
+        for folder in (folders.metrics, folders.results, folders.conditions)
+    )
+    _add_latency(results)
+    shutil.copy(metrics / "controlnet/loha.json", metrics / "controlnet/mine.json")
+    shutil.copy(metrics / "unet/svd_only.json", metrics / "unet/elr.json")
+    _lose_maps(conditions)
+    changed = replace(folders, metrics=metrics, results=results, conditions=conditions)
+    with _undrawn():
+        _build(changed, root / "reports")
+    return root / "reports"
+
+
+def _add_latency(results: Path) -> None:
+    """The committed comparison of `scenes-latency`."""
+    record = json.loads(next(results.glob("*.json")).read_text())
+    timed = record["profile"]["metrics"]["unet/elr/latency_s"]
+    for name, share in (("planned_75", 0.75), ("planned_50", 0.5)):
+        record["metrics"][f"unet/{name}"] = record["metrics"]["unet/elr"]
+        scaled = {key: timed[key] * share for key in ("value", "ci_low", "ci_high")}
+        record["profile"]["metrics"][f"unet/{name}/latency_s"] = {**timed, **scaled}
+    write_json(results / "2026-01-03-scenes-latency.json", {**record, "preset": "scenes-latency"})
+
+
+def _lose_maps(conditions: Path) -> None:
+    full, lost = {"maps": 9, "left_out": {}}, {"missing": 1, "size": 2}
+    depth = {"maps": 6, "left_out": lost, "first": LOST, "resized": 4}
+    for part, maps in enumerate((depth, {"maps": 1000, "left_out": {"size": 1}, "first": "7: x"})):
+        write_json(conditions / str(part) / "counts.json", {"canny": full, "depth": maps})
 
 
 class _Links(HTMLParser):
@@ -81,18 +117,8 @@ def _pages(reports: Path) -> list[Path]:
     return [reports / "index.html", *sorted((reports / "pages").glob("*.html"))]
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_the_unet_page_shows_the_committed_comparison(folders: Folders, tmp_path: Path):
-    results = shutil.copytree(folders.results, tmp_path / "results")
-    record = json.loads(next(results.glob("*.json")).read_text())
-    timed = record["profile"]["metrics"]["unet/elr/latency_s"]
-    for name, share in (("planned_75", 0.75), ("planned_50", 0.5)):
-        record["metrics"][f"unet/{name}"] = record["metrics"]["unet/elr"]
-        scaled = {key: timed[key] * share for key in ("value", "ci_low", "ci_high")}
-        record["profile"]["metrics"][f"unet/{name}/latency_s"] = {**timed, **scaled}
-    write_json(results / "2026-01-03-scenes-latency.json", {**record, "preset": "scenes-latency"})
-    _build(replace(folders, results=results), tmp_path / "reports")
-    page = (tmp_path / "reports/pages/unet.html").read_text()
+def test_the_unet_page_shows_the_committed_comparison(unlike: Path):
+    page = (unlike / "pages/unet.html").read_text()
     section = page[page.index('id="latency"') :].split("</section>")[0]
     assert "<i>scenes-latency</i>, committed on 2026-01-02, 2 cores, 3 training seeds" in section
     assert section.count("<figure") == 6  # distance, shapes, KID; of this run and of those
@@ -204,13 +230,8 @@ def test_tables_are_the_same_as_csv_and_as_json(reports: Path):
     assert {"unet/elr", "teacher/guided"} <= {row["model"] for row in rows}
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_the_users_own_run_comes_first(folders: Folders, reports: Path, tmp_path: Path):
-    own = tmp_path / "metrics"
-    shutil.copytree(folders.metrics, own)
-    shutil.copy(own / "controlnet/loha.json", own / "controlnet/mine.json")
-    _build(replace(folders, metrics=own), tmp_path / "reports")
-    page = (tmp_path / "reports/pages/controlnet.html").read_text()
+def test_the_users_own_run_comes_first(unlike: Path):
+    page = (unlike / "pages/controlnet.html").read_text()
     headings = re.findall(r"<h2>(.*?) <a", page)
     others = [heading for heading in headings if heading.startswith(("Beside", "The committed"))]
     assert len(others) == 2
@@ -219,35 +240,23 @@ def test_the_users_own_run_comes_first(folders: Folders, reports: Path, tmp_path
     row = printed.split('<th scope="row">mine</th>')[1].split("</tr>")[0]
     values = re.findall(r"<td data-name=[^>]*>(.*?)</td>", row, re.DOTALL)
     assert sum('title="not measured' in value for value in values) <= 1  # the parameters
-    first = (tmp_path / "reports/index.html").read_text().split('id="gained"')[1]
+    first = (unlike / "index.html").read_text().split('id="gained"')[1]
     assert "controlnet.html#controlnet-mine" in first.split("</section>")[0]
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_verdicts_that_are_other_in_this_run_are_named(folders: Folders, tmp_path: Path):
-    own = tmp_path / "metrics"
-    shutil.copytree(folders.metrics, own)
-    shutil.copy(own / "unet/svd_only.json", own / "unet/elr.json")
-    page = _build(replace(folders, metrics=own), tmp_path / "reports")
-    claims = json.loads((tmp_path / "reports/claims.json").read_text())
+def test_verdicts_that_are_other_in_this_run_are_named(unlike: Path):
+    page = (unlike / "index.html").read_text()
+    claims = json.loads((unlike / "claims.json").read_text())
     names = [claim["id"] for claim in changed(claims)]
     assert "elr-beats-standard-clip" in names
     assert f"pages/claims.html#{names[0]}" in page.split('id="claims"')[1]
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_maps_that_are_missing_are_said_first_and_counted(folders: Folders, tmp_path: Path):
-    conditions = tmp_path / "conditions"
-    shutil.copytree(folders.conditions, conditions)
-    full, lost = {"maps": 9, "left_out": {}}, {"missing": 1, "size": 2}
-    first = "000000003: no <kite> in the folder"
-    depth = {"maps": 6, "left_out": lost, "first": first, "resized": 4}
-    for part, maps in enumerate((depth, {"maps": 1000, "left_out": {"size": 1}, "first": "7: x"})):
-        write_json(conditions / str(part) / "counts.json", {"canny": full, "depth": maps})
-    page = _build(replace(folders, conditions=conditions), tmp_path / "reports")
+def test_maps_that_are_missing_are_said_first_and_counted(unlike: Path):
+    page = (unlike / "index.html").read_text()
     said = "depth 4 of 1,010 (missing 1, another size 3)"
     assert f"Records left out for want of a map: {said}." in page.split('class="opening"')[0]
-    data = (tmp_path / "reports/pages/data.html").read_text().split('id="maps"')[1]
+    data = (unlike / "pages/data.html").read_text().split('id="maps"')[1]
     row = data.split('<th scope="row">depth</th>')[1].split("</tr>")[0]
     cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
     assert cells == [
@@ -257,9 +266,9 @@ def test_maps_that_are_missing_are_said_first_and_counted(folders: Folders, tmp_
         "3",
         "0",
         "4",
-        first.replace("<", "&lt;").replace(">", "&gt;"),
+        LOST.replace("<", "&lt;").replace(">", "&gt;"),
     ]
-    listed = json.loads((tmp_path / "reports/tables/condition_maps.json").read_text())
+    listed = json.loads((unlike / "tables/condition_maps.json").read_text())
     assert listed[0] == {"kind": "canny", "records": 18, "maps": 18, "missing": 0, "size": 0,
                          "unreadable": 0, "resized": 0}  # fmt: skip
 
