@@ -1,5 +1,6 @@
 """A small model and samples with the interfaces of the real ones, and a training of it."""
 
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,6 +109,9 @@ def train(folder: Path, samples: ToySamples | None = None, **changed: Any) -> tu
 
 
 def train_to_file(folder: Path, out: Path, delay_s: float) -> None:
-    """Train slowly enough to be killed on the way; write the final weights."""
+    """Train and write the final weights; with a delay, wait at the end to be killed."""
     model, _ = train(folder, ToySamples(delay_s))
+    if delay_s:
+        out.with_suffix(".waits").touch()
+        signal.pause()
     save_file(model.state_dict(), out)

@@ -1,6 +1,8 @@
 """`distillery ranks --device`: plans for a device, in the user's units, within all targets."""
 
+import functools
 import json
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,6 +14,24 @@ from distillery.core.errors import DistilleryError
 from distillery.cost.latency.make import predict_table
 from distillery.cost.latency.roofline import Machine
 from distillery.cost.latency.table import write_form
+from distillery.cost.latency.units import Anatomy
+
+
+@pytest.fixture(scope="module", autouse=True)
+def opened_once() -> Iterator[None]:
+    """An architecture is opened and taken apart for the first command that asks for it."""
+    apart: dict[tuple, Anatomy] = {}
+
+    def known_parts(models: dict, *resolution: int | None) -> Anatomy:
+        key = (id(models["unet"]), *resolution)
+        if key not in apart:
+            apart[key] = parts_of(models, *resolution)
+        return apart[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranks_device, "load_parts", functools.cache(load_parts))
+        patch.setattr(ranks_device, "parts_of", known_parts)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ def write_params(work: Path, changes: dict[str, Any]) -> Path:
     """A params file for the data stages: one part, no filter on scores."""
     params = make_params(work, {"data.parts": [0], **changes})
     path = work.with_suffix(".yaml")
-    path.write_text(yaml.safe_dump(params.model_dump(mode="json")))
+    path.write_text(yaml.dump(params.model_dump(mode="json"), Dumper=yaml.CSafeDumper))
     return path
 
 

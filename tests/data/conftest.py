@@ -1,13 +1,36 @@
-"""Small data sets as fixtures."""
+"""Small data sets as fixtures, and stages that start at once."""
 
+import functools
+import multiprocessing
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from data_helpers import ROOT
 
+from distillery import stage
+from distillery.data import images
 from distillery.data.scenes.draw import draw_scene
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ready_stages(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The code of a stage is looked at once; decoders fork from a process that has their imports.
+
+    Else most of the time that a handful of pictures takes. `test_images` starts decoders as users
+    do.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([images.__name__])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "current_code", functools.cache(stage.current_code))
+        if request.module.__name__ != "test_images":
+            started = SimpleNamespace(get_context=lambda _: context)
+            patch.setattr(images, "multiprocessing", started)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Params, folders of images and the chain of data stages, for the tests of this folder."""
 
+import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 def make_params(work: Path, changes: dict[str, Any]) -> Params:
     """The default params with some dotted keys replaced; resume state goes to `work`."""
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values = copy.deepcopy(_shipped())
     for dotted, value in {"paths.work": str(work), **changes}.items():
         *sections, name = dotted.split(".")
         target = values
@@ -26,6 +28,11 @@ def make_params(work: Path, changes: dict[str, Any]) -> Params:
             target = target[section]
         target[name] = value
     return Params.model_validate(values)
+
+
+@functools.cache
+def _shipped() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "params.yaml").read_text())
 
 
 def change(params: Params, dotted: str, value: Any) -> Params:

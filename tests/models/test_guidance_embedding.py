@@ -61,8 +61,9 @@ def test_a_fixed_scale_is_told_unless_the_call_names_one() -> None:
 
 def test_one_evaluation_in_a_plain_pipeline_at_any_scale() -> None:
     unet = told_unet()
+    scheduler = DDIMScheduler(clip_sample=False, steps_offset=1)
     pipeline = StableDiffusionPipeline(
-        vae=None, text_encoder=None, tokenizer=None, unet=unet, scheduler=DDIMScheduler(),
+        vae=None, text_encoder=None, tokenizer=None, unet=unet, scheduler=scheduler,
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
