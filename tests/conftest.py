@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,18 @@ from warm_python import warm_python
 # wait for each other burn several times the work. Before anything imports torch, which reads it.
 os.environ["OMP_NUM_THREADS"] = "1"
 gc.disable()  # until all is imported, as in distillery.stages
+TESTS = Path(__file__).parent
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+Fill = Callable[[Path], object]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs the slow `finished` goes first, so that the other worker fills the time."""
-    items.sort(key=lambda item: "finished" not in item.fixturenames)
+    """Long files go first, so that short ones fill both workers' time to the end.
+
+    First of all what needs the slow `finished`, then what runs commands and so lies outside of the
+    folders.
+    """
+    items.sort(key=lambda item: ("finished" not in item.fixturenames, item.path.parent != TESTS))
 
 
 def pytest_collection_finish() -> None:
@@ -44,17 +52,28 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Fill], Path]:
+    """`once(name, fill)` is a folder that the first worker fills, for all of them to read."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if IS_WORKER else root
+
+    def filled(name: str, fill: Fill) -> Path:
+        place, is_filled = root / name, root / f"{name}.filled"
+        with FileLock(root / f"{name}.lock"):
+            if not is_filled.exists():
+                place.mkdir()
+                fill(place)
+                is_filled.touch()
+        return place
+
+    return filled
+
+
+@pytest.fixture(scope="session")
+def python(once: Callable[[str, Fill], Path]) -> Path:
     """A folder with a `python` that starts stages quickly; one for all workers."""
-    folder, process = tmp_path_factory.getbasetemp(), os.getpid()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder, process = folder.parent, os.getppid()
-    with FileLock(folder / "python.lock"):
-        place = folder / "python"
-        if place.exists():
-            return place / "bin"
-        place.mkdir()
-        return warm_python(place, process)
+    process = os.getppid() if IS_WORKER else os.getpid()
+    return once("python", lambda place: warm_python(place, process)) / "bin"
 
 
 @pytest.fixture(scope="session")

@@ -73,8 +73,9 @@ def serve(address: str, process: int) -> None:
     """Fork for who asks, for as long as the process lives; a fork runs what it was asked for."""
     import_all()
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
+        listener.bind(f"{address}.new")
         listener.listen()
+        os.rename(f"{address}.new", address)  # once it is there, it answers
         request = Server(listener, os.pidfd_open(process)).serve()
     if request is not None:
         request.become()
