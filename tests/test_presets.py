@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +106,12 @@ def test_stable_diffusion_presets_invent_no_hash() -> None:
         assert all(v.steps == 0 or v.steps >= 1000 for v in params.distill_unet.variants.values())
 
 
-def test_a_preset_starts_as_its_head_says(tmp_path: Path) -> None:
+def test_a_preset_starts_as_its_head_says(tmp_path: Path, python: Path) -> None:
     """Snakemake takes the partial file as it is, and its variants are the preset's, not both's."""
     text = (ROOT / "presets/photos.yaml").read_text()
     preset = tmp_path / "photos.yaml"
     preset.write_text(text.replace("path: data/photos", f"path: {tmp_path}"))
-    command = [sys.executable, "workflow/jobs.py", "--config-file", str(preset)]
+    command = [python / "python", "workflow/jobs.py", "--config-file", str(preset)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     labels = {json.loads(line)["label"] for line in done.stdout.splitlines()}

@@ -97,16 +97,13 @@ def test_the_page_draws_in_a_browser(here: Path, tmp_path: Path) -> None:
     browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no browser")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     page = demo_page.build(MODELS[:2], here)
-    page.queue().launch(
-        server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True
+    _, address, _ = page.queue().launch(  # the first port that is free when it is taken
+        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True
     )
     try:
         with opened(browser, tmp_path / "profile") as tab:
-            tab.show(f"http://127.0.0.1:{port}", 1440, "light")
+            tab.show(address, 1440, "light")
             tab.ask(_until("document.querySelector('#go')"))
             tab.ask("document.querySelector('#go').click()")
             tab.ask(_until(f"{ALTS} >= 2"))

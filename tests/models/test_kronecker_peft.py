@@ -75,16 +75,29 @@ def test_registered_once_as_the_other_methods_are():
     assert peft.get_peft_config({"peft_type": "KRONECKER", "n": 2, "target_modules": ["x"]}).n == 2
 
 
-def test_from_pretrained_works_after_the_module_is_loaded_lazily(tmp_path):
+INSTALL = "from distillery.models.kronecker_autoload import install\ninstall()\n"
+
+
+def test_from_pretrained_works_after_the_module_is_loaded_lazily(tmp_path, python):
+    """PEFT is imported once more, in a process that has torch already."""
     get_peft_model(net(), config()).save_pretrained(tmp_path)
     code = (
-        "import sys\nfrom distillery.models.kronecker_autoload import install\ninstall()\n"
-        "assert not {'torch', 'peft'} & set(sys.modules)\n"
+        "import sys\n"
+        "for name in [name for name in sys.modules if name.split('.')[0] == 'peft']:\n"
+        "    del sys.modules[name]\n"
+        f"{INSTALL}"
+        "assert 'peft' not in sys.modules\n"
         "from peft import PeftConfig\n"
         f"print(type(PeftConfig.from_pretrained({str(tmp_path)!r})).__name__)"
     )
-    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    command = [python / "python", "-c", code]
+    found = subprocess.run(command, check=True, capture_output=True, text=True)
     assert found.stdout.split() == ["KroneckerConfig"]
+
+
+def test_registering_lazily_imports_neither_torch_nor_peft():
+    code = f"{INSTALL}import sys; assert not {{'torch', 'peft'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_starts_as_the_model_it_adapts_and_trains_only_the_factors(caplog):
