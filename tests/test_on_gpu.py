@@ -65,6 +65,7 @@ class Profiled:
 
 def run_profile(part, out: Path, monkeypatch, profiled: Profiled) -> dict[str, dict]:
     monkeypatch.setattr(part, "profile", profiled)
+    monkeypatch.setattr(part, "device_name", lambda device: "H100")
     monkeypatch.setattr(part, "ratios", lambda rows: {"of": len(rows)})
     place = SimpleNamespace(
         dry=False, out=out, work=out.with_name("out.work"), device=SimpleNamespace(type="cuda")
@@ -103,3 +104,25 @@ def test_a_profile_that_is_cut_off_keeps_its_rows_and_goes_on(
     assert len(run_profile(profile_part, out, monkeypatch, again)) == 4
     asked = set(cut.asked) & set(again.asked)
     assert asked == {("sd15", "bf16", 8, "elr_dense")}
+
+
+def test_what_is_predicted_beforehand_is_what_the_files_ask_for(
+    profile_part, tmp_path: Path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(
+        profile_part, "profile", lambda preset, rows, **told: asked.append((preset, rows, told))
+    )
+    for number in range(len(profile_part.FILES)):
+        profile_part.predict(SimpleNamespace(work=tmp_path), number)
+    assert {(preset, told["dtype"]) for preset, _, told in asked} == {
+        ("sd15", "fp16"), ("sd15", "bf16"), ("sd21", "fp16"),
+    }  # fmt: skip
+    assert all(told["num_repeats"] == 0 and told["device"] == "cpu" for *_, told in asked)
+    assert asked[0][2]["plan"] == Path("plan.json")
+
+
+def test_the_script_starts_as_many_predictions_as_there_are_files(profile_part):
+    script = (ROOT / "scripts/on_gpu.sh").read_text()
+    numbers = " ".join(str(number) for number in range(len(profile_part.FILES)))
+    assert f"for file in {numbers}; do" in script

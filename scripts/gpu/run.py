@@ -20,11 +20,17 @@ def main() -> int:
     from common import Place
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="+", choices=PARTS)
+    parser.add_argument("parts", nargs="*", choices=PARTS)
+    parser.add_argument("--predict", type=int, help="what this file of profile predicts, no more")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--dry", action="store_true")
     given = parser.parse_args()
+    if given.predict is not None:
+        from parts.profile import predict
+
+        predict(Place(given.out, given.dry), given.predict)
+        return 0
     if not given.dry and not torch.cuda.is_available():
         sys.exit("no CUDA device here; --dry runs tiny sizes on the CPU")
     if given.dry:

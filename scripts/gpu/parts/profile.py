@@ -14,32 +14,45 @@ from typing import Any
 
 from common import Place
 
-from distillery.commands.profile import choose_rows, default_path, profile
+from distillery.commands.profile import NATIVE_PX, choose_rows, default_path, profile
 from distillery.commands.ranks_device import plan
 from distillery.cost.full_size.inference import INFERENCE_ROWS
 from distillery.cost.full_size.ratios import add_images, ratios
+from distillery.cost.profile import device_name
 
 TRAINING = "uni_controlnet,elr,elr_dense,full_distill,lora_distill,lora_distill_lean"
+BATCHES = (1, 8)
 CONTROL = "uni_controlnet,elr,elr_dense"
 SHARE = "0.75"  # of the dense U-Net's latency; without a teacher's cache no block is removed
+FILES = (
+    ("sd15", "inference", {"dtype": "fp16"}),
+    ("sd15", TRAINING, {"dtype": "bf16", "batch_size": 8}),
+    ("sd15", CONTROL, {"dtype": "bf16", "batch_size": 1}),
+    ("sd21", "inference", {"dtype": "fp16"}),
+)
 
 
 def run(place: Place) -> None:
     if place.dry:
         File(place, "scenes", dtype="fp32").measure("inference/unet/dense")
         return
-    files = (
-        ("sd15", "inference", {"dtype": "fp16"}),
-        ("sd15", TRAINING, {"dtype": "bf16", "batch_size": 8}),
-        ("sd15", CONTROL, {"dtype": "bf16", "batch_size": 1}),
-        ("sd21", "inference", {"dtype": "fp16"}),
-    )
     failed = []
-    for preset, rows, options in files:
-        planned = {"plan": _plan(place, preset)} if rows == "inference" else {}
-        failed += File(place, preset, **options, **planned).measure(rows)
+    for preset, rows, options in FILES:
+        told = {**options, **_planned(place, preset, rows)}
+        failed += File(place, preset, **told).measure(rows)
     if failed:
         raise RuntimeError(f"{', '.join(failed)}: failed")
+
+
+def predict(place: Place, number: int) -> None:
+    """What a file predicts, for `distillery profile` to find: half a minute of CPU time each."""
+    preset, rows, options = FILES[number]
+    told = {**options, **_planned(place, preset, rows)}
+    profile(preset, rows, device="cpu", batch_sizes=BATCHES, num_repeats=0, **told)
+
+
+def _planned(place: Place, preset: str, rows: str) -> dict[str, Path]:
+    return {"plan": _plan(place, preset)} if rows == "inference" else {}
 
 
 def _plan(place: Place, preset: str) -> Path:
@@ -48,7 +61,9 @@ def _plan(place: Place, preset: str) -> Path:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         said = plan(preset, "h100-fp16-b8", {"--target-share": SHARE})
-        path.write_text(json.dumps(said))
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(said))
+        os.replace(partial, path)
     return path
 
 
@@ -57,11 +72,18 @@ class File:
 
     def __init__(self, place: Place, preset: str, **options: Any) -> None:
         self._place, self._preset, self._options = place, preset, options
-        own = "-".join(str(options[name]) for name in ("dtype", "batch_size") if name in options)
-        self._name = place.work / f"profiled-{preset}-{own}"  # holds the file's path
-        self._path = Path(self._name.read_text()) if self._name.is_file() else None
-        begun = self._path is not None and self._path.is_file()
-        self._known = json.loads(self._path.read_text()) if begun else {"rows": {}}
+        begun = sorted((place.out / "profile").glob(self._named()))
+        self._path = begun[-1] if begun else None
+        self._known = json.loads(begun[-1].read_text()) if begun else {"rows": {}}
+
+    def _named(self) -> str:
+        """The file's name, of any day."""
+        settings = {
+            "preset": self._preset, "resolution_px": NATIVE_PX[self._preset], "batch_size": 1,
+            **self._options,
+        }  # fmt: skip
+        device = device_name(self._place.device)
+        return default_path({"date": "*", "device": device, "settings": settings}).name
 
     def measure(self, rows: str) -> list[str]:
         """What of these rows is not there; each time that a row fails, go on without it.
@@ -86,7 +108,7 @@ class File:
         dry = self._place.dry
         profile(
             self._preset, ",".join(rows), device=self._place.device.type,
-            batch_sizes=(1,) if dry else (1, 8), num_repeats=1 if dry else 7,
+            batch_sizes=(1,) if dry else BATCHES, num_repeats=1 if dry else 7,
             runtimes=("eager", "graph"), on_rows=self._keep, **self._options,
         )  # fmt: skip
 
@@ -96,8 +118,6 @@ class File:
         self._known = {**found, "rows": rows, "ratios": ratios(rows)}
         if self._path is None:
             self._path = self._place.out / "profile" / default_path(found).name
-            self._name.parent.mkdir(parents=True, exist_ok=True)
-            self._name.write_text(str(self._path))
         self._write(self._known)
 
     def _write(self, record: Mapping[str, Any]) -> None:

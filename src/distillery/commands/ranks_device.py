@@ -81,7 +81,7 @@ def _require_reach(
     try:
         require_reach(costs, targets, ranks, removes=removes)
     except DistilleryError as error:
-        hint = "" if removes else (
+        hint = "" if removes or "out of reach" not in str(error) else (
             "; with --teacher FOLDER --cache FOLDER blocks may go too, which reaches further"
         )  # fmt: skip
         raise DistilleryError(f"{error}{hint}") from error

@@ -14,12 +14,12 @@ from distillery.core.errors import DistilleryError
 from distillery.core.precision import NAMES
 from distillery.cost.latency.measure import Clock, Forms, clock_of, time_units
 from distillery.cost.latency.roofline import MACHINES, Machine, roofline_s
-from distillery.cost.latency.table import DENSE, LatencyTable, Spread
+from distillery.cost.latency.table import BASES, DENSE, LatencyTable, Spread
 from distillery.cost.latency.units import Anatomy, Tensors, rank_grid
 from distillery.cost.profile import device_name
 
 _PACKAGES = ("torch", "diffusers")
-MEASURED, PREDICTED = "measured", "predicted"
+MEASURED, PREDICTED = BASES
 
 
 def alignment(device: str, dtype: str) -> int:

@@ -25,6 +25,7 @@ from distillery.core.precision import NAMES
 from distillery.cost.latency.units import Anatomy
 
 DENSE = "dense"
+BASES = ("measured", "predicted")
 _REMEDY = "write it with `distillery latency`"
 Spread = Mapping[str, Any]  # {"median_s": s, "quartiles_s": [s, s]}; predictions have no quartiles
 
@@ -171,7 +172,12 @@ def _table(entry: Mapping[str, Any]) -> LatencyTable:
 
 
 def _check(table: LatencyTable) -> None:
-    """ValueError for a table that was damaged or edited: what is no time, rank or multiple."""
+    """ValueError for a table that was damaged or edited: no name, time, rank or multiple."""
+    if not isinstance(table.name, str) or table.basis not in BASES:
+        raise ValueError(
+            f"{table.name}: name {table.name!r} and basis {table.basis!r}, which is one of "
+            f"{', '.join(BASES)}"
+        )
     if not isinstance(table.multiple_of, int) or table.multiple_of < 1:
         raise ValueError(
             f"{table.name}: multiple_of {table.multiple_of!r} is no whole number from 1"
@@ -184,5 +190,18 @@ def _check(table: LatencyTable) -> None:
             raise ValueError(f"{table.name}: layers.{key}: forms are {DENSE} and ranks")
     for place, spread in spreads.items():
         seconds = spread.get("median_s")
-        if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not is_number or not 0 < seconds < math.inf:
             raise ValueError(f"{table.name}: {place}: median_s {seconds!r} is no time above 0")
+    _check_parts(table, spreads)
+
+
+def _check_parts(table: LatencyTable, spreads: Mapping[str, Spread]) -> None:
+    """ValueError for a dense layer or block that takes longer than any whole model."""
+    most = max((spread["median_s"] for spread in table.models.values()), default=math.inf)
+    for place, spread in spreads.items():
+        is_whole = place.startswith("blocks.") or place.endswith(f".{DENSE}")
+        if is_whole and spread["median_s"] > most:
+            raise ValueError(
+                f"{table.name}: {place}: {spread['median_s']} s, the whole model takes {most} s"
+            )
