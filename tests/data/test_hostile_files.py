@@ -105,6 +105,16 @@ def test_a_packed_tar_is_called_so(tmp_path, capsys):
     assert "packed with gzip; unpack it" in error
 
 
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [(b"<!DOCTYPE html><html>404", "web page"), (b"version https://git-lfs", "pointer of Git LFS")],
+)
+def test_what_is_no_tar_is_called_so(data, kind, tmp_path, capsys):
+    (tmp_path / "a.tar").write_bytes(data + b" " * 1024)
+    error = run_ingest(tmp_path, capsys, "webdataset", tmp_path / "a.tar").error
+    assert f"a.tar: {kind}, no tar" in error
+
+
 def test_a_member_twice_is_named(tmp_path, capsys):
     tar = write_tar(tmp_path / "a.tar", MEMBERS)
     with tarfile.open(tar, "a") as archive:

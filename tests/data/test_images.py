@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from distillery.core.errors import DistilleryError
 from distillery.data.images import (
@@ -269,3 +270,9 @@ def test_ctrl_c_does_not_reach_the_worker_also_of_the_first_start(monkeypatch):
         status = Path(f"/proc/{inspector._process.pid}/status").read_text()
     blocked = int(status.split("SigBlk:")[1].split()[0], 16)
     assert blocked & 1 << (signal.SIGINT - 1)
+
+
+def test_a_large_text_in_a_png_costs_no_picture():
+    notes = PngInfo()
+    notes.add_text("workflow", "node " * 2**20, zip=True)
+    assert decode_rgb(encode(Image.new("RGB", (9, 9)), "PNG", pnginfo=notes)).shape == (9, 9, 3)

@@ -83,7 +83,11 @@ def test_a_column_that_holds_no_text_is_refused(captions, tmp_path, capsys):
     assert not (tmp_path / "raw").exists()
 
 
-NO_TEXTS = [{"en": TEXT}, [{"raw": TEXT}], "{'en': 'a'}", "['a' 'b']", "[['a']]", True]
+NO_TEXTS = [
+    {"en": TEXT}, [{"raw": TEXT}], "{'en': 'a'}", "['a' 'b']", "[['a']]", True, [49406, 320],
+    "[49406, 320]", "[0.1 -2e-3]", "0  a red kite\nName: text, dtype: object", "Text(raw='a kite')",
+    "[array(['a kite'])]",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("source", ["folder", "webdataset"])
@@ -97,7 +101,7 @@ def test_a_value_that_is_no_text_costs_one_row(source, tmp_path, capsys):
         members |= {f"{i}.json": json.dumps(row).encode() for i, row in enumerate(rows)}
         path = write_tar(tmp_path / "a.tar", members)
     ingested = run_ingest(tmp_path, capsys, source, path)
-    assert (ingested.captions, ingested.num_input) == ([TEXT], 7)
+    assert (ingested.captions, ingested.num_input) == ([TEXT], len(NO_TEXTS) + 1)
     assert all(status.startswith("caption: text is ") for _, status in ingested.refused)
 
 
@@ -149,6 +153,13 @@ def test_joiners_stay(text):
         ("('quoted') in a sentence", "('quoted') in a sentence"),
         (12, "12"),
         (float("inf"), ""),
+        ("nan", ""),
+        (" None", ""),
+        ("[None]", ""),
+        ('[null, "a red kite"]', "a red kite"),
+        ("u'a red kite'", "a red kite"),
+        ("Tom &amp; Jerry&#39;s &lt;house&gt; by R&D", "Tom & Jerry's <house> by R&D"),
+        ("[" + "1-" * 30_000 + "x", "[" + "1-" * 30_000 + "x"),
         ('"a red kite"', "a red kite"),
         (r'["a \ud83d\ude80 flies"]', "a 🚀 flies"),
         ('"Stop!" he said, "now"', '"Stop!" he said, "now"'),
@@ -161,6 +172,12 @@ def test_captions_as_one_line(text, caption):
             normalise_caption(text)
     else:
         assert normalise_caption(text) == caption
+
+
+def test_bytes_that_python_let_through_are_no_caption():
+    with pytest.raises(BadTextError, match="its encoding was lost"):
+        normalise_caption("a caf\udce9 by the sea")
+    assert normalise_caption("a rocket \ud83d") == "a rocket"  # cut in the middle of an emoji
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ def test_links_are_followed(tmp_path, capsys):
         (folder / name).symlink_to(store / f"blob{name}")
     (folder / "more").symlink_to(other)
     (folder / "loop").symlink_to(folder)
+    (folder / "self").symlink_to("self")
     assert run_ingest(tmp_path, capsys, "folder", folder).captions == [*CAPTIONS, "a b c"]
 
 
@@ -119,7 +120,8 @@ def test_pictures_beside_metadata_that_it_does_not_list_are_named(tmp_path, caps
         {n.replace(".jpg", ""): d for n, d in sorted_pairs("f.{}").items()},
         {n.replace("img.0.", "img."): d for n, d in sorted_pairs("img.{}").items()},
         {n.replace(".txt", ".caption"): d for n, d in pairs("{}").items()},
-        {".DS_Store": b"x", "Thumbs.db": b"x", "PaxHeader/0.jpg": b"x"} | pairs("{}"),
+        {".DS_Store": b"x", "Thumbs.db": b"x", "PaxHeader/0.jpg": b"x", ".directory": b"x",
+         "$RECYCLE.BIN/0.jpg": b"x", "ehthumbs.db": b"x"} | pairs("{}"),
     ],
     ids=["by kind", "frames", "versions", "folder with a dot", "roles", "mac", "depth", "latin-1",
          "addresses", "no suffix", "one without a number", "of trainers", "kept beside"],
@@ -158,6 +160,7 @@ SIDECARS = {
     "upper case": ("a.JPG", "a.TXT", TEXT),
     "of trainers": ("a.png", "a.caption", TEXT),
     "JSON": ("a.jpg", "a.json", json.dumps({"caption": CAPTIONS[0]}).encode()),
+    "an address's": ("a.jpg?w=640&v=1.5", "a.txt", TEXT),
     "a saved page's": ("a.jpg.1", "a.txt", TEXT),
     "a Mac's": (unicodedata.normalize("NFD", "café.jpg"), "café.txt", TEXT),
 }
@@ -196,10 +199,29 @@ def test_pipes_and_hidden_folders_are_passed_over(tmp_path, capsys):
     assert "2 files are hidden or no pictures and left out" in capsys.readouterr().err
 
 
-def test_a_table_that_is_not_read_is_named(tmp_path):
-    folder = write_files(tmp_path / "in", {"a.jpg": PICTURES[0], "captions.csv": b"x"})
-    with pytest.raises(DistilleryError, match=r"captions.csv: not read, .*metadata.csv"):
-        list(read_source("folder", folder))
+@pytest.mark.parametrize(
+    "name",
+    ["captions.csv", "metadata.json", "list.txt", "metadata.xlsx", "texts/a.txt", "m.csv.gz"],
+)
+def test_a_table_or_text_that_is_not_read_is_named(name, tmp_path, capsys):
+    folder = write_files(tmp_path / "in", {"a.jpg": PICTURES[0], name: b"a b c"})
+    error = run_ingest(tmp_path, capsys, "folder", folder).error
+    assert f"{name}: not read, and no picture has a text beside it; name a table metadata" in error
+    if name.endswith(("txt", "json")):
+        tar = write_tar(tmp_path / "a.tar", {"a.jpg": PICTURES[0], name: b"{}"})
+        error = run_ingest(tmp_path, capsys, "webdataset", tar).error
+        assert f"a.tar: {name} is read with no picture, and no picture has a text" in error
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("webdataset", "a.tar"), ("parquet", "a.parquet"), ("urls", "a.csv"),
+     ("folder", "metadata.csv")],
+)  # fmt: skip
+def test_a_pipe_is_not_waited_for(source, name, tmp_path, capsys):
+    folder = write_files(tmp_path / "in", {"a.jpg": PICTURES[0]})
+    os.mkfifo(folder / name)
+    assert f"{name}: no file " in run_ingest(tmp_path, capsys, source, folder).error
 
 
 CSV = {
@@ -257,9 +279,49 @@ def test_columns_that_nobody_reads_cost_no_row(tmp_path):
     samples = list(read_source("parquet", tmp_path / "a.parquet"))
     assert [sample.caption for sample in samples] == CAPTIONS[:2]
     folder = write_files(tmp_path / "in", {"0.jpg": PICTURES[0], "1.jpg": PICTURES[1]})
-    named = rows.set_column(0, "file_name", [["0.jpg", "1.jpg"]])
+    named = rows.set_column(0, "file_name", [[b"0.jpg", b"1.jpg"]])
     pq.write_table(named, folder / "metadata.parquet")
     assert [s.caption for s in read_source("folder", folder)] == CAPTIONS[:2]
+
+
+def write_images(path, *columns):
+    names = ["text", *["image"] * len(columns)]
+    pq.write_table(pa.Table.from_arrays([pa.array(CAPTIONS[:1]), *columns], names), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pa.array(PICTURES[:1]).dictionary_encode(), pa.array(PICTURES[:1], pa.large_binary()),
+     pa.array(PICTURES[:1], pa.binary(len(PICTURES[0])))],
+    ids=lambda column: str(column.type).partition("[")[0],
+)  # fmt: skip
+def test_columns_of_bytes_of_any_kind(column, tmp_path, capsys):
+    path = write_images(tmp_path / "a.parquet", column)
+    run_ingest(tmp_path, capsys, "parquet", path)
+    (sample,) = read_source("webdataset", tmp_path / "raw")
+    assert (sample.image, sample.caption) == (PICTURES[0], CAPTIONS[0])
+
+
+def test_columns_that_hold_no_picture_are_called_what_they_are(tmp_path, capsys):
+    lists = pa.array([PICTURES[:1]])
+    path = write_images(tmp_path / "a.parquet", lists)
+    error = run_ingest(tmp_path, capsys, "parquet", path).error
+    assert "a.parquet: column image holds list<element: binary>, not bytes" in error
+    write_images(path, pa.array(PICTURES[:1]), pa.array(PICTURES[1:2]))
+    error = run_ingest(tmp_path, capsys, "parquet", path).error
+    assert "a.parquet: two columns image; keep one of them" in error
+
+
+def test_a_flipped_bit_is_found_where_pages_have_checksums(tmp_path, capsys):
+    rows = {"image": PICTURES[:2], "text": CAPTIONS[:2]}
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(rows), path, write_page_checksum=True, **options)
+    data = bytearray(path.read_bytes())
+    data[data.index(PICTURES[1]) + 300] ^= 4
+    path.write_bytes(data)
+    assert "a.parquet: not readable" in run_ingest(tmp_path, capsys, "parquet", path).error
 
 
 def test_pictures_without_captions_are_counted_aloud(tmp_path, capsys):

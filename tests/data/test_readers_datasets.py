@@ -125,6 +125,15 @@ def test_what_cannot_be_reached_is_one_line(path, tmp_path, capsys):
     assert "hub" in error
 
 
+def test_a_local_file_is_not_looked_for_on_the_hub(tmp_path, capsys):
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    error = run_ingest(tmp_path, capsys, "datasets", tmp_path / "a.zip").error
+    assert "a.zip: no file of .parquet, .csv" in error
+    pq.write_table(pa.table({"picture": [b""], "words": [""]}).slice(0, 0), tmp_path / "a.parquet")
+    error = run_ingest(tmp_path, capsys, "datasets", tmp_path / "a.parquet", **COLUMNS).error
+    assert "a.parquet: holds no rows" in error
+
+
 def test_finished_shards_are_taken_over(tmp_path, capsys, monkeypatch):
     save_arrow(tmp_path / "saved")
     original, written = raw._write_shard, []

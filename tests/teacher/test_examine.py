@@ -156,6 +156,25 @@ REFUSED = {
     "another schedule": (edit(SCHEDULER, beta_schedule="cosine"), "no schedule of betas that"),
     "betas of 2": (edit(SCHEDULER, beta_end=2.0), "betas outside of 0 to 1"),
     "fewer betas": (edit(SCHEDULER, trained_betas=[0.1] * 9), "not one for each timestep"),
+    "a schedule of its own": (
+        edit(SCHEDULER, _class_name="CogVideoXDDIMScheduler", snr_shift_scale=3.0),
+        "CogVideoXDDIMScheduler has another noise schedule",
+    ),
+    "a sampler without these betas": (
+        edit(SCHEDULER, beta_schedule="sigmoid"), "DDIMScheduler does not take its"
+    ),
+    "a spacing that is none": (edit(SCHEDULER, timestep_spacing="x"), "does not take its"),
+    "a billion timesteps": (
+        edit(SCHEDULER, num_train_timesteps=10**9), "num_train_timesteps is 1000000000, not"
+    ),
+    "one timestep": (edit(SCHEDULER, num_train_timesteps=1), "num_train_timesteps is 1, not"),
+    "latents times zero": (edit("vae/config.json", scaling_factor=0), "scaling_factor 0"),
+    "latents times text": (edit("vae/config.json", scaling_factor="0.18"), "scaling_factor 0.18"),
+    "inpainting": (take_u_net(in_channels=33), "33 channels and gives 16, .* for inpainting"),
+    "brackets": (rewrite("unet/config.json", lambda _: b"[" * 10**5), "config.json: not valid"),
+    "digits": (
+        rewrite("vae/config.json", lambda _: b'{"a":' + b"9" * 5000 + b"}"), "not valid JSON"
+    ),
     "boxes": (edit("unet/config.json", attention_type="gated"), "attention_type is gated"),
     "RGBA": (edit("vae/config.json", in_channels=4), "vae: takes 4 channels and gives 3"),
     "a list for a config": (rewrite("vae/config.json", lambda _: b"[]"), "no mapping; get it"),

@@ -64,7 +64,7 @@ def read_json(path: Path, *, remedy: str = "rerun the stage that makes it") -> A
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DistilleryError(f"{path}: not found; {remedy}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise DamagedError(f"{path}: not valid JSON ({error}); {remedy}") from error
 
 

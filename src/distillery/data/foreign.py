@@ -34,6 +34,8 @@ _KINDS = tuple(
         ("damaged PNG", rb"\x89PNG"),
         ("damaged GIF", rb"GIF8"),
         ("damaged WebP", rb"RIFF.{4}WEBP"),
+        ("JSON", rb"[\xef\xbb\xbf\s]*(\{\s*\"|\[\s*[\[{\"])"),
+        ("text", rb"[\t\r\n\x20-\x7e]{4,}\Z"),
         ("zeros", rb"\x00+\Z"),
         ("no bytes", rb"\Z"),
     )

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from distillery.core.errors import DistilleryError
 from distillery.data.colours import to_srgb
@@ -29,6 +29,8 @@ from distillery.data.dedupe.windows import sketch
 from distillery.data.foreign import foreign_kind
 
 MAX_PIXELS = 2**26
+# Of a packed text or colour profile in a PNG: programs that draw keep whole workflows there.
+PngImagePlugin.MAX_TEXT_CHUNK = 2**24
 MEMORY_LIMIT_BYTES = 2 * 2**30
 TIME_LIMIT_S = 30.0
 START_LIMIT_S = 300.0

@@ -17,6 +17,7 @@ from distillery.teacher.parts import (
     weights_of,
 )
 from distillery.teacher.supported import (
+    read_config,
     require_fit,
     require_fitting_controlnet,
     require_parts,
@@ -24,6 +25,7 @@ from distillery.teacher.supported import (
 )
 
 __computes__ = False  # it lets a teacher pass, or not
+_SCHEDULE_ATOL = 1e-6  # Euler samplers put 2**-24 in the place of a last alpha of zero
 
 
 def require_teacher(folder: Path) -> None:
@@ -59,7 +61,7 @@ def _require_loadable(folder: Path) -> None:
     from distillery.models.load import load_unet
     from distillery.teacher.load import load_module, load_scheduler, load_tokenizer
 
-    load_scheduler(folder)
+    _require_own_sampler(folder, load_scheduler(folder))
     tokenizer = load_tokenizer(folder)
     encoder = load_module(CLIPTextModel, folder, "text_encoder", "cpu", torch.float32)
     if (num_tokens := len(tokenizer)) > (known := encoder.config.vocab_size):
@@ -78,6 +80,31 @@ def _require_loadable(folder: Path) -> None:
     _require_numbers(load_unet(folder / "unet"), folder / "unet")
     if (folder / "clip/config.json").is_file():
         load_module(CLIPModel, folder, "clip", "cpu", torch.float32)
+
+
+def _require_own_sampler(folder: Path, schedule: Any) -> None:
+    """The sampler that the folder names must take its own config, and have the same schedule."""
+    import diffusers
+    import torch
+
+    place = folder / "scheduler"
+    config = read_config(place / "scheduler_config.json")
+    name = str(config.get("_class_name", "DDIMScheduler"))
+    try:
+        sampler = getattr(diffusers, name).from_config(config)
+        sampler.set_timesteps(2)
+    except Exception as error:  # of whatever stands in the config
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DistilleryError(
+            f"{place}: {name} does not take its scheduler_config.json ({why}); correct it, or get "
+            "the teacher again"
+        ) from None
+    own = getattr(sampler, "alphas_cumprod", None)
+    if own is None or not torch.allclose(own, schedule.alphas_cumprod, atol=_SCHEDULE_ATOL):
+        raise DistilleryError(
+            f"{place}: {name} has another noise schedule than its betas give; only teachers under "
+            "a plain schedule of betas can be distilled"
+        )
 
 
 def _require_numbers(model: Any, place: Path) -> None:

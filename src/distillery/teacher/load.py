@@ -24,6 +24,7 @@ from distillery.teacher.supported import prediction_type, read_config
 
 transformers_logging.disable_progress_bar()  # weights load faster than its bar is read
 _REMEDY = "get it again, or rerun prepare_teacher"
+_MAX_TIMESTEPS = 10**5
 COMPONENTS = ("tokenizer", "text_encoder", "vae", "unet", "scheduler")
 
 
@@ -79,6 +80,9 @@ def load_scheduler(folder: Path) -> DDPMScheduler:
     config = read_config(folder / "scheduler" / "scheduler_config.json")
     prediction_type(folder, config)
     known = inspect.signature(DDPMScheduler.__init__).parameters
+    steps = config.get("num_train_timesteps", 1000)
+    if not isinstance(steps, int) or not 1 < steps <= _MAX_TIMESTEPS:
+        raise _no_schedule(folder, f"num_train_timesteps is {steps}, not 2 to {_MAX_TIMESTEPS}")
     try:
         schedule = DDPMScheduler(**{name: config[name] for name in config if name in known})
     except Exception as error:  # of whatever stands in the config

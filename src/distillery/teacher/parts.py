@@ -26,7 +26,10 @@ VARIANTS = (".fp16", ".bf16", ".non_ema")
 # What diffusers and transformers look for: one file, or several with an index.
 _WEIGHTS = re.compile(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 _LFS = b"version https://git-lfs"
-REMEDY = "download it elsewhere and set prepare_teacher.source to the local diffusers folder"
+REMEDY = (
+    "get the whole pipeline, as save_pretrained writes it, and set prepare_teacher.source to "
+    "the local diffusers folder"
+)
 
 
 def weights_of(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ In: a teacher's folder, or a ControlNet's and the teacher's. Out: nothing, or a 
 names the folder, what it is and what is needed. No weights are read and no torch is imported.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ _FITTING = {
 def require_supported(folder: Path) -> None:
     """Raise DistilleryError for a folder of another model than this project distils."""
     index = read_config(folder / INDEX) if (folder / INDEX).is_file() else {}
-    pipeline = str(index.get("_class_name", "no pipeline"))
+    pipeline = str(index.get("_class_name", "folder"))
     own = [name for name in ("transformer", "prior", "text_encoder_2", "decoder") if
            (folder / name).is_dir() or index.get(name) not in (None, [None, None])]  # fmt: skip
     if own or "XL" in pipeline:
@@ -66,6 +67,7 @@ def require_parts(folder: Path) -> None:
             f"{folder / 'vae'}: takes {channels[0]} channels and gives {channels[1]}, not 3 and 3; "
             f"{_NEEDED}"
         )
+    _require_scaling(folder, vae)
     levels = vae.get("block_out_channels", _VAE_LEVELS)
     if len(levels) != len(_VAE_LEVELS):
         raise DistilleryError(
@@ -84,6 +86,18 @@ def require_parts(folder: Path) -> None:
                 f"{folder / 'unet'}: {key} is {given}: this U-Net takes more than a noisy image, a "
                 f"time and a text; {_NEEDED}"
             )
+
+
+def _require_scaling(folder: Path, vae: Mapping[str, Any]) -> None:
+    """Latents are multiplied and divided by it."""
+    factor, shift = vae.get("scaling_factor"), vae.get("shift_factor")
+    numbers = [value for value in (factor, shift) if value is not None]
+    is_finite = all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
+    if not is_finite or (factor is not None and factor <= 0):
+        raise DistilleryError(
+            f"{folder / 'vae'}: scaling_factor {factor}, shift_factor {shift}: no numbers that "
+            f"latents can be scaled by; correct config.json, or {_GET}"
+        )
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -130,7 +144,8 @@ def require_fit(folder: Path) -> None:
     if not unet.get("in_channels", 4) == unet.get("out_channels", 4) == latent:
         raise DistilleryError(
             f"{folder}: the U-Net takes {unet.get('in_channels')} channels and gives "
-            f"{unet.get('out_channels')}, the VAE has {latent}; only text-to-image teachers work"
+            f"{unet.get('out_channels')}, the VAE has {latent}: for inpainting, depth, "
+            "upscaling or editing; only text-to-image teachers work"
         )
     width, wanted = text.get("hidden_size"), unet.get("cross_attention_dim", 1280)
     if width is not None and width != wanted:

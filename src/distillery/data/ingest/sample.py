@@ -13,7 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from distillery.core.errors import DistilleryError
-from distillery.data.ingest.text import BadTextError, Undecodable, normalise_caption
+from distillery.data.ingest.text import (
+    BadTextError,
+    Undecodable,
+    as_text,
+    normalise_caption,
+    on_one_line,
+)
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 # What pictures are called besides; which of them can be decoded, the bytes say.
@@ -33,7 +39,11 @@ _MAGIC = tuple(
         ("bmp", rb"BM.{8}"),
     )
 )
-_KEPT_BESIDE = {"__macosx", ".ds_store", "thumbs.db", "desktop.ini", "@eadir", "paxheader"}
+_KEPT_BESIDE = {
+    "__macosx", ".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "paxheader",
+    "$recycle.bin", "system volume information", ".directory", ".picasa.ini", "icon\r",
+    ".trashes", ".spotlight-v100", ".fseventsd", "lost+found", ".thumbnails", "zbthumbnail.info",
+}  # fmt: skip
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 SEGMENTATION_SUFFIX = "seg.png"
 MAX_IMAGE_BYTES = 2**28
@@ -79,7 +89,7 @@ class RawSample:
 def list_inputs(path: Path, suffix: str) -> list[Path]:
     """`path` itself if it is a file, else the files with `suffix` below it, sorted.
 
-    Raises DistilleryError where there are none, and for a packed one among tars.
+    Raises DistilleryError where there are none, for a packed one among tars and for a pipe.
     """
     if path.is_file():
         return [path]
@@ -89,7 +99,15 @@ def list_inputs(path: Path, suffix: str) -> list[Path]:
     files = [p for p in below if p.suffix.lower() == f".{suffix}"]
     if not files:
         raise DistilleryError(f"{path}: no .{suffix} file here or below; check ingest.path")
-    return files
+    return require_files(files)
+
+
+def require_files(paths: list[Path]) -> list[Path]:
+    """The paths; DistilleryError for one that is a pipe, a device or a link to nothing."""
+    for path in paths:
+        if not path.is_file():
+            raise DistilleryError(f"{path}: no file that can be read; move it away")
+    return paths
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
@@ -118,12 +136,19 @@ class _Entry(NamedTuple):
 def _entries(folder: Path) -> Iterator[_Entry]:
     try:
         with os.scandir(folder) as entries:
-            names = sorted((e.name, e.is_dir()) for e in entries if not is_companion(e.name))
+            names = sorted((e.name, _is_dir(e)) for e in entries if not is_companion(e.name))
     except OSError as error:
         raise DistilleryError(
             f"{folder}: {error.strerror}; make it readable, or move it away"
         ) from None
     return (_Entry(folder / name, is_dir) for name, is_dir in names)
+
+
+def _is_dir(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def is_companion(name: str) -> bool:
@@ -189,7 +214,7 @@ def find_metadata(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text_or_none(value: Any) -> str | None:
     try:
-        return normalise_caption(value) or None
+        return on_one_line(as_text(value)) or None
     except BadTextError:
         return None
 

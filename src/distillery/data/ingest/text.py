@@ -8,6 +8,7 @@ programming language prints for a list are refused: a caption made of them teach
 
 import ast
 import codecs
+import html
 import json
 import math
 import re
@@ -23,14 +24,26 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_PRINTED = re.compile(r"""\s*(?:[\[(][\s\[({]*[bu]?['"]|\{\s*['"]|b['"]|[A-Za-z]+\([\[{])""")
-_QUOTED = re.compile(r"""\s*(['"]).*\1\s*""", re.DOTALL)  # all of it, as JSON and csv write a text
+_VOID = r"(?:None|null|nan|NaN|True|False|true|false|[-+]?\d[\d.e+-]*+)"  # what else lists hold
+_PRINTED = re.compile(
+    rf"""\s*(?:[\[(][\s\[({{]*(?:{_VOID}\s*,\s*)*[bu]?['"]|\{{\s*(?:{_VOID}\s*:\s*)?['"]|b['"]"""
+    r"""|[A-Za-z_][\w.]*\((?:\w+=)?[\[{]|[A-Za-z_]\w*\(\w+=['"]|\[\w+\([\[{]"""
+    r"""|<(?:class '|[\w.]+ object at 0x))"""
+)
+_PRINTED_END = re.compile(r"\bdtype[:=]\s*\w+\)?\s*\Z")  # of pandas and numpy
+_NO_TEXTS = re.compile(rf"\s*[\[{{](?:[\[\](){{}},:\s]|{_VOID}\b)*\s*")  # [], [nan], [[1, 2], [3]]
+_QUOTED = re.compile(r"""\s*u?(['"]).*\1\s*""", re.DOTALL)  # all, as JSON and csv write a text
+# What programs write for no text.
+_ABSENT = {"nan", "none", "null", "n/a", "#n/a", "<na>", "nat", "nil", "undefined", "(null)", "\\n"}
+_ENTITIES = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]\w{1,30});")
 _FILES = re.compile(
     r"\s*(?:<!doctype|<html|<\?xml|\{\\rtf|%PDF-|version https://git-lfs)", re.IGNORECASE
 )
 _PRINTED_ARRAY = re.compile(r"""['"]\s+['"]""")  # numpy prints no commas: ['a' 'b']
 _MAX_PRINTED_CHARS = 2**16
 _MAX_CONTROL_SHARE = 0.2
+_TAIL_CHARS = 100
+_ESCAPED = re.compile(r"(?<![\ud800-\udbff])[\udc80-\udcff]")  # bytes that were no UTF-8
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _JOINERS = "\u200c\u200d"  # parts of words in Persian and Indic scripts, and of emoji
 _TAGS = range(0xE0020, 0xE0080)  # parts of emoji: flags of regions
@@ -62,7 +75,7 @@ def as_text(value: Any) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, str):
-        return _unprinted(_require_whole(value))
+        return "" if value.strip().lower() in _ABSENT else _unprinted(_require_whole(value))
     if isinstance(value, bytes | bytearray | memoryview):
         return as_text(decode_text(bytes(value)))
     if isinstance(value, list | tuple):
@@ -85,26 +98,34 @@ def parse_mapping(text: str) -> dict[str, Any]:
 
 
 def normalise_caption(text: Any) -> str:
-    """`as_text` on one line with single blanks: other control characters become blanks.
+    """`as_text` on one line with single blanks: other control characters become blanks, and what
+    web pages write as `&amp;` the character that it stands for.
 
     Joiners stay, since words and emoji are built with them; other invisible marks go.
     """
-    visible = "".join(_visible(c) for c in as_text(text))
+    return on_one_line(_ENTITIES.sub(lambda entity: html.unescape(entity[0]), as_text(text)))
+
+
+def on_one_line(text: str) -> str:
+    """Text without control characters and invisible marks, joiners excepted, in single blanks."""
+    visible = "".join(_visible(c) for c in text)
     return " ".join(visible.split()).strip(_JOINERS)
 
 
 def _as_item(value: Any) -> str:
     if isinstance(value, list | tuple):
         raise BadTextError("text is a list of lists")
+    if isinstance(value, int | float) and as_text(value):
+        raise BadTextError("text is a list of numbers")
     return as_text(value)
 
 
 def _require_whole(text: str) -> str:
     """Refuse text that was decoded by the wrong rule before it came here."""
-    if "\ufffd" in text:
+    if "\ufffd" in text or _ESCAPED.search(text):
         raise BadTextError("text has replacement characters: its encoding was lost")
     if len(_CONTROLS.findall(text)) > _MAX_CONTROL_SHARE * len(text):
-        raise BadTextError("text is UTF-16 without its mark")
+        raise BadTextError("text is UTF-16 without its mark, or no text at all")
     if "\x1b$" in text:
         raise BadTextError("text is ISO-2022, not UTF-8")
     if kind := _FILES.match(text):
@@ -114,8 +135,13 @@ def _require_whole(text: str) -> str:
 
 def _unprinted(text: str) -> str:
     """Read what a programming language printed for a list or bytes as what it was."""
+    if len(text) <= _MAX_PRINTED_CHARS and _NO_TEXTS.fullmatch(text):
+        if re.search(r"\d|[tT]rue|[fF]alse", text):
+            raise BadTextError("text is a printed list of numbers")
+        return ""
     is_quoted = _QUOTED.fullmatch(text)
-    if not (is_quoted or _PRINTED.match(text)):
+    is_printed = _PRINTED.match(text) or _PRINTED_END.search(text[-_TAIL_CHARS:])
+    if not (is_quoted or is_printed):
         return text
     try:
         if len(text) > _MAX_PRINTED_CHARS or _PRINTED_ARRAY.search(text):

@@ -37,6 +37,8 @@ def read_source(source: str, path: Path, map_columns: Sequence[str] = ()) -> Ite
             num_bare += 1
             first = first or f"{sample.source}: {sample.key}"
         yield sample
+    if num_samples == 0:
+        raise DistilleryError(f"{path}: holds no samples; check ingest.path and ingest.source")
     if num_bare:
         print(
             f"ingest: {num_bare} of {num_samples} pictures have no caption, first {first}",

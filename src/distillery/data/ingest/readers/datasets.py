@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from PIL import Image
 
 from distillery.core.errors import DistilleryError
@@ -90,8 +91,8 @@ def _open(path: str, split: str) -> "datasets.Dataset | datasets.IterableDataset
     try:
         if any((local / name).is_file() for name in ("state.json", "dataset_dict.json")):
             return _of_split(datasets.load_from_disk(path), path, split)
-        if local.is_file():
-            builder = _BUILDERS.get(local.suffix.lower(), local.suffix.lstrip("."))
+        if local.exists() and not local.is_dir():
+            builder = _builder(local)
             files = {split: str(local)}
             return datasets.load_dataset(builder, data_files=files, split=split, streaming=True)
         return datasets.load_dataset(path, split=split, streaming=True)
@@ -99,6 +100,16 @@ def _open(path: str, split: str) -> "datasets.Dataset | datasets.IterableDataset
         raise
     except Exception as error:  # hub, network and builders raise whatever they like
         raise _unreadable(path, error, local.exists()) from None
+
+
+def _builder(file: Path) -> str:
+    """Who reads a local file; no name of a file is ever looked up on the hub."""
+    if not file.is_file() or (builder := _BUILDERS.get(file.suffix.lower())) is None:
+        known = ", ".join(_BUILDERS)
+        raise DistilleryError(f"{file}: no file of {known}; give one, or its folder")
+    if builder == "parquet" and pq.read_metadata(file).num_rows == 0:
+        raise DistilleryError(f"{file}: holds no rows; check ingest.path")
+    return builder
 
 
 def _unreadable(path: str, error: Exception, is_local: bool) -> DistilleryError:

@@ -29,6 +29,7 @@ from distillery.data.ingest.sample import (
     find_metadata,
     make_sample,
     picture_format,
+    require_files,
     shown_name,
     split_suffix,
     walk_files,
@@ -36,6 +37,7 @@ from distillery.data.ingest.sample import (
 from distillery.data.ingest.text import decode_text, normalise_caption, parse_mapping
 
 _UNREAD_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+_MAYBE_TEXTS = (*SIDECARS, *_UNREAD_TABLES, ".xlsx", ".xls", ".ods", ".gz", ".zip")
 _MAX_KINDS = 6
 _BESIDE = (*SIDECARS, *_UNREAD_TABLES, ".md")
 
@@ -60,7 +62,7 @@ def read_folder(folder: Path) -> Iterator[RawSample]:
 
 def list_metadata(folder: Path) -> list[Path]:
     """The metadata files at any depth, sorted; DistilleryError where a folder has two."""
-    tables = [file for file in walk_files(folder) if file.name.lower() in TABLES]
+    tables = require_files([f for f in walk_files(folder) if f.name.lower() in TABLES])
     for first, second in itertools.pairwise(tables):
         if first.parent == second.parent:
             raise DistilleryError(
@@ -79,11 +81,11 @@ def _look_through(folder: Path, tables: list[Path]) -> None:
     left_out, first, unread, has_texts, has_pictures = Counter(), None, None, False, False
     for file in _not_below(folder, tables):
         suffix = file.suffix.lower()
-        has_texts |= suffix in SIDECARS
-        if suffix in _UNREAD_TABLES:
-            unread = unread or file
-        elif _is_shown(folder, file):
+        if suffix in _MAYBE_TEXTS and (unread is None or suffix in _UNREAD_TABLES):
+            unread = file if unread is None or unread.suffix not in _UNREAD_TABLES else unread
+        if _is_shown(folder, file):
             has_pictures = True
+            has_texts = has_texts or sidecar_of(file) is not None
         elif suffix not in _BESIDE:
             left_out[shown_name(suffix) or "no suffix"] += 1
             first = first or file
@@ -96,8 +98,9 @@ def _look_through(folder: Path, tables: list[Path]) -> None:
         )
     if unread and has_pictures and not has_texts:
         raise DistilleryError(
-            f"{unread}: not read, and no picture has a text beside it; name the table "
-            f"{TABLES[0]} (or .jsonl, .parquet), with columns file_name and text"
+            f"{unread}: not read, and no picture has a text beside it; name a table "
+            f"{TABLES[0]} (or .jsonl, .parquet), with columns file_name and text, and a text like "
+            "its picture, in one folder"
         )
 
 

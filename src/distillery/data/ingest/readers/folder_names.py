@@ -8,6 +8,7 @@ Nothing is read here.
 import functools
 import itertools
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from pathlib import Path
@@ -15,13 +16,16 @@ from pathlib import Path
 from distillery.data.ingest.sample import PICTURE_SUFFIXES, split_suffix
 
 SIDECARS = (".txt", ".caption", ".json")
+_ADDRESS = re.compile(rf"(.+)\.(?:{'|'.join(PICTURE_SUFFIXES)})[?!;:@#&]", re.IGNORECASE)
 
 
 def sidecar_of(image: Path) -> Path | None:
-    """The text of `a.jpg`: `a.txt` or `a.jpg.txt`; of `a.jpg.1` also `a.txt`."""
+    """The text of `a.jpg`: `a.txt` or `a.jpg.txt`; of `a.jpg.1`, `a.jpg?v=1.5` also `a.txt`."""
     stems = [image.stem, image.name]
     if (inner := split_suffix(image.stem))[1] in PICTURE_SUFFIXES:
         stems.append(inner[0])
+    elif address := _ADDRESS.match(image.name):
+        stems.append(address[1])
     for suffix, stem in itertools.product(SIDECARS, stems):
         found = _child(image.parent, f"{stem}{suffix}")
         if found.is_file() and _composed(found.stem) == _composed(stem):

@@ -6,6 +6,7 @@ they are stored; a line that can't be read, or lacks a column, is an error that 
 
 import csv
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,9 @@ def iter_table_rows(table: Path) -> Iterator[dict[str, Any]]:
 
 def file_name(row: dict[str, Any]) -> str:
     """The name of a row's file; parts may be separated as Windows does."""
-    return str(row[_FILE_COLUMN]).replace("\\", "/")
+    name = row[_FILE_COLUMN]
+    text = os.fsdecode(name) if isinstance(name, bytes) else str(name)
+    return text.replace("\\", "/")
 
 
 def _read_csv(table: Path) -> Iterator[dict[str, Any]]:

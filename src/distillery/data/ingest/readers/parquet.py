@@ -37,7 +37,7 @@ def read_parquet(path: Path, map_columns: Sequence[str] = ()) -> Iterator[RawSam
     """Rows of all files in order, a batch of 16 in memory at a time, with these columns of maps."""
     for file in list_inputs(path, "parquet"):
         try:
-            with pq.ParquetFile(file) as table:
+            with pq.ParquetFile(file, page_checksum_verification=True) as table:
                 image = _image_column(file, table.schema_arrow, map_columns)
                 require_columns(file, table.schema_arrow.names, map_columns)
                 _require_images(file, table.schema_arrow, map_columns)
@@ -65,9 +65,12 @@ def _used_columns(names: Sequence[str]) -> list[str]:
 def _image_column(file: Path, schema: pa.Schema, map_columns: Sequence[str]) -> str:
     columns = [f.name for f in schema if _may_hold_image(f) and f.name not in map_columns]
     named = [name for wanted in _IMAGE_NAMES for name in columns if name.lower() == wanted]
+    chosen = (named or columns)[:1]
+    if len(columns) != len(set(columns)):  # of which one would be read
+        raise DistilleryError(f"{file}: two columns {chosen[0]}; keep one of them")
     if named or len(columns) == 1:
-        return (named or columns)[0]
-    what = f"several image columns ({', '.join(columns)})" if columns else "no image column"
+        return chosen[0]
+    what = f"several image columns ({', '.join(columns)})" if columns else _no_image(schema)
     urls_only = not columns and any(name.lower() == "url" for name in schema.names)
     remedy = (
         "download them with ingest.source urls"
@@ -77,6 +80,12 @@ def _image_column(file: Path, schema: pa.Schema, map_columns: Sequence[str]) -> 
     raise DistilleryError(f"{file}: {what} among {', '.join(schema.names)}; {remedy}")
 
 
+def _no_image(schema: pa.Schema) -> str:
+    """What a column that is named like one of images holds instead."""
+    odd = next((f for f in schema if f.name.lower() in _IMAGE_NAMES), None)
+    return "no image column" if odd is None else f"column {odd.name} holds {odd.type}, not bytes,"
+
+
 def _may_hold_image(column: pa.Field) -> bool:
     return _holds_image(column.type) and column.name.lower() not in (_SEGMENTATION, *CAPTION_NAMES)
 
@@ -84,7 +93,12 @@ def _may_hold_image(column: pa.Field) -> bool:
 def _holds_image(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
-    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    if pa.types.is_dictionary(kind):
+        return _holds_image(kind.value_type)
+    kinds = (
+        pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
+        pa.types.is_fixed_size_binary,
+    )  # fmt: skip
     return any(is_kind(kind) for is_kind in kinds)
 
 

@@ -19,7 +19,7 @@ from distillery.core.artifacts import read_json
 from distillery.core.errors import DamagedError
 from distillery.data.ingest.readers.maps import map_bytes, with_maps
 from distillery.data.ingest.readers.rows import rows_of
-from distillery.data.ingest.readers.tar_groups import Group, group_members
+from distillery.data.ingest.readers.tar_groups import Group, group_members, require_texts
 from distillery.data.ingest.readers.tar_index import (
     REMEDY,
     Member,
@@ -60,6 +60,8 @@ def read_shard(tar: Path, map_columns: Collection[str] | None = None) -> Iterato
     """
     groups = group_members(list_members(tar), tar)
     rows = _read_rows(tar)
+    if not rows:
+        require_texts(groups, tar)
     _check_complete(tar, groups, rows)
     try:
         with tar.open("rb") as file:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from distillery.core.errors import DamagedError
+from distillery.core.errors import DamagedError, DistilleryError
 from distillery.data.ingest.readers.tar_index import REMEDY, Member
 from distillery.data.ingest.sample import (
     SEGMENTATION_SUFFIX,
@@ -20,6 +20,8 @@ from distillery.data.ingest.sample import (
     shown_name,
     split_suffix,
 )
+
+_TEXT_SUFFIXES = ("txt", "caption", "json", "csv", "tsv", "jsonl", "parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,19 @@ def group_members(members: Iterable[Member], tar: Path) -> list[Group]:
         folder, slash, name = member.name.rpartition("/")
         by_start[folder + slash + name.partition(".")[0]].append(member)
     return [group for start, alike in by_start.items() for group in _split(start, alike, tar)]
+
+
+def require_texts(groups: Iterable[Group], tar: Path) -> None:
+    """Raise DistilleryError where texts or a table lie in a tar, but none of them by a picture."""
+    groups = list(groups)
+    pictures = [g for g in groups if is_picture_name(g.suffix)]
+    others = [m for g in groups if not is_picture_name(g.suffix) for m in (g.txt, g.json, g.image)]
+    unread = [m for m in others if m and split_suffix(m.name)[1] in _TEXT_SUFFIXES]
+    if pictures and unread and not any(g.txt or g.json for g in pictures):
+        raise DistilleryError(
+            f"{tar}: {shown_name(unread[0].name)} is read with no picture, and no picture has a "
+            "text; name each text like its picture, or unpack the tar and set ingest.source: folder"
+        )
 
 
 def _split(start: str, members: list[Member], tar: Path) -> list[Group]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from distillery.core.errors import DamagedError
+from distillery.data.foreign import foreign_kind
 from distillery.data.ingest.sample import is_companion, shown_name
 
 REMEDY = "fetch or write this shard again, or delete its files"
@@ -90,13 +91,15 @@ def check_end_of_archive(tar: Path) -> None:
     """Raise DamagedError unless the file ends with the two zero blocks that close every tar."""
     size_bytes = tar.stat().st_size
     with tar.open("rb") as file:
-        head = file.read(6)
+        head = file.read(_BLOCK_BYTES)
         file.seek(max(size_bytes - 2 * _BLOCK_BYTES, 0))
         tail = file.read()
     if packed := next((name for magic, name in _PACKED.items() if head.startswith(magic)), None):
         raise DamagedError(f"{tar}: packed with {packed}; unpack it to a plain .tar")
     if size_bytes % _BLOCK_BYTES or len(tail) < 2 * _BLOCK_BYTES or any(tail):
-        raise DamagedError(f"{tar}: cut short, the end-of-archive mark is missing; {REMEDY}")
+        kind = foreign_kind(head) if head.strip(b"\0") else None
+        what = f"{kind}, no tar" if kind else "cut short, the end-of-archive mark is missing"
+        raise DamagedError(f"{tar}: {what}; {REMEDY}")
 
 
 def _read_headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:

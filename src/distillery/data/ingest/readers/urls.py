@@ -30,6 +30,7 @@ from distillery.data.ingest.sample import (
     find_caption,
     find_metadata,
     find_url,
+    require_files,
     walk_files,
 )
 from distillery.data.ingest.text import BadTextError
@@ -59,7 +60,7 @@ def list_tables(path: Path) -> list[Path]:
     if not path.exists():
         raise DistilleryError(f"{path}: not found; set ingest.path to your list of URLs")
     files = [path] if path.is_file() else walk_files(path)
-    tables = [file for file in files if file.suffix.lower() in _SUFFIXES]
+    tables = require_files([file for file in files if file.suffix.lower() in _SUFFIXES])
     if not tables:
         raise DistilleryError(
             f"{path}: no {', '.join(_SUFFIXES)} file here or below; check ingest.path"
@@ -146,7 +147,7 @@ def iter_rows(table: Path) -> Iterator[dict[str, Any] | None]:
 def _read_parquet(table: Path, keep: np.ndarray | None = None) -> Iterator[dict[str, Any] | None]:
     """All rows, or those that a mask keeps; row groups without any are not read."""
     try:
-        with pq.ParquetFile(table) as file:
+        with pq.ParquetFile(table, page_checksum_verification=True) as file:
             wanted = [n for n in file.schema_arrow.names if n.lower() in READ_NAMES]
             first = 0
             for group in range(file.num_row_groups):
