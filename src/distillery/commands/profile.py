@@ -116,16 +116,10 @@ def profile(
     if plan is not None:
         parts["planned"] = planned_unet(parts["unet"], plan)
     setup = Setup(
-        torch.device(device),
-        resolution_px or NATIVE_PX.get(preset, 512),
-        batch_size,
-        tuple(batch_sizes),
-        num_repeats if memory_gb is None else 0,
-        dtype,
-        weights,
-        tuple(runtimes),
-        Predictions(usual_folder()),
-    )
+        torch.device(device), resolution_px or NATIVE_PX.get(preset, 512), batch_size,
+        tuple(batch_sizes), num_repeats if memory_gb is None else 0, dtype, weights,
+        tuple(runtimes), Predictions(usual_folder()),
+    )  # fmt: skip
     settings = {"preset": preset, **_settings(setup), "rows": names}
     if memory_gb is not None:
         fits = fit_rows([n for n in names if n in ROWS], parts, setup, memory_gb * 1e9)
