@@ -12,6 +12,9 @@ from distillery.export.lora_transfer import read_delta, transfer
 from distillery.models.load import load_unet
 from distillery.models.lora.files import load_lora, save_lora
 from distillery.models.lora.layers import add_lora, fuse_lora
+from distillery.models.lowrank.ranks import plan_ranks
+from distillery.models.lowrank.removed import is_gone, layers_kept, removable_blocks
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from export.conftest import unlike_start
 from tiny_models import tiny_unet
 
@@ -51,6 +54,33 @@ def test_at_the_same_rank_it_is_nearer_than_without(project: Path, lora: Path) -
     assert 0 < made.lost < 1
 
 
+def test_a_student_with_removed_blocks_takes_what_it_has_layers_for(
+    project: Path, lora: Path, tmp_path: Path
+) -> None:
+    teacher = load_unet(project / "models/teacher")
+    gone = [name for name in removable_blocks(teacher) if "attentions" in name][:1]
+    student = LowRankUNet2DConditionModel.from_dense(teacher, plan_ranks_but(teacher, gone),
+                                                     removed=gone)  # fmt: skip
+    student.save_pretrained(tmp_path / "s")
+    made = transfer(lora, project / "models/teacher", tmp_path / "s", exact=True)
+    added = _added(project, lora)
+    lost = {name for name, delta in added.items() if delta.any() and is_gone(name, gone)}
+    assert lost
+    share = sum(added[n].square().sum() for n in lost) / sum(
+        d.square().sum() for d in added.values()
+    )
+    assert made.lost == pytest.approx(float(share), rel=1e-3)
+    assert list(made.unet.config.removed) == gone
+    before, after = student.merged_state(), made.unet.merged_state()
+    assert before.keys() == after.keys()
+    for name, weight in before.items():
+        torch.testing.assert_close(after[name], weight + added[name], rtol=0, atol=1e-4)
+
+
+def plan_ranks_but(unet, gone: list[str]) -> dict[str, int]:
+    return layers_kept(plan_ranks(unet), gone)
+
+
 def test_kohyas_names_are_read_too(project: Path, lora: Path, tmp_path: Path) -> None:
     unet = load_lora(load_unet(project / "models/teacher"), lora.parent)
     path = kohya.write(
@@ -63,11 +93,12 @@ def test_kohyas_names_are_read_too(project: Path, lora: Path, tmp_path: Path) ->
 
 
 def test_the_command_writes_a_student(project: Path, lora: Path, tmp_path: Path, capsys) -> None:
-    out = project / "models/unet/elr_style"
-    with pytest.raises(SystemExit) as ended:
-        main(["lora-transfer", str(lora), str(project / "models/unet/elr"), str(out)])
-    assert not ended.value.code
-    assert "had no room" in capsys.readouterr().out
+    for name in ("lean", "elr"):  # one has blocks removed
+        student, out = (project / "models/unet" / n for n in (name, f"{name}_style"))
+        with pytest.raises(SystemExit) as ended:
+            main(["lora-transfer", str(lora), str(student), str(out)])
+        assert not ended.value.code
+        assert "had no room" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["generate", str(out), "--prompt", "x", "--steps", "1", "--size", "64",
               "--out", str(tmp_path / "images"), "--params", "params.yaml"])  # fmt: skip
@@ -85,7 +116,6 @@ def test_the_command_refuses_in_one_line(project: Path, lora: Path, tmp_path: Pa
         (project / "models/unet/elr", "unet/elr", "out", "no LoRA here; give"),
         (lora, "controlnet/loha", "out", "StudentControlNet is no U-Net known here"),
         (lora, "guidance/lora_distill", "out", "no U-Net here"),
-        (lora, "unet/lean", "out", "blocks are removed"),
         (lora, "unet/elr", "made/out", "which its stage checks and replaces"),
     ):
         with pytest.raises(SystemExit) as ended:

@@ -22,6 +22,7 @@ from distillery.core.errors import DistilleryError
 from distillery.models.layers import low_rank_layers
 from distillery.models.load import load_unet
 from distillery.models.lowrank.factorise import factorise_unet, rebalance
+from distillery.models.lowrank.removed import layers_kept, removed_in
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 
 _ADAPTER = "transferred"
@@ -41,23 +42,27 @@ def transfer(lora: Path, teacher: Path, student: Path, *, exact: bool = False) -
     """Merge `lora` into the student in the folder `student`; `exact` adds the LoRA's rank to the
     ranks of the layers that it changes, so that nothing is lost.
 
-    Raises DistilleryError where the LoRA fits another U-Net, or the student is not low-rank, or
-    has blocks removed.
+    What it adds to removed blocks is lost. Raises DistilleryError where the LoRA fits another
+    U-Net, or the student is not low-rank.
     """
     unet = load_unet(student)
     if not isinstance(unet, LowRankUNet2DConditionModel):
         raise DistilleryError(f"{student}: a dense U-Net takes LoRAs as they are; load it there")
     added = read_delta(lora, teacher)
-    dense, ranks = unet.to_dense(), dict(unet.config.ranks)
+    removed, ranks = removed_in(unet.config), dict(unet.config.ranks)
+    kept = layers_kept(added, removed)
+    if not kept:
+        raise DistilleryError(f"{lora}: changes only layers that {student} does not have any more")
+    dense = load_unet(teacher)  # where blocks are removed it stays as it is, and they go again
+    dense.load_state_dict(unet.merged_state(), strict=not removed)
     weights = dict(dense.named_parameters())
-    wanted = {name: weights[name].detach() + delta for name, delta in added.items()}
     with torch.no_grad():
-        for name, weight in wanted.items():
-            weights[name].copy_(weight)
+        for name, delta in kept.items():
+            weights[name] += delta
     if exact:
         ranks = {n: _with_room(n, rank, added) for n, rank in ranks.items()}
-    merged = rebalance(factorise_unet(dense, ranks, init="svd")[0])
-    return Transfer(merged.eval(), len(added), _lost(merged, unet, added))
+    merged = rebalance(factorise_unet(dense, ranks, init="svd", removed=removed)[0])
+    return Transfer(merged.eval(), len(kept), _lost(merged, unet, added))
 
 
 def read_delta(lora: Path, teacher: Path) -> dict[str, Tensor]:
@@ -133,8 +138,9 @@ def _lost(
     before: LowRankUNet2DConditionModel,
     added: Mapping[str, Tensor],
 ) -> float:
-    """Squared norm of the truncation, relative to that of all that was added."""
-    old, missing = low_rank_layers(before), 0.0
+    """Squared norm of the truncation and of what has no layer, relative to all that was added."""
+    old, kept = low_rank_layers(before), layers_kept(added, removed_in(before.config))
+    missing = sum(float(added[name].square().sum()) for name in added.keys() - kept.keys())
     for name, layer in low_rank_layers(merged).items():
         if (delta := added.get(f"{name}.weight")) is not None:
             wanted = old[name].merged_weight() + delta

@@ -14,7 +14,7 @@ from accelerate import init_empty_weights
 
 # A pipeline saved with this class loads it only if its module has the base class by this name.
 from diffusers import ModelMixin, UNet2DConditionModel  # noqa: F401
-from torch import nn
+from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
 from distillery.models.layers import low_rank_layers, low_rank_like
@@ -117,15 +117,21 @@ class LowRankUNet2DConditionModel(StrictLoading, UNet2DConditionModel):
         Raises DistilleryError if blocks are removed.
         """
         check_no_removed(self.config, "to_dense")
+        with without_weights():
+            dense = UNet2DConditionModel(**unet_arguments(self.config))
+        return assign_state(dense, self.merged_state()).train(self.training)
+
+    @torch.no_grad()
+    def merged_state(self) -> dict[str, Tensor]:
+        """Its weights by the names of a plain U-Net, each product multiplied out; those of removed
+        blocks are not there."""
         state = self.state_dict()
         for name, layer in low_rank_layers(self).items():
             merged = {"weight": layer.merged_weight(), "bias": layer.bias}
             for key in [key for key in state if key.startswith(f"{name}.")]:
                 del state[key]
             state |= {f"{name}.{key}": value for key, value in merged.items() if value is not None}
-        with without_weights():
-            dense = UNet2DConditionModel(**unet_arguments(self.config))
-        return assign_state(dense, state).train(self.training)
+        return state
 
     def fuse_qkv_projections(self):
         """Not available: there is no dense weight to concatenate; `to_dense()` first."""
