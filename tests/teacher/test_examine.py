@@ -1,6 +1,7 @@
 """Teachers and ControlNets as users have them: they work, or `prepare_teacher` says why not."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -326,6 +327,8 @@ def test_a_controlnet_in_half_precision_only_is_refused(
     model.save_pretrained(tmp_path / "own", variant="fp16")
     error = prepare(folder, tmp_path, capsys, canny=tmp_path / "own")
     assert "diffusion_pytorch_model.fp16.safetensors: the only weights" in error
+    os.mkfifo(tmp_path / "own/diffusion_pytorch_model.safetensors")
+    assert "the only weights there" in prepare(folder, tmp_path, capsys, canny=tmp_path / "own")
     assert not (tmp_path / "teacher").exists()
 
 

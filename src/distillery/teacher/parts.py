@@ -34,7 +34,8 @@ REMEDY = (
 
 def weights_of(folder: Path) -> list[Path]:
     """The files that a component's weights are read from, and their index; no variants."""
-    return sorted(path for path in folder.glob("*") if _WEIGHTS.fullmatch(path.name))
+    named = (path for path in folder.glob("*") if _WEIGHTS.fullmatch(path.name))
+    return sorted(path for path in named if path.is_file())  # a pipe would keep its reader waiting
 
 
 def payload(source: Path) -> Iterator[Path]:
