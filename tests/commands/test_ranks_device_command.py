@@ -2,13 +2,15 @@
 
 import functools
 import json
+import re
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from distillery import cli
-from distillery.commands import ranks_device
-from distillery.commands.amounts import amount
+from distillery.commands import latency, ranks, ranks_device
+from distillery.commands.amounts import amount, at_least
 from distillery.commands.latency import load_parts, parts_of
 from distillery.core.errors import DistilleryError
 from distillery.cost.latency.make import predict_table
@@ -159,3 +161,49 @@ def test_amounts():
     for text in ("", "M", "-3", "nan", "inf", "1X", "0"):
         with pytest.raises(DistilleryError, match="no amount above 0"):
             amount(text, "o")
+
+
+def test_what_is_named_as_the_least_is_rounded_up():
+    assert at_least(14.5, 4) == at_least(14.500000000000002, 4) == "14.5"
+    assert at_least(14.5001, 4) == "14.51"
+    for value in np.geomspace(1e-6, 1e6, 1000):
+        assert value * (1 - 1e-8) <= float(at_least(value)) <= value * (1 + 1e-5)
+
+
+def _goes_on(*_, **__):
+    raise DistilleryError("within reach")
+
+
+def test_the_least_that_is_named_can_be_had(device, capsys, monkeypatch):
+    _, _, refusal = run([*device, "--target-share", "1e-4"], capsys)
+    least = re.search(r"allows (\S+) of ", refusal)[1]
+    monkeypatch.setattr(ranks_device, "_errors", _goes_on)
+    _require_one_line([*device, "--target-share", least], "within reach", capsys)
+
+
+def test_so_can_that_of_a_plan_without_a_device(capsys, monkeypatch):
+    with pytest.raises(DistilleryError) as refused:
+        ranks.plan("scenes", target_unet=1e3)
+    least = re.search(r"takes (\S+M)", str(refused.value))[1]
+    monkeypatch.setattr(ranks.rank_planner, "uniform_ranks", _goes_on)
+    arguments = ["ranks", "--preset", "scenes", "--target-unet", least]
+    _require_one_line(arguments, "within reach", capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--device", "h100", "--runtime", "eager"], "--runtime eager: h100 is predicted, as a"),
+        (["--device", "h100", "--channels-last"], "--channels-last: h100 is predicted, its"),
+        (["--device", "cpu", "--predict", "--runtime", "eager"], "--runtime eager: cpu is"),
+    ],
+)
+def test_latency_refuses_what_a_prediction_cannot_follow(options, message, monkeypatch, capsys):
+    monkeypatch.setattr(latency, "measure_machine", lambda *_: Machine(1e10, 1e9, 1e-7))
+    _require_one_line(["latency", "--preset", "scenes", *options], message, capsys)
+
+
+def test_a_known_device_is_predicted_as_a_graph(monkeypatch):
+    monkeypatch.setattr(latency.make, "predict_table", lambda *_, name, **__: name)
+    for runtime in (None, "graph"):
+        assert latency.measure("scenes", device="h100", runtime=runtime) == ["h100-fp32-b1"]

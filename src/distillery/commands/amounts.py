@@ -1,6 +1,6 @@
 """Amounts as users write them: `790M`, `1.5e6`, `80G`.
 
-In: text. Out: a number. Which amounts make sense is the command's business.
+In: text. Out: a number, and the reverse. Which amounts make sense is the command's business.
 """
 
 import math
@@ -34,7 +34,13 @@ def amount(text: str | float | None, option: str) -> float | None:
     return value
 
 
-def as_given(text: str | float) -> "tuple[float, str]":
+def at_least(value: float, digits: int = 6) -> str:
+    """`value` rounded up, so that asked for as a target it is within reach."""
+    last = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+    return f"{math.ceil(value / last * (1 - 1e-9)) * last:.{digits}g}"  # 1e-9: 14.5 stays 14.5
+
+
+def as_given(text: str | float) -> tuple[float, str]:
     """The unit of an amount as it was given: (factor, suffix), (1.0, "") for a plain number."""
     if isinstance(text, str) and text.strip()[-1].upper() in "KMGBT":
         suffix = text.strip()[-1]

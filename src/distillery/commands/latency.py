@@ -47,7 +47,8 @@ def measure(
     """One table for each batch size: timed on `cpu` or `cuda`, predicted for any other device.
 
     `predict` also predicts for `cpu` and `cuda`, from three constants that are measured here.
-    `name` stands for the device in the tables' names. Raises DistilleryError for what is not here.
+    `name` stands for the device in the tables' names. Raises DistilleryError for what is not here,
+    and for a way of timing where nothing is timed.
     """
     long = NAMES[short_dtype(dtype)]
     parts = architecture_parts(preset, resolution_px)
@@ -55,6 +56,7 @@ def measure(
     multiple_of = multiple_of or make.alignment(slug, long)
     named = [(size, table_name(name or slug, dtype, size)) for size in batch_sizes]
     if machine is not None:
+        _refuse_timing(device, runtime, channels_last=channels_last)
         return [
             make.predict_table(
                 parts, machine, name=full, multiple_of=multiple_of, dtype=long, batch_size=size
@@ -88,6 +90,19 @@ def _place(device: str, dtype: torch.dtype, predict: bool) -> tuple[str, Machine
         )
     place = torch.device(device)
     return make.device_slug(place), measure_machine(place, dtype) if predict else None
+
+
+def _refuse_timing(device: str, runtime: str | None, *, channels_last: bool) -> None:
+    """DistilleryError for options that a prediction can't follow."""
+    if channels_last:
+        option, why = "--channels-last", "its constants hold for no memory format"
+    elif device in MACHINES and runtime not in (None, "graph"):
+        option, why = f"--runtime {runtime}", "as a CUDA graph"
+    elif device not in MACHINES and runtime is not None:
+        option, why = f"--runtime {runtime}", "by constants that are measured here, in no runtime"
+    else:
+        return
+    raise DistilleryError(f"{option}: {device} is predicted, {why}; leave the option out")
 
 
 def load_parts(preset: str, teacher: Path | None = None) -> dict[str, nn.Module]:

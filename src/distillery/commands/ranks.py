@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from distillery.commands.amounts import amount
+from distillery.commands.amounts import amount, at_least
 from distillery.commands.latency import load_parts
 from distillery.core.errors import DistilleryError
 from distillery.cost.counts import count_macs
@@ -118,7 +118,8 @@ def _require_within_reach(
     short = sum(cost.per_rank for cost in costs.values()) - budget
     if short > 0:
         least = target + short * (2 if kind == "flops" else 1)
-        shown = f"{least / 1e9:,.1f}G FLOPs" if kind == "flops" else f"{least / 1e6:,.1f}M"
+        factor, unit = (1e9, "G FLOPs") if kind == "flops" else (1e6, "M")
+        shown = f"{at_least(least / factor)}{unit}"
         raise DistilleryError(f"out of reach: rank 1 in every layer takes {shown}; allow more")
 
 

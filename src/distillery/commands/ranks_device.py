@@ -5,13 +5,14 @@ any. Out: the plan as a dict for JSON, or as text. Nothing is decomposed or trai
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from distillery.commands.amounts import amount, as_given
+from distillery.commands.amounts import amount, as_given, at_least
 from distillery.commands.latency import TABLES, load_parts, parts_of
 from distillery.core.artifacts import content_of, hash_json
 from distillery.core.errors import DistilleryError
@@ -110,13 +111,16 @@ def targets_of(costs: Costs, given: Given, num_others: int) -> list[Target]:
 def _target(costs: Costs, name: str, value: str | float, num_others: int) -> Target:
     number = amount(value, name)
     if name == "--target-ms":
-        return Target("latency", number / 1e3, name, lambda s: f"{1e3 * s:.4g} ms")
+        return Target("latency", number / 1e3, name, lambda s: f"{at_least(1e3 * s, 4)} ms")
     if name == "--target-share":
         if number > 1:
             raise DistilleryError(
                 f"{name} {value}: a share of the dense U-Net's time, above 0 and at most 1, as 0.5"
             )
-        return share_target(costs, number, name)
+        target = share_target(costs, number, name)
+        dense_s = target.limit / number
+        said = f"of {1e3 * dense_s:.4g} ms"
+        return replace(target, say=lambda s: f"{at_least(s / dense_s, 4)} {said}")
     if name == "--target-flops":
         return Target("macs", number / 2, name, _sayer(value, lambda macs: 2 * macs))
     if name == "--target-unet":
@@ -131,7 +135,7 @@ def _target(costs: Costs, name: str, value: str | float, num_others: int) -> Tar
 
 def _sayer(value: str | float, convert: Callable[[float], float]) -> Callable[[float], str]:
     factor, suffix = as_given(value)
-    return lambda amount: f"{convert(amount) / factor:.6g}{suffix}"
+    return lambda amount: f"{at_least(convert(amount) / factor)}{suffix}"
 
 
 def _errors(

@@ -117,9 +117,9 @@ def latency(
         int | None, typer.Option(min=8, help="Pixels; the preset's own if none.")
     ] = None,
     runtime: Annotated[
-        str | None, typer.Option(help="eager, or graph (CUDA graphs, the default there).")
+        str | None, typer.Option(help="If timed: eager, or graph (CUDA graphs, the default there).")
     ] = None,
-    channels_last: Annotated[bool, typer.Option("--channels-last", help="Memory format.")] = False,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="If timed.")] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Each times all forms in turn.")] = 9,
     threads: Annotated[int, typer.Option(min=1, help="Of the CPU, as params' num_threads.")] = 1,
     multiple_of: Annotated[
