@@ -8,7 +8,6 @@ Usage: python benchmarks/column_filters.py [--num_rows 4000000] [--out FILE]
 """
 
 import argparse
-import json
 import resource
 import tempfile
 import time
@@ -20,6 +19,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from results import keep
 
 from distillery.data.curation.columns import column_filters, judge_table
 from distillery.data.curation.filters import COLUMN_FILTERS, build_filters
@@ -107,10 +107,7 @@ def main() -> None:
     found["kept"] = num_rows - refused.total()
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     found["peak_rss_gib"] = round(peak_bytes / 2**30, 2)
-    text = json.dumps(found, indent=1)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
+    keep(found, arguments.out, ("duckdb", "pyarrow"))
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ Usage: python benchmarks/curation.py RAW [--out FILE]
 """
 
 import argparse
-import json
 import os
 import tempfile
 import time
 from pathlib import Path
 
 import cv2
+from results import keep
 
 from distillery.core.shards import list_shards
 from distillery.data.curation.curate import curate_shard, shard_paths
@@ -54,10 +54,7 @@ def main() -> None:
         "of it in this process, cpu s": round(time.process_time() - started_s, 2),
         "ratio": round(curated_s / decoded_s, 2),
     }
-    text = json.dumps(found, indent=1)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
+    keep(found, arguments.out, ("cv2", "numpy"))
 
 
 if __name__ == "__main__":

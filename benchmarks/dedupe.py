@@ -1,19 +1,18 @@
 """Near-duplicates: recall per edit, false merges, and the search among a million.
 
-Photos are those of an img2dataset folder; scenes are drawn. Every picture is edited in each way of
-`EDITS`; recall is the share of edited copies found with their original. Precision counts a pair of
-different photos, or of scenes of different contents, as wrong; with a Wilson interval of 95%. Hard
-negatives share a background, a template with other text, or almost no contrast. With --num_hashes,
-processor time and peak memory of the search for both kinds of pairs, 1% planted duplicates, and of
-the same searches where 1% of the pictures are new and the others were searched before.
+Photos are those of an img2dataset folder; scenes are drawn. Every picture is edited in each way
+that `edits` knows; recall is the share of edited copies found with their original. Precision counts
+a pair of different photos, or of scenes of different contents, as wrong; with a Wilson interval of
+95%. Hard negatives share a background, a template with other text, or almost no contrast. With
+--num_hashes, processor time and peak memory of the search for both kinds of pairs, 1% planted
+duplicates, and of the same searches where 1% of the pictures are new and the others were searched
+before.
 
 Usage: python benchmarks/dedupe.py [--photos FOLDER] [--num_scenes 150] [--num_hashes 1000000]
        [--out docs/results/data/dedupe.json]
 """
 
 import argparse
-import json
-import platform
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pyarrow as pa
+from edits import EDITS, Image, resized
+from results import keep
 
 from distillery.data.dedupe.candidates import hamming_pairs, new_pairs
 from distillery.data.dedupe.clusters import Clusters
@@ -36,88 +37,6 @@ from distillery.data.scenes.draw import draw_scene
 
 MAX_HAMMING, MIN_SSIM = 10, 0.9
 PHOTO_PX = 256
-Image = np.ndarray
-
-
-def jpeg(image: Image, quality: int) -> Image:
-    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 1)
-
-
-def resized(image: Image, scale: float) -> Image:
-    """All of the image, as tools resize it."""
-    sides = [round(side * scale) for side in image.shape[1::-1]]
-    return cv2.resize(image, sides, interpolation=cv2.INTER_AREA)
-
-
-def stretched(image: Image, scale: float) -> Image:
-    """As OpenCV resizes by a factor: up to half a pixel is lost at one end, or added."""
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-
-
-def cropped(image: Image, share: float, rng: np.random.Generator) -> Image:
-    """Keeps 1 - share of both sides, at a random place."""
-    height, width = (round(side * (1 - share)) for side in image.shape[:2])
-    top, left = (
-        int(rng.integers(0, a - b + 1)) for a, b in zip(image.shape, (height, width), strict=False)
-    )
-    return np.ascontiguousarray(image[top : top + height, left : left + width])
-
-
-def levels(image: Image, gain: float, shift: float) -> Image:
-    return np.clip(np.rint(image.astype(float) * gain + shift), 0, 255).astype(np.uint8)
-
-
-def contrast(image: Image, gain: float) -> Image:
-    mean = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean()
-    return levels(image, gain, mean * (1 - gain))
-
-
-def grey(image: Image) -> Image:
-    return np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
-
-
-def bordered(image: Image, share: float, level: int) -> Image:
-    width = max(1, round(min(image.shape[:2]) * share))
-    return cv2.copyMakeBorder(image, *[width] * 4, cv2.BORDER_CONSTANT, value=(level,) * 3)
-
-
-def watermarked(image: Image, alpha: float, rng: np.random.Generator) -> Image:
-    scale = image.shape[1] / 512
-    font, width = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(scale * 2))
-    (text_px, height_px), _ = cv2.getTextSize("(c) stock", font, scale, width)
-    left = int(rng.integers(0, max(1, image.shape[1] - text_px)))
-    bottom = int(rng.integers(height_px, image.shape[0] - 2))
-    painted = image.copy()
-    cv2.putText(painted, "(c) stock", (left, bottom), font, scale, (255,) * 3, width, cv2.LINE_AA)
-    return np.rint(image * (1 - alpha) + painted * alpha).astype(np.uint8)
-
-
-EDITS: dict[str, Callable[[Image, np.random.Generator], Image]] = {
-    "JPEG 30": lambda image, rng: jpeg(image, 30),
-    "JPEG 90": lambda image, rng: jpeg(image, 90),
-    "resized by 0.5": lambda image, rng: resized(image, 0.5),
-    "resized by 0.7": lambda image, rng: resized(image, 0.7),
-    "resized by 0.9": lambda image, rng: resized(image, 0.9),
-    "stretched by 0.9": lambda image, rng: stretched(image, 0.9),
-    "cropped by 5%": lambda image, rng: cropped(image, 0.05, rng),
-    "cropped by 10%": lambda image, rng: cropped(image, 0.10, rng),
-    "cropped by 10%, JPEG 75": lambda image, rng: jpeg(cropped(image, 0.10, rng), 75),
-    "cropped by 10%, one side": lambda image, rng: image[:, : round(0.9 * image.shape[1])].copy(),
-    "brightness x 0.8": lambda image, rng: levels(image, 0.8, 0),
-    "brightness x 1.15": lambda image, rng: levels(image, 1.15, 0),
-    "brightness x 1.2": lambda image, rng: levels(image, 1.2, 0),
-    "brightness + 40": lambda image, rng: levels(image, 1, 40),
-    "brightness - 40": lambda image, rng: levels(image, 1, -40),
-    "contrast x 0.8": lambda image, rng: contrast(image, 0.8),
-    "contrast x 1.2": lambda image, rng: contrast(image, 1.2),
-    "grey": lambda image, rng: grey(image),
-    "border of 3%, grey": lambda image, rng: bordered(image, 0.03, 128),
-    "border of 5%, white": lambda image, rng: bordered(image, 0.05, 255),
-    "border of 10%, black": lambda image, rng: bordered(image, 0.10, 0),
-    "watermark, half seen": lambda image, rng: watermarked(image, 0.5, rng),
-    "watermark, white": lambda image, rng: watermarked(image, 1.0, rng),
-    "mirrored": lambda image, rng: np.ascontiguousarray(image[:, ::-1]),
-}
 
 
 class Views:
@@ -287,7 +206,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    found = {"date": time.strftime("%Y-%m-%d"), "machine": platform.machine()}
+    found = {}
     if arguments.photos:
         images = [decode_rgb(s.image) for s in read_source("webdataset", arguments.photos)]
         images = [resized(image, PHOTO_PX / min(image.shape[:2])) for image in images]
@@ -303,10 +222,7 @@ def main() -> None:
         found["hard negatives"] = measure_negatives(60)
     if arguments.num_hashes:
         found["search"] = measure_search(arguments.num_hashes)
-    text = json.dumps(found, indent=1)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
+    keep(found, arguments.out, ("cv2", "numpy"))
 
 
 def describe(scene) -> tuple:

@@ -25,16 +25,14 @@ from unittest import mock
 
 import numpy as np
 import torch
+from invented import Cached, settings
 from timing import ratio_interval
-from torch import Tensor
 
 from distillery.cost.accounting import load_architecture
 from distillery.cost.full_size.device import materialise
 from distillery.cost.full_size.iteration import Iteration
 from distillery.cost.full_size.training import ROWS
 from distillery.diffusion.batch import Batch
-from distillery.diffusion.conditioning import TEXT
-from distillery.diffusion.noise import noise_batch
 from distillery.models.control_adapter.adapter import UNI_CONTROLNET_KINDS
 from distillery.train import loop
 from distillery.train.order import Shuffled
@@ -43,35 +41,6 @@ from distillery.train.settings import Settings
 CPU = torch.device("cpu")
 CASES = {"unet_low_rank_cached": (32, ()), "elr": (16, UNI_CONTROLNET_KINDS)}
 SKIPPED_STEPS = 2  # Adam's state is made in the first
-
-
-class Cached:
-    """Items as a cache in memory gives them."""
-
-    def __init__(self, config: Any, num_tokens: int, kinds: tuple[str, ...], num: int = 64) -> None:
-        draw = np.random.default_rng(0).standard_normal
-        self.latent = (config.in_channels, config.sample_size, config.sample_size)
-        self.latents, self.outputs = (
-            draw((num, *self.latent)).astype(np.float16) for _ in range(2)
-        )
-        self.text = draw((num, num_tokens, config.cross_attention_dim)).astype(np.float16)
-        side_px = 8 * config.sample_size
-        self.maps = {kind: torch.rand(num, 3, side_px, side_px) for kind in kinds}
-
-    def __len__(self) -> int:
-        return len(self.latents)
-
-    def batch(self, items: np.ndarray) -> Batch:
-        keys = [str(item) for item in items]
-
-        def rows(arrays: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.stack([arrays[i] for i in items]).astype(np.float32))
-
-        return Batch(
-            keys, rows(self.latents), noise_batch(0, keys, [0] * len(keys), self.latent),
-            torch.from_numpy((items * 37) % 1000), {TEXT: rows(self.text)},
-            {"cond": rows(self.outputs)}, {kind: maps[items] for kind, maps in self.maps.items()},
-        )  # fmt: skip
 
 
 class Ready:
@@ -112,16 +81,6 @@ class Clock:
         return (moments[-1] - moments[0]) / (len(moments) - 1)
 
 
-def settings(steps: int, batch_size: int) -> Settings:
-    return Settings(
-        steps=steps, learning_rate=1e-5, batch_size=batch_size, accumulate_steps=1,
-        weight_decay=0.01, warmup_steps=1, max_grad_norm=1.0, ema_decay=0.0, precision="fp32",
-        gradient_checkpointing=False, optimizer="adamw", runtime="eager",
-        matmul_precision="highest", memory_format="auto", checkpoint_every_steps=10**6,
-        validate_every_steps=10**6, num_val_samples=1,
-    )  # fmt: skip
-
-
 def bare(made: Iteration, batch: Batch, chosen: Settings) -> float:
     """Seconds of a step."""
     trained, optimizer, clock = made.trained(), chosen.make_optimizer(made.model), Clock()
@@ -154,8 +113,9 @@ def measure(name: str, rounds: int, steps: int) -> dict[str, Any]:
     made = ROWS[name].build(parts)
     made = dataclasses.replace(made, frozen={n: m for n, m in made.frozen.items() if n == "unet"})
     materialise([made.model, *made.frozen.values()], CPU)
-    tokens = parts["text_encoder"].config.max_position_embeddings
-    samples = Cached(parts["unet"].config, tokens, kinds)
+    config, text = parts["unet"].config, parts["text_encoder"].config
+    latent = (config.in_channels, config.sample_size, config.sample_size)
+    samples = Cached(latent, (text.max_position_embeddings, config.cross_attention_dim), kinds)
     chosen, ready = (
         settings(steps + SKIPPED_STEPS, batch_size),
         samples.batch(np.arange(batch_size)),

@@ -31,7 +31,7 @@ photos=()
 [[ $# -gt 1 ]] && photos=(--photos "$(cd "$2" && pwd)")
 cd "$(dirname "$0")/.."
 python="$(command -v python || command -v python3)" # some machines have the latter only
-export PYTHONPATH=src CUBLAS_WORKSPACE_CONFIG=:4096:8 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+export PYTHONPATH=src:benchmarks CUBLAS_WORKSPACE_CONFIG=:4096:8 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 run() { # SECONDS PART...
   local limit="$1"

@@ -9,7 +9,6 @@ after 20 steps; a steady step must not wait for the device; CPU and GPU must dra
 import hashlib
 import importlib.util
 import itertools
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -23,12 +22,12 @@ import numpy as np
 import torch
 import yaml
 from common import Place
-from diffusers import DDIMScheduler
-from torch import nn
+from invented import Cached
+from short_chain import SCENES, make_teacher, write_params
 
 from distillery.core.progress import bar
 from distillery.core.runtime import Runtime
-from distillery.cost.accounting import load_architecture, low_rank_unet, teacher_controlnet
+from distillery.cost.accounting import load_architecture, low_rank_unet
 from distillery.cost.full_size.device import materialise
 from distillery.cost.full_size.training import diffusion
 from distillery.diffusion.objectives import DistillOutput, cached_output
@@ -40,10 +39,9 @@ from distillery.train.loop import Place as TrainingPlace
 from distillery.train.loop import fit
 from distillery.train.order import Shuffled
 from distillery.train.settings import Settings
-from parts.training import Cached, Sizes, settings
+from parts.training import Sizes
 
 NUM_STEPS = 20
-SCENES = Path("data/scenes-sd")
 PACKAGES = ("pydantic", "duckdb")  # which stages need and a machine with torch may lack
 
 
@@ -79,11 +77,11 @@ def _train(place: Place, kind: str, folder: Path, **changed: Any) -> torch.Tenso
     side = unet.config.sample_size
     latent, text = (unet.config.in_channels, side, side), (16, unet.config.cross_attention_dim)
     sizes = Sizes(4, 2 if place.dry else NUM_STEPS, latent, text, 64)
-    chosen = {**vars(settings(kind, sizes, "fp32")), "learning_rate": 1e-3,
+    chosen = {**vars(sizes.settings(kind, "fp32")), "learning_rate": 1e-3,
               "matmul_precision": "highest", **changed}  # fmt: skip
     where = TrainingPlace(place.device, folder, lambda n, **options: bar(n, "train", **options))
     lesson = DistillOutput(diffusion(), cached_output("cond"))
-    batches = Shuffled(Cached(sizes, 16), sizes.batch, 0)
+    batches = Shuffled(Cached(sizes.latent, sizes.text, num=16), sizes.batch, 0)
     fit(model, lesson, batches, Settings(**chosen), where, seed=0)
     return torch.cat([p.detach().flatten().cpu() for p in model.parameters()])
 
@@ -186,8 +184,8 @@ def _chain(place: Place, record: Any) -> None:
     root = place.work / "chain"
     teacher = SCENES if place.dry else root / "random-sd15"
     if not place.dry and not (teacher / "model_index.json").is_file():
-        record.measure("chain/random teacher", _timed, _make_teacher, teacher)
-    file, params = _params(place, root, teacher)
+        record.measure("chain/random teacher", _timed, make_teacher, teacher)
+    file, params = write_params(place, root, teacher)
     for name in chain.SHORT if place.dry else chain.WHOLE:
         for command in chain.commands(name, params, file)[: 1 if place.dry else None]:
             label = f"chain/{' '.join(_selected(name, command))}"
@@ -236,74 +234,3 @@ def _hash(folder: Path) -> str:
     for path in sorted(folder.glob("*.safetensors")):
         total.update(path.read_bytes())
     return total.hexdigest()
-
-
-def _params(place: Place, root: Path, teacher: Path) -> tuple[Path, dict[str, Any]]:
-    """The shipped params with few images and few steps, everything below `root`."""
-    from distillery.params.merge import lay_over  # needs pydantic, which what is above does without
-
-    shipped, side = yaml.safe_load(Path("params.yaml").read_text()), 64 if place.dry else 512
-    variant = {"learning_rate": 1e-5, "steps": 2 if place.dry else 6}
-    training = {
-        "batch_size": 2 if place.dry else 4, "warmup_steps": 1, "checkpoint_every_steps": 2,
-        "validate_every_steps": 50, "num_val_samples": 2, "gradient_checkpointing": not place.dry,
-        "precision": "fp32" if place.dry else "bf16", "matmul_precision": "high",
-        "runtime": "eager" if place.dry else "graph",
-    }  # fmt: skip
-    unet = {"architecture": "low_rank", "init": "svd", "objective": "teacher", **variant}
-    control = {"backbone": "unet/elr", "update": "kronecker", "encoder": "backbone", **variant}
-    net = {
-        "student": "distilled",
-        "init": "teacher",
-        "terms": ["diffusion", "teacher", "kd"],
-        **variant,
-    }
-    guided = {"update": "lora", "objective": "teacher", "backbone": "unet/elr", **variant}
-    whole = {"backbone": "unet/elr", "guidance": "lora_distill_elr", "controlnet": "distilled"}
-    paths = {name: str(root / path) for name, path in shipped["paths"].items()}
-    own = {
-        "device": place.device.type, "num_threads": 1 if place.dry else 8,
-        "paths": {**paths, "scenes_teacher": str(teacher), "results": "docs/results"},
-        "data": {"parts": [0], "resolution_px": side},
-        "ingest": {"scenes": {"num_scenes": 24 if place.dry else 48, "size_px": side}},
-        "deduplicate": {"split": {"val": 0.15, "test": 0.3}},
-        "cache_teacher": {"views": ["cond", "uncond"], "batch_size": 8,
-                          "num_slots": 2, "dtype": "fp32" if place.dry else "fp16"},
-        "init_student": {"methods": ["svd"], "plans": {}, "num_moment_samples": 4},
-        "distill_unet": {"training": training, "variants": {"elr": unet}},
-        "finetune_control": {"training": training, "losses": {"lambda_kd": 0.0},
-                             "variants": {"elr": control}},
-        "distill_controlnet": {"training": training, "variants": {"distilled": net}},
-        "distill_guidance": {"training": training, "variants": {"lora_distill_elr": guided}},
-        "generate": {"num_samples": 4, "num_inference_steps": 2, "batch_size": 4,
-                     "dtype": "fp32" if place.dry else "fp16", "matmul_precision": "high",
-                     "runtime": "eager" if place.dry else "graph",
-                     "whole": {"student": whole}},
-        "evaluate": {"num_samples": 4, "num_bootstrap": 100, "num_blocks": 2},
-    }  # fmt: skip
-    if place.photos is not None:
-        own["ingest"] |= {"source": "webdataset", "path": str(place.photos), "max_samples": 64}
-        own["curate"] = {"max_punsafe": None, "max_pwatermark": None, "min_aesthetic": None,
-                         "min_similarity": None, "min_side_px": 256}  # fmt: skip
-    params = lay_over(shipped, own)
-    root.mkdir(parents=True, exist_ok=True)
-    file = root / "params.yaml"
-    file.write_text(yaml.safe_dump(params))
-    return file, params
-
-
-def _make_teacher(folder: Path) -> None:
-    """SD 1.5 and its ControlNet with random weights; the shipped tokenizer and CLIP."""
-    parts = load_architecture("sd15")
-    networks: dict[str, nn.Module] = {**parts, "controlnet_canny": teacher_controlnet(parts)}
-    for name, module in networks.items():
-        materialise([module.half()], torch.device("cuda"))
-        module.cpu().save_pretrained(folder / name)
-    for name in ("tokenizer", "clip"):
-        shutil.copytree(SCENES / name, folder / name, dirs_exist_ok=True)
-    DDIMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1,
-        clip_sample=False,
-    ).save_pretrained(folder / "scheduler")  # fmt: skip
-    index = json.loads((SCENES / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps(index))

@@ -15,7 +15,8 @@ from unittest import mock
 import numpy as np
 import torch
 from common import Place, Record, ratio, seconds, wait
-from torch import Tensor, nn
+from invented import Cached, settings
+from torch import nn
 
 from distillery.core.runtime import Kind, captured, records, usable
 from distillery.cost.accounting import low_rank_unet
@@ -24,7 +25,6 @@ from distillery.cost.full_size.training import diffusion
 from distillery.diffusion.batch import Batch
 from distillery.diffusion.conditioning import TEXT
 from distillery.diffusion.denoise import denoise
-from distillery.diffusion.noise import noise_batch
 from distillery.diffusion.objectives import DistillOutput, cached_output
 from distillery.train import loop
 from distillery.train.loop import Place as TrainingPlace
@@ -44,6 +44,11 @@ class Sizes:
     latent: tuple[int, int, int]
     text: tuple[int, int]
     images_px: int
+
+    def settings(self, kind: str, precision: str) -> Settings:
+        return settings(
+            self.steps, self.batch, precision=precision, runtime=kind, matmul_precision="high"
+        )
 
 
 def run(place: Place) -> None:
@@ -80,43 +85,6 @@ def _model(place: Place, name: str) -> nn.Module:
     return model
 
 
-class Cached:
-    """Items as a cache in memory gives them."""
-
-    def __init__(self, sizes: Sizes, num: int = 64) -> None:
-        draw = np.random.default_rng(0).standard_normal
-        self.sizes = sizes
-        self.latents, self.outputs = (
-            draw((num, *sizes.latent)).astype(np.float16) for _ in range(2)
-        )
-        self.text = draw((num, *sizes.text)).astype(np.float16)
-
-    def __len__(self) -> int:
-        return len(self.latents)
-
-    def batch(self, items: np.ndarray) -> Batch:
-        keys = [str(item) for item in items]
-
-        def rows(arrays: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.stack([arrays[i] for i in items]).astype(np.float32))
-
-        return Batch(
-            keys, rows(self.latents), noise_batch(0, keys, [0] * len(keys), self.sizes.latent),
-            torch.from_numpy((items * 37) % 1000), {TEXT: rows(self.text)},
-            {"cond": rows(self.outputs)},
-        )  # fmt: skip
-
-
-def settings(kind: str, sizes: Sizes, precision: str) -> Settings:
-    return Settings(
-        steps=sizes.steps, learning_rate=1e-5, batch_size=sizes.batch, accumulate_steps=1,
-        weight_decay=0.01, warmup_steps=1, max_grad_norm=1.0, ema_decay=0.0, precision=precision,
-        gradient_checkpointing=False, optimizer="adamw", runtime=kind, matmul_precision="high",
-        memory_format="auto", checkpoint_every_steps=10**6, validate_every_steps=10**6,
-        num_val_samples=1,
-    )  # fmt: skip
-
-
 class Clock:
     """Stands in for a progress bar: the moments at which the losses were looked at."""
 
@@ -148,8 +116,8 @@ def _loop(place: Place, name: str, kind: str, sizes: Sizes) -> dict[str, Any]:
         mock.patch.object(loop, "MAX_LOGGED_STEPS", 3),
         mock.patch.object(loop, "_save", return_value=None),
     ):
-        batches = Shuffled(Cached(sizes), sizes.batch, 0)
-        fit(model, lesson, batches, settings(kind, sizes, place.precision), where, seed=0)
+        batches = Shuffled(Cached(sizes.latent, sizes.text), sizes.batch, 0)
+        fit(model, lesson, batches, sizes.settings(kind, place.precision), where, seed=0)
     wait(place.device)
     first, *_, last = sorted(clock.moments)
     took = clock.moments[last] - clock.moments[first]
@@ -159,7 +127,7 @@ def _loop(place: Place, name: str, kind: str, sizes: Sizes) -> dict[str, Any]:
 def _bare(place: Place, name: str, kind: str, sizes: Sizes) -> dict[str, Any]:
     """The same step on one batch that lies on the device: nothing is read, copied or logged."""
     device, model = place.device, _model(place, name)
-    batch = Cached(sizes).batch(np.arange(sizes.batch)).to(device)
+    batch = Cached(sizes.latent, sizes.text).batch(np.arange(sizes.batch)).to(device)
     lesson, kind = DistillOutput(diffusion(), cached_output("cond")), usable(kind, device)
     options = {"lr": torch.tensor(1e-5, device=device), "capturable": True}
     if device.type == "cpu":
