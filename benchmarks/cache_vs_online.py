@@ -66,6 +66,17 @@ def write_cache(folder: Path, records: list[Record], teacher: Teacher, plan: Cac
     write_view(view, base, teacher, cond, plan, Run("cond", "", folder / "work"))
 
 
+def read_everything(
+    items: np.ndarray, batch: Batch, records: list[Record], teacher: Teacher, resolution_px: int
+) -> Batch:
+    """The same batch with its images and captions decoded and encoded anew, as without a cache."""
+    chosen = [records[item // NUM_SLOTS] for item in items]
+    images = np.stack([load_image(r.image_bytes, resolution_px) for r in chosen])
+    text = encode_prompts(teacher, [r.caption for r in chosen]).float()
+    latents = encode_images(teacher, images).float()
+    return replace(batch, latents=latents, conditioning={"text": text})
+
+
 def time_sources(
     records: list[Record], samples: CachedSamples, teacher: Teacher, args: argparse.Namespace
 ) -> dict[str, np.ndarray]:
@@ -94,15 +105,7 @@ def time_sources(
 
     def from_everything() -> None:
         items, batch = read()
-        chosen = [records[item // NUM_SLOTS] for item in items]
-        images = np.stack([load_image(r.image_bytes, args.resolution_px) for r in chosen])
-        text = encode_prompts(teacher, [r.caption for r in chosen]).float()
-        learn(
-            replace(
-                batch, latents=encode_images(teacher, images).float(), conditioning={"text": text}
-            ),
-            ask,
-        )
+        learn(read_everything(items, batch, records, teacher, args.resolution_px), ask)
 
     steps = {
         "reading": read,

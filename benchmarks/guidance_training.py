@@ -17,17 +17,16 @@ rounds. On the CPU processor time is measured, so that other work on the machine
 import argparse
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from cache_vs_online import NUM_SLOTS, make_records
+from cache_vs_online import NUM_SLOTS, make_records, read_everything
 from teachers import add_options, open_teacher
 from timing import ratio_text, time_ways
 
 from distillery.core.run import Run
-from distillery.data.loader import Record, load_image
+from distillery.data.loader import Record
 from distillery.diffusion.batch import Batch
 from distillery.diffusion.guidance import (
     DistillGuided,
@@ -45,7 +44,6 @@ from distillery.teacher.cache.write import write_base, write_view
 from distillery.teacher.load import (
     Teacher,
     alphas_cumprod,
-    encode_images,
     encode_prompts,
 )
 
@@ -93,15 +91,7 @@ def make_steps(
 
     def from_everything() -> None:
         items, batch = read()
-        chosen = [records[item // NUM_SLOTS] for item in items]
-        images = np.stack([load_image(r.image_bytes, args.resolution_px) for r in chosen])
-        text = encode_prompts(teacher, [r.caption for r in chosen]).float()
-        learn(
-            replace(
-                batch, latents=encode_images(teacher, images).float(), conditioning={"text": text}
-            ),
-            ask,
-        )
+        learn(read_everything(items, batch, records, teacher, args.resolution_px), ask)
 
     return {
         "cache": lambda: learn(read()[1], cached_pair),

@@ -49,7 +49,7 @@ def publish(final: Path) -> Iterator[Path]:
     _require_replaceable(final)
     partial = final.with_name(f".{final.name}.tmp-{_owner()}-{uuid.uuid4().hex[:8]}")
     try:
-        with room_for(final, lambda: _size(partial)):
+        with room_for(final, lambda: count_bytes(partial)):
             final.parent.mkdir(parents=True, exist_ok=True)
             _sweep(final.parent)
             yield partial
@@ -118,7 +118,8 @@ def _free(path: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def _size(path: Path) -> int:
+def count_bytes(path: Path) -> int:
+    """Of a file, or of all files below a folder."""
     files = [path] if path.is_file() else path.rglob("*")
     return sum(file.stat().st_size for file in files if file.is_file())
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from distillery.core.artifacts import hash_file, write_json
 from distillery.core.progress import bar
+from distillery.core.publishing import count_bytes
 
 FINISHED = "finished"  # folder of the files that `Run.reuse` finds, in the work folder
 
@@ -99,7 +100,7 @@ def record_run(
         "fingerprint": run.fingerprint,
         "seconds": round(seconds, 3),
         "startup_s": round(max(0.0, _process_age_s() - seconds), 3),
-        "bytes": sum(_size(path) for path in outputs),
+        "bytes": sum(map(count_bytes, outputs)),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "host": platform.node(),
@@ -136,8 +137,3 @@ def read_times(work_root: Path) -> dict[str, str]:
     records = [json.loads(path.read_text()) for path in runs_folder(work_root).rglob("*.json")]
     records.sort(key=lambda record: (record["finished"], record["label"]))
     return {record["label"]: f"{record['seconds']:.1f} s" for record in records}
-
-
-def _size(path: Path) -> int:
-    files = [path] if path.is_file() else path.rglob("*")
-    return sum(f.stat().st_size for f in files if f.is_file())

@@ -16,8 +16,7 @@ SCENES = "scenes"
 SCENES_CONTROLNETS = ("canny", "sketch", "segmentation", "depth")
 # Control adapters halve the latent once a level but the last: 8 px x 2 for the scenes teacher, x 8
 # for Stable Diffusion. Other stages take any multiple of 8.
-_ADAPTER_PX = {"scenes": 16}
-_SD_ADAPTER_PX = 64
+_SCENES_ADAPTER_PX, _SD_ADAPTER_PX = 16, 64
 
 
 def require_parts(params: Any) -> None:
@@ -149,7 +148,8 @@ def _require_whole(params: Any) -> None:
 
 def _require_resolution(params: Any) -> None:
     """Refuse at once what one stage would refuse after all others have run."""
-    needed = _ADAPTER_PX.get(params.prepare_teacher.source, _SD_ADAPTER_PX)
+    is_scenes = params.prepare_teacher.source == SCENES
+    needed = _SCENES_ADAPTER_PX if is_scenes else _SD_ADAPTER_PX
     if params.finetune_control.variants and params.data.resolution_px % needed:
         raise ValueError(
             f"data.resolution_px: {params.data.resolution_px} is no multiple of {needed}, which "

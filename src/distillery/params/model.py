@@ -81,8 +81,6 @@ class Params(Frozen):
     def _check_pairs(self) -> "Params":
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: must be distinct")
-        if self.cache_teacher.num_slots < 1:
-            raise ValueError("cache_teacher.num_slots: must be at least 1")
         if self.evaluate.num_samples > self.generate.num_samples:
             raise ValueError(
                 "evaluate.num_samples: more than generate.num_samples "

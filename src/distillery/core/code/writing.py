@@ -146,7 +146,7 @@ class Writer:
     def _write_functiondef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self._write_decorators(node)
         self._parts.append(f"{type(node).__name__}({node.name},")
-        self._write_arguments(node.args)
+        self.write(node.args)
         with_local = names_of_arguments(node.args) | names_bound(node.body, self._package)
         self._within(with_local, lambda: self._write_body(node.body))
         self._parts.append(")")
@@ -155,7 +155,7 @@ class Writer:
 
     def _write_lambda(self, node: ast.Lambda) -> None:
         self._parts.append("Lambda(")
-        self._write_arguments(node.args)
+        self.write(node.args)
         self._within(names_of_arguments(node.args), lambda: self.write(node.body))
         self._parts.append(")")
 
@@ -173,9 +173,6 @@ class Writer:
         write()
         self._scopes.pop()
         self._class = outer
-
-    def _write_arguments(self, node: ast.arguments) -> None:
-        self._write_fields(node)
 
     def _write_arg(self, node: ast.arg) -> None:
         self._parts.append(f"arg({node.arg})")
