@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from distillery.cli import main
 from distillery.core.errors import DistilleryError
@@ -139,3 +140,22 @@ def test_what_does_not_fit_is_refused(project: Path, lora: Path, tmp_path: Path)
     save_lora(add_lora(wider, r=4, alpha=4.0, targets="attention", seed=0), tmp_path)
     with pytest.raises(DistilleryError, match="no LoRA of"):
         read_delta(tmp_path / "pytorch_lora_weights.safetensors", teacher)
+
+
+def test_halves_and_damage_are_refused(project: Path, lora: Path, tmp_path: Path) -> None:
+    whole, path = load_file(lora), tmp_path / "x.safetensors"
+    first = next(key for key in sorted(whole) if ".lora_A." in key)
+    second = first.replace(".lora_A.", ".lora_B.")
+    for changed, reason in (
+        ({first: None}, "1 of 2 factors"),
+        ({second: None}, "1 of 2 factors"),
+        ({key: None for key in whole if ".lora_B." in key}, "1 of 2 factors"),
+        ({first: whole[first][:2]}, r"ranks \[2, 4\]"),
+        ({first: whole[first] * torch.nan}, "holds no finite floats"),
+        ({first: whole[first].to(torch.int8)}, "holds no finite floats"),
+        ({first.replace("lora_A.weight", "dora_scale"): torch.ones(1)}, "1 dora_scale can't be"),
+    ):
+        kept = {key: value for key, value in (whole | changed).items() if value is not None}
+        save_file({key: value.contiguous() for key, value in kept.items()}, path)
+        with pytest.raises(DistilleryError, match=reason):
+            read_delta(path, project / "models/teacher")

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_unet_state_dict_to_peft, logging
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
@@ -106,6 +106,33 @@ def _require_layers(state: Mapping, unet: nn.Module, lora: Path, teacher: Path) 
             f"layers, first {lost[0]}; one that was trained on a low-rank student loads on that "
             "student as it is"
         )
+    _require_whole(own, lora)
+
+
+def _require_whole(own: Mapping[str, Tensor], lora: Path) -> None:
+    """Refuse halves, for which PEFT would leave random numbers or zeros, and damaged numbers."""
+    for key, tensor in own.items():
+        if not tensor.is_floating_point() or not tensor.float().isfinite().all():
+            raise DistilleryError(f"{lora}: {key} holds no finite floats; get it again")
+    pair = ".lora_A.weight", ".lora_B.weight"
+    for layer in sorted({key.split(".lora_")[0] for key in own}):
+        ranks = [own[layer + end].shape[n] for n, end in enumerate(pair) if layer + end in own]
+        if len(set(ranks)) != 1 or len(ranks) != len(pair):
+            given = f"ranks {ranks}" if len(ranks) == len(pair) else f"{len(ranks)} of 2 factors"
+            raise DistilleryError(
+                f"{lora}: {layer} has {given}, not two factors of one rank; get the LoRA again"
+            )
+
+
+def _require_no_dora(lora: Path) -> None:
+    """Refuse kohya's DoRA, whose scales diffusers would leave out with a warning."""
+    for file in sorted(lora.glob("*.safetensors")) if lora.is_dir() else [lora]:
+        with safe_open(file, "pt") as tensors:
+            if num := sum("dora_scale" in key for key in tensors.keys()):  # noqa: SIM118
+                raise DistilleryError(
+                    f"{lora}: a DoRA, whose {num} dora_scale can't be merged here; train a plain "
+                    "LoRA, or save it with diffusers"
+                )
 
 
 def _read(lora: Path) -> tuple[dict, dict | None, dict | None]:
@@ -114,6 +141,7 @@ def _read(lora: Path) -> tuple[dict, dict | None, dict | None]:
     folder = lora if lora.is_dir() else lora.parent
     name = {} if lora.is_dir() else {"weight_name": lora.name}
     try:
+        _require_no_dora(lora)
         return StableDiffusionPipeline.lora_state_dict(
             str(folder), return_lora_metadata=True, local_files_only=True, use_safetensors=True,
             **name,
