@@ -68,6 +68,13 @@ def _edited(tmp_path: Path, old: str, new: str) -> tuple[Path, int]:
             "source: folder # web",
             "ingest: source folder needs path",
         ),
+        ("  curated: data/curated", "  curated: data/./raw", "paths.raw: data/raw is the same fol"),
+        (
+            "  curated: data/curated",
+            "  curated: data/raw/x",
+            "data/raw/x is inside paths.raw",
+        ),
+        ("  curated: data/curated", "  curatde: data/curated", "; did you mean curated?"),
     ],
 )
 def test_problem_is_one_line_with_its_place(

@@ -4,6 +4,9 @@ A family builds on what others make: a U-Net variant, a view of the cache, condi
 contradiction is a ValueError `key: reason`, as pydantic's validators raise it.
 """
 
+import posixpath
+from itertools import permutations
+from pathlib import PurePosixPath
 from typing import Any
 
 from distillery.data.conditions import KINDS
@@ -17,10 +20,12 @@ SCENES_CONTROLNETS = ("canny", "sketch", "segmentation", "depth")
 # Control adapters halve the latent once a level but the last: 8 px x 2 for the scenes teacher, x 8
 # for Stable Diffusion. Other stages take any multiple of 8.
 _SCENES_ADAPTER_PX, _SD_ADAPTER_PX = 16, 64
+_HOLD_OTHERS = ("models", "work")  # paths whose folders are written one by one, never replaced
 
 
 def require_parts(params: Any) -> None:
     """Check every reference from one section of `params` to another."""
+    _require_apart(params.paths)
     for family in TRAINED.values():
         if family.has_backbone:
             _require_backbones(params, family.stage)
@@ -32,6 +37,19 @@ def require_parts(params: Any) -> None:
     _require_maps_of_latents(params)
     _require_whole(params)
     _require_resolution(params)
+
+
+def _require_apart(paths: Any) -> None:
+    """Stages replace their folders, and what others keep in them."""
+    places = {key: PurePosixPath(posixpath.normpath(place)) for key, place in paths}
+    for (inner, place), (outer, other) in permutations(places.items(), 2):
+        if place != other and (outer in _HOLD_OTHERS or not place.is_relative_to(other)):
+            continue
+        how = "the same folder as" if place == other else "inside"
+        raise ValueError(
+            f"paths.{inner}: {place} is {how} paths.{outer} ({other}), where one would replace the "
+            "other; choose a folder of its own"
+        )
 
 
 def _require_backbones(params: Any, section: str) -> None:

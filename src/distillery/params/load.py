@@ -7,6 +7,7 @@ of values that contradict each other are errors.
 
 import codecs
 import datetime
+import difflib
 import math
 import re
 import sys
@@ -212,7 +213,10 @@ def _describe(problem: Mapping[str, Any], places: Places, source: str) -> str:
     known = next((key[:n] for n in range(len(key), 0, -1) if key[:n] in places), ())
     where = f"{places.get(known, f'{source}:1')}: {_dotted(key)}"
     if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown key; known here: {', '.join(_known_keys(key[:-1]))}"
+        known_here = _known_keys(key[:-1])
+        meant = difflib.get_close_matches(str(key[-1]), known_here, n=1)
+        hint = f"; did you mean {meant[0]}?" if meant else ""
+        return f"{where}: unknown key; known here: {', '.join(known_here)}{hint}"
     if problem["type"] == "missing":
         return f"{where}: missing; docs/params.md describes it"
     if problem["type"] in ("model_type", "dict_type"):
