@@ -54,6 +54,16 @@ def test_every_png_mode_becomes_rgb(mode):
     assert decode_rgb(encode(source, "PNG")).shape == (4, 6, 3)
 
 
+def test_a_wrong_checksum_of_pixels_is_damage():
+    data = encode(Image.effect_noise((400, 400), 50.0), "PNG")
+    assert data.count(b"IDAT") > 1
+    for end in (data.rindex(b"IDAT") - 4, data.index(b"IEND") - 4):
+        wrong = data[: end - 1] + bytes([data[end - 1] ^ 1]) + data[end:]
+        with pytest.raises(UndecodableError, match="damaged PNG: the checksum of IDAT"):
+            decode_rgb(wrong)
+    assert decode_rgb(data[: data.index(b"IEND") - 4]).shape == (400, 400, 3)
+
+
 def test_cmyk_jpeg_becomes_rgb():
     data = encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")
     red, green, _ = decode_rgb(data)[4, 4]

@@ -36,6 +36,12 @@ def test_marked_encodings_are_read(encoding, tmp_path, capsys):
     assert run_source(tmp_path / "tar", capsys, "webdataset", tar).captions == CAPTIONS
 
 
+def test_an_empty_text_hides_no_other_caption(tmp_path, capsys):
+    folder = write_sidecars(tmp_path / "in", [b"", b"\n", b""])
+    write_files(folder, {f"{i}.caption": CAPTIONS[i].encode() for i in range(2)})
+    assert run_source(tmp_path, capsys, "folder", folder).captions == CAPTIONS[:2]
+
+
 UNMARKED = {
     "a child’s café by the sea".encode("cp1252"): "no UTF-8 at byte 7",
     "a red kite on a table".encode("utf-16-le"): "UTF-16 without its mark",

@@ -95,6 +95,18 @@ def test_hostile_values_cost_one_row(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "rest", ["x\nhttp://a.test/3,y", "x\nhttp://a.test/3,y\n", "x\n" * 101 + '"\n', "x,y\n" * 2**19]
+)
+def test_a_quote_never_closed_is_an_error_that_names_its_line(tmp_path, rest):
+    good = 'http://a.test/1,"two\nlines"\n'
+    (tmp_path / "a.csv").write_text(f'url,text\n{good}http://a.test/2,"{rest}')
+    with pytest.raises(DistilleryError, match=r"a\.csv:4: a quote that opens here"):
+        count_rows(list_tables(tmp_path))
+    (tmp_path / "a.csv").write_text(f"url,text\n{good}{good}")
+    assert [row.caption for row in read(tmp_path)] == ["two lines"] * 2
+
+
+@pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("a.csv", "link,text\nx,y\n", r"a\.csv: needs a column url and one of caption, .*has link"),

@@ -1,4 +1,4 @@
-"""Colours of images that bring a profile.
+"""Colours of images that bring a profile, and grey of more than 8 bits.
 
 In: a decoded image and the ICC profile in its file. Out: the image in sRGB, as viewers show it and
 as networks know colours. A profile that is damaged, or of other channels than the image has, counts
@@ -8,7 +8,8 @@ as none, as in viewers; one that calls itself sRGB costs nothing. Not here: PNG'
 import functools
 import io
 
-from PIL import Image, ImageCms
+import numpy as np
+from PIL import ExifTags, Image, ImageCms
 
 _MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 _GREY = ("1", "L", "LA")
@@ -50,3 +51,12 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 @functools.cache
 def _srgb() -> ImageCms.ImageCmsProfile:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+
+
+def upper_bits(image: Image.Image) -> np.ndarray:
+    """uint8 (H, W) of grey with 9 to 16 bits, as a TIFF's tags count and polarise them."""
+    tags = getattr(image, "tag_v2", {})
+    num_bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
+    upper = (np.asarray(image) >> (num_bits - 8)).astype(np.uint8)
+    white_is_zero = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
+    return 255 - upper if white_is_zero else upper

@@ -23,10 +23,11 @@ import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from distillery.core.errors import DistilleryError
-from distillery.data.colours import to_srgb
+from distillery.data.colours import to_srgb, upper_bits
 from distillery.data.dedupe.phash import hash_luma, small_luma
 from distillery.data.dedupe.windows import sketch
 from distillery.data.foreign import foreign_kind
+from distillery.data.png import first_damaged_part
 
 MAX_PIXELS = 2**26
 # Of a packed text or colour profile in a PNG: programs that draw keep whole workflows there.
@@ -83,6 +84,8 @@ def _decode(data: bytes, background: str) -> tuple[np.ndarray, str]:
             if image.width * image.height > MAX_PIXELS:
                 raise UndecodableError(f"{image.width} x {image.height} px, over {MAX_PIXELS} px")
             image.load()
+            if image.format == "PNG" and (part := first_damaged_part(data)) is not None:
+                raise UndecodableError(f"damaged PNG: the checksum of IDAT {part} is wrong")
             return np.asarray(_as_rgb(_upright(image), background)), image.format
     except UndecodableError:
         raise
@@ -122,7 +125,7 @@ def _as_rgb(image: Image.Image, background: str) -> Image.Image:
     """
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I;16"):
-        image = Image.fromarray(_upper_bits(image))
+        image = Image.fromarray(upper_bits(image))
     if image.mode in ("I", "F"):
         raise UndecodableError("samples of 32 bits, signed or floats: save it with 8 or 16 bits")
     shown = to_srgb(image, profile)
@@ -132,15 +135,6 @@ def _as_rgb(image: Image.Image, background: str) -> Image.Image:
             "RGB"
         )
     return shown.convert("RGB")
-
-
-def _upper_bits(image: Image.Image) -> np.ndarray:
-    """uint8 (H, W) of grey with 9 to 16 bits, as a TIFF's tags count and polarise them."""
-    tags = getattr(image, "tag_v2", {})
-    num_bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
-    upper = (np.asarray(image) >> (num_bits - 8)).astype(np.uint8)
-    white_is_zero = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
-    return 255 - upper if white_is_zero else upper
 
 
 def inspect_image(data: bytes) -> ImageFacts:

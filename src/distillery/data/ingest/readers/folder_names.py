@@ -16,11 +16,16 @@ from pathlib import Path
 from distillery.data.ingest.sample import PICTURE_SUFFIXES, split_suffix
 
 SIDECARS = (".txt", ".caption", ".json")
+_MAX_EMPTY_BYTES = 8  # of line ends and marks
 _ADDRESS = re.compile(rf"(.+)\.(?:{'|'.join(PICTURE_SUFFIXES)})[?!;:@#&]", re.IGNORECASE)
 
 
 def sidecar_of(image: Path) -> Path | None:
-    """The text of `a.jpg`: `a.txt` or `a.jpg.txt`; of `a.jpg.1`, `a.jpg?v=1.5` also `a.txt`."""
+    """The text of `a.jpg`: `a.txt` or `a.jpg.txt`; of `a.jpg.1`, `a.jpg?v=1.5` also `a.txt`.
+
+    An empty one counts only where no other is there.
+    """
+    empty = None
     stems = [image.stem, image.name]
     if (inner := split_suffix(image.stem))[1] in PICTURE_SUFFIXES:
         stems.append(inner[0])
@@ -29,8 +34,10 @@ def sidecar_of(image: Path) -> Path | None:
     for suffix, stem in itertools.product(SIDECARS, stems):
         found = _child(image.parent, f"{stem}{suffix}")
         if found.is_file() and _composed(found.stem) == _composed(stem):
-            return found
-    return None
+            if found.stat().st_size > _MAX_EMPTY_BYTES or found.read_bytes().strip():
+                return found
+            empty = empty or found
+    return empty
 
 
 def find_file(folder: Path, name: str) -> Path:

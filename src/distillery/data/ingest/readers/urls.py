@@ -3,11 +3,12 @@
 In: a parquet, csv, tsv or jsonl file, or a folder of them. Out: `UrlRow`s, file names sorted, rows
 as they are stored, a batch in memory at a time. URL, caption and score columns are found under the
 names of `raw_sample`, in any case. A line that can't be read is a row too, marked as damaged, so
-that it is counted. Rows that filters refuse by their columns are counted and left out; of parquet
-they never become objects. Nothing is downloaded here.
+that it is counted; a quote that is never closed is an error. Rows that filters refuse by their
+columns are counted and left out; of parquet they never become objects. Nothing is downloaded here.
 """
 
 import csv
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,6 +39,8 @@ from distillery.data.ingest.text import BadTextError
 _SUFFIXES = (".csv", ".jsonl", ".parquet", ".tsv")
 _BATCH_ROWS = 1024
 _MAX_FIELD_CHARS = 2**20
+_MAX_RECORD_LINES = 100
+_END = "\0end"  # a record of its own, but behind a quote that is never closed
 
 
 @dataclass(frozen=True)
@@ -171,17 +174,24 @@ def _rows_to_keep(
 
 def _read_csv(table: Path) -> Iterator[dict[str, Any] | None]:
     with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = _csv_reader(file, table)
+        reader = _csv_reader(itertools.chain(file, [_END]), table)
         names = next(reader)
         while True:
+            first = reader.line_num + 1
             try:
                 values = next(reader)
-            except StopIteration:
-                return
             except csv.Error:  # the reader goes on with the next line
+                values = None
+            if values == [_END]:
+                return
+            if reader.line_num - first >= _MAX_RECORD_LINES or (values and _END in values[-1]):
+                raise DistilleryError(
+                    f"{table}:{first}: a quote that opens here is closed nowhere near, and would "
+                    "swallow the rows behind it; double it, or quote the whole field"
+                )
+            if values is None:
                 yield None
-                continue
-            if values:
+            elif values:
                 fits = len(values) == len(names)
                 yield dict(zip(names, values, strict=True)) if fits else None
 
