@@ -18,7 +18,9 @@ KINDS = {
     "damaged JPEG": b"\xff\xd8\xff\xe0",
     "zeros": bytes(2**13),
     "no bytes": b"",
-    None: b"anything else",
+    "JSON": b'{ "detail": "not found"}',
+    "text": b"404: not found\n",
+    None: b"\x01anything else",
 }
 
 

@@ -191,7 +191,7 @@ def test_unusable_labels_cost_one_image_each(scene_images, tmp_path):
         ]
     assert answers == [
         None,
-        ("unreadable", "segmentation: not an image of an accepted format"),
+        ("unreadable", "segmentation: not an image of an accepted format: text"),
         ("unreadable", "segmentation of 9 x 9 px"),
         None,
     ]
