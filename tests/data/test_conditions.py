@@ -164,3 +164,9 @@ def test_unusable_annotators_are_errors_that_say_what_to_do(tmp_path, kind):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing"}))
     with pytest.raises(DistilleryError, match=f"{tmp_path.name}.*builtin"):
         build_annotators([kind], {**SETTINGS, kind: str(tmp_path)})
+    for text in ("[]", "[" * 99_999, '{"model_type": "segformer", "depths": 3}'):
+        (tmp_path / "config.json").write_text(text)
+        (tmp_path / "preprocessor_config.json").write_text(text)
+        (tmp_path / "hed.safetensors").write_bytes(b"x" * 50)
+        with pytest.raises(DistilleryError, match=f"{tmp_path.name}.*builtin"):
+            build_annotators([kind], {**SETTINGS, kind: str(tmp_path)})

@@ -1,7 +1,10 @@
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save
 
 from distillery.core.errors import DistilleryError
 from distillery.metrics.clip_score import clip_score
@@ -72,3 +75,32 @@ def test_clip_score_is_two_and_a_half_times_the_positive_cosine():
         clip_score(images, texts[:2])
     with pytest.raises(DistilleryError, match="zero"):
         clip_score(images, np.zeros_like(texts))
+
+
+def test_a_damaged_network_is_one_line_and_never_random(tiny_teacher: Path, tmp_path: Path):
+    weights = load_file(tiny_teacher / "clip/model.safetensors")
+    half = save({k: v for k, v in weights.items() if k != "visual_projection.weight"})
+    config = json.loads((tiny_teacher / "clip/config.json").read_text())
+    normal = json.loads((tiny_teacher / "clip/preprocessor_config.json").read_text())
+    for number, (name, data) in enumerate((
+        ("model.safetensors", half),
+        ("model.safetensors", b"x" * 100),
+        ("config.json", b"[]"),
+        ("config.json", b"[" * 99_999),
+        ("config.json", json.dumps(config | {"projection_dim": "x"}).encode()),
+        ("preprocessor_config.json", b"[]"),
+        ("preprocessor_config.json", json.dumps(normal | {"crop_size": {"x": 1}}).encode()),
+        ("preprocessor_config.json", json.dumps(normal | {"image_mean": [0.5]}).encode()),
+        ("preprocessor_config.json", json.dumps(normal | {"resample": 99}).encode()),
+        ("tokenizer.json", b"[]"),
+        ("tokenizer.json", b"{"),
+        ("tokenizer.json", None),
+    )):  # fmt: skip
+        folder = shutil.copytree(tiny_teacher / "clip", tmp_path / str(number))
+        (folder / name).unlink()
+        if data is not None:
+            (folder / name).write_bytes(data)
+        with pytest.raises(DistilleryError) as raised:
+            load_extractor(str(folder), None, "cpu")
+        assert str(raised.value).startswith(str(folder)), name
+        assert "\n" not in str(raised.value)

@@ -9,3 +9,8 @@ class DistilleryError(Exception):
 
 class DamagedError(DistilleryError):
     """Stored bytes do not match their recorded hash, or a file is cut short."""
+
+
+def reason_of(error: Exception) -> str:
+    """What a library's error says, on one line; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

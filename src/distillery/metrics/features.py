@@ -19,7 +19,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from distillery.core.artifacts import hash_files, hash_json
-from distillery.core.errors import DistilleryError
+from distillery.core.errors import DistilleryError, reason_of
 from distillery.metrics.shape_probe import RECORD, TEACHER_CLIP, read_accuracy
 from distillery.models.load import load_network
 from distillery.sampling.samples import batches
@@ -48,10 +48,14 @@ class Preprocess:
             size_px = (
                 size if isinstance(size, int) else size.get("height", size.get("shortest_edge"))
             )
-            mean, std = tuple(values["image_mean"]), tuple(values["image_std"])
-        except (OSError, ValueError, KeyError) as error:
-            raise DistilleryError(f"{path}: unusable ({error}); a saved model has one") from None
-        return cls(int(size_px), int(values.get("resample", Image.Resampling.BICUBIC)), mean, std)
+            mean, std = (tuple(map(float, values[f"image_{of}"])) for of in ("mean", "std"))
+            resample = Image.Resampling(values.get("resample", Image.Resampling.BICUBIC))
+            if len(mean) != 3 or len(std) != 3 or size_px < 1:
+                raise ValueError(f"image_mean {mean}, image_std {std}, size {size_px}")
+        except Exception as error:  # of a file from anywhere, which may hold anything
+            reason = reason_of(error)
+            raise DistilleryError(f"{path}: unusable ({reason}); a saved model has one") from None
+        return cls(int(size_px), int(resample), mean, std)
 
     def describe(self) -> str:
         """Resize mode, for the settings of a metric."""
@@ -142,10 +146,11 @@ def load_extractor(name: str, teacher: Path | None, device: torch.device | str) 
             _model_class(is_clip).from_pretrained, folder, may_hold_more=not is_clip,
             remedy="get it again", dtype=torch.float32,
         )  # fmt: skip
-        tokenizer = CLIPTokenizer.from_pretrained(folder) if is_clip else None
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise DistilleryError(f"{folder}: no usable vision model: {reason}") from None
+        tokenizer = _load_tokenizer(folder) if is_clip else None
+    except DistilleryError:
+        raise
+    except Exception as error:  # of the libraries, for a damaged file
+        raise DistilleryError(f"{folder}: no usable vision model: {reason_of(error)}") from None
     kept = {n: h for n, h in hash_files(folder).items() if n.endswith((".safetensors", ".json"))}
     kept.pop(RECORD, None)
     return Extractor(
@@ -156,6 +161,14 @@ def load_extractor(name: str, teacher: Path | None, device: torch.device | str) 
         tokenizer,
         read_accuracy(folder),
     )
+
+
+def _load_tokenizer(folder: Path) -> CLIPTokenizer:
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise DistilleryError(  # transformers makes one without words in silence
+            f"{folder}: no tokenizer.json or vocab.json; copy the CLIP model's tokenizer into it"
+        )
+    return CLIPTokenizer.from_pretrained(folder)
 
 
 def _model_class(is_clip: bool) -> Any:

@@ -13,7 +13,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
 from distillery.core.artifacts import read_json
-from distillery.core.errors import DamagedError, DistilleryError
+from distillery.core.errors import DamagedError, DistilleryError, reason_of
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.models.strict import load_strictly
 
@@ -86,7 +86,4 @@ def load_network(
     except DistilleryError:
         raise
     except Exception as error:  # of safetensors, of the libraries, of the file system
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise DamagedError(
-            f"{folder}: cannot load: {reason or type(error).__name__}; {remedy}"
-        ) from error
+        raise DamagedError(f"{folder}: cannot load: {reason_of(error)}; {remedy}") from error

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from distillery.core.errors import DamagedError, DistilleryError
+from distillery.core.errors import DamagedError, DistilleryError, reason_of
 from distillery.core.weights import require_recorded
 from distillery.models.load import load_controlnet, load_network, load_unet
 from distillery.teacher.supported import prediction_type, read_config
@@ -107,8 +107,7 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     try:
         return CLIPTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # whatever a hostile file makes the library raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedError(f"{path}: cannot load: {reason}; {_REMEDY}") from error
+        raise DamagedError(f"{path}: cannot load: {reason_of(error)}; {_REMEDY}") from error
 
 
 def load_module(

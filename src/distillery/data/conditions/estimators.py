@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from distillery.core.errors import DistilleryError
+from distillery.core.errors import DistilleryError, reason_of
 from distillery.core.weights import require_matched
 from distillery.data.conditions.openpose import draw_pose
 
@@ -112,7 +112,6 @@ def _load_detector(place: str, device: str) -> Callable[[np.ndarray], np.ndarray
 
 def _open(kind: Any, place: str, device: str, key: str) -> tuple[Any, Any]:
     """The processor and the model at `place`, in eval mode on `device`."""
-    from safetensors import SafetensorError
     from transformers import AutoImageProcessor
 
     options = {"local_files_only": Path(place).exists(), "trust_remote_code": False}
@@ -121,11 +120,11 @@ def _open(kind: Any, place: str, device: str, key: str) -> tuple[Any, Any]:
         model, info = kind.from_pretrained(
             place, **options, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # of the libraries, for a damaged file
         raise DistilleryError(
             f"extract_conditions.{key}: {place} is no local folder or hub id of such a "
-            f"transformers model ({reason}); correct it, or download the model and name its folder"
+            f"transformers model ({reason_of(error)}); correct it, or download the model "
+            "and name its folder"
         ) from None
     require_matched(f"extract_conditions.{key}: {place}", info, may_hold_more=True)
     return processor, model.eval().to(device)

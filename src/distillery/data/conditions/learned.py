@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from distillery.core.errors import DistilleryError
+from distillery.core.errors import DistilleryError, reason_of
 from distillery.core.weights import require_matched
 
 _HED_WEIGHTS = "hed.safetensors"
@@ -27,7 +27,6 @@ def load_segmenter(folder: Path, device: str) -> Callable[[np.ndarray], np.ndarr
 
     The map colours class ids by the PASCAL VOC colour map, which holds 256 classes.
     """
-    from safetensors import SafetensorError
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
     _require(folder, "*.safetensors", "a transformers segmenter, saved with save_pretrained")
@@ -36,10 +35,9 @@ def load_segmenter(folder: Path, device: str) -> Callable[[np.ndarray], np.ndarr
         model, info = AutoModelForSemanticSegmentation.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # of the libraries, for a damaged file
         raise DistilleryError(
-            f"{folder}: not a transformers segmenter ({reason}); set "
+            f"{folder}: not a transformers segmenter ({reason_of(error)}); set "
             "extract_conditions.segmentation to such a folder or to builtin"
         ) from None
     require_matched(folder, info, may_hold_more=True)
@@ -109,18 +107,16 @@ class Hed(nn.Module):
 
 def load_sketcher(folder: Path, device: str) -> Callable[[np.ndarray], np.ndarray]:
     """The HED edge detector from `folder/hed.safetensors`: soft edges, uint8 (H, W)."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     _require(folder, _HED_WEIGHTS, "ControlNetHED_Apache2's weights converted to safetensors")
     model = Hed()
     try:
         model.load_state_dict(load_file(folder / _HED_WEIGHTS))
-    except (SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # of the libraries, for a damaged file
         raise DistilleryError(
-            f"{folder / _HED_WEIGHTS}: not the weights of ControlNetHED_Apache2 ({reason}); "
-            "convert them again or set extract_conditions.sketch to builtin"
+            f"{folder / _HED_WEIGHTS}: not the weights of ControlNetHED_Apache2 "
+            f"({reason_of(error)}); convert them again or set extract_conditions.sketch to builtin"
         ) from None
     model = model.eval().to(device)
 
