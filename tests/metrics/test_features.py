@@ -80,11 +80,13 @@ def test_clip_score_is_two_and_a_half_times_the_positive_cosine():
 def test_a_damaged_network_is_one_line_and_never_random(tiny_teacher: Path, tmp_path: Path):
     weights = load_file(tiny_teacher / "clip/model.safetensors")
     half = save({k: v for k, v in weights.items() if k != "visual_projection.weight"})
+    last = "visual_projection.weight"
     config = json.loads((tiny_teacher / "clip/config.json").read_text())
     normal = json.loads((tiny_teacher / "clip/preprocessor_config.json").read_text())
     for number, (name, data) in enumerate((
         ("model.safetensors", half),
         ("model.safetensors", b"x" * 100),
+        ("model.safetensors", save(weights | {last: weights[last] * np.nan})),
         ("config.json", b"[]"),
         ("config.json", b"[" * 99_999),
         ("config.json", json.dumps(config | {"projection_dim": "x"}).encode()),

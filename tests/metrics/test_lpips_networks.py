@@ -165,6 +165,10 @@ def test_a_network_that_is_not_there_or_is_another_is_an_error(alexnet, tmp_path
         load_lpips(str(tmp_path), None, "cpu")
     weights = {k: torch.tensor(v).float() for k, v in alexnet[1].items()}
     (tmp_path / "cut").mkdir()
+    (tmp_path / "nan").mkdir()
+    save_file(weights | {"x": torch.ones(1) / 0}, tmp_path / "nan" / "all.safetensors")
+    with pytest.raises(DistilleryError, match="nan: x holds NaN or infinite"):
+        load_lpips(str(tmp_path / "nan"), None, "cpu")
     del weights["lin4.model.1.weight"]
     save_file(weights, tmp_path / "cut" / "all.safetensors")
     with pytest.raises(DistilleryError, match=r"not LPIPS' AlexNet .*lin4"):

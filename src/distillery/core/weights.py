@@ -115,3 +115,10 @@ def require_matched(place: Path | str, info: Mapping[str, Any], *, may_hold_more
                 f"{place}: {len(names)} tensors are {what}: {shown}; weights and config.json do "
                 "not belong together, save the model again"
             )
+
+
+def require_numbers(state: Mapping[str, Any], place: Path) -> None:
+    """Raise DamagedError for a tensor with NaN or infinite values."""
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise DamagedError(f"{place}: {name} holds NaN or infinite values; get it again")

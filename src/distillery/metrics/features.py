@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from distillery.core.artifacts import hash_files, hash_json
 from distillery.core.errors import DistilleryError, reason_of
+from distillery.core.weights import require_numbers
 from distillery.metrics.shape_probe import RECORD, TEACHER_CLIP, read_accuracy
 from distillery.models.load import load_network
 from distillery.sampling.samples import batches
@@ -146,6 +147,7 @@ def load_extractor(name: str, teacher: Path | None, device: torch.device | str) 
             _model_class(is_clip).from_pretrained, folder, may_hold_more=not is_clip,
             remedy="get it again", dtype=torch.float32,
         )  # fmt: skip
+        require_numbers(model.state_dict(), folder)
         tokenizer = _load_tokenizer(folder) if is_clip else None
     except DistilleryError:
         raise

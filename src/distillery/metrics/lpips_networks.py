@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from distillery.core.artifacts import hash_files, hash_json
 from distillery.core.errors import DistilleryError
+from distillery.core.weights import require_numbers
 from distillery.metrics.features import Extractor, load_extractor, locate_network
 from distillery.metrics.pairs import check_pairs
 from distillery.metrics.shape_probe import TEACHER_CLIP
@@ -186,6 +187,7 @@ def _read(folder: Path) -> dict[str, Tensor]:
             tensors |= load_file(path)
         except (SafetensorError, OSError) as error:
             raise DistilleryError(f"{path}: cannot load: {error}; {_HOW}") from None
+    require_numbers(tensors, folder)
     return tensors
 
 

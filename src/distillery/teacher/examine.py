@@ -9,7 +9,8 @@ this module.
 from pathlib import Path
 from typing import Any
 
-from distillery.core.errors import DamagedError, DistilleryError
+from distillery.core.errors import DistilleryError
+from distillery.core.weights import require_numbers
 from distillery.teacher.parts import (
     payload,
     require_components,
@@ -50,7 +51,7 @@ def require_controlnet(kind: str, place: Path, teacher: Path) -> None:
     for file in weights_of(place):
         if file.suffix == ".safetensors":
             require_safetensors(file)
-    _require_numbers(load_controlnet(place), place)
+    require_numbers(load_controlnet(place).state_dict(), place)
 
 
 def _require_loadable(folder: Path) -> None:
@@ -74,10 +75,10 @@ def _require_loadable(folder: Path) -> None:
             f"{folder / 'tokenizer'}: knows no words; vocab.json and merges.txt, or tokenizer.json,"
             " are missing or empty: get them again"
         )
-    _require_numbers(encoder, folder / "text_encoder")
+    require_numbers(encoder.state_dict(), folder / "text_encoder")
     vae = load_module(AutoencoderKL, folder, "vae", "cpu", torch.float32)
-    _require_numbers(vae, folder / "vae")
-    _require_numbers(load_unet(folder / "unet"), folder / "unet")
+    require_numbers(vae.state_dict(), folder / "vae")
+    require_numbers(load_unet(folder / "unet").state_dict(), folder / "unet")
     if (folder / "clip/config.json").is_file():
         load_module(CLIPModel, folder, "clip", "cpu", torch.float32)
 
@@ -105,10 +106,3 @@ def _require_own_sampler(folder: Path, schedule: Any) -> None:
             f"{place}: {name} has another noise schedule than its betas give; only teachers under "
             "a plain schedule of betas can be distilled"
         )
-
-
-def _require_numbers(model: Any, place: Path) -> None:
-    """Raise DamagedError for a tensor with NaN or infinite values."""
-    for name, tensor in model.state_dict().items():
-        if not tensor.isfinite().all():
-            raise DamagedError(f"{place}: {name} holds NaN or infinite values; get it again")
