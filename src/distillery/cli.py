@@ -18,7 +18,7 @@ from distillery import __version__
 from distillery.commands.typed import judging, measuring, running
 from distillery.commands.typed.exporting import export, lora_transfer
 from distillery.core import interrupts
-from distillery.core.errors import DistilleryError
+from distillery.core.errors import DistilleryError, reason_of
 
 app = typer.Typer(
     name="distillery", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _of_system(error: OSError) -> str:
     """One line of what the system, or a library in its name, refuses."""
     if error.filename is None or error.strerror is None:
-        return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return reason_of(error)
     return f"{os.fsdecode(error.filename)}: {error.strerror}; give another place"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from diffusers import ControlNetModel, ModelMixin, UNet2DConditionModel
 
 from distillery.core.artifacts import read_json, write_json
-from distillery.core.errors import DistilleryError
+from distillery.core.errors import DistilleryError, reason_of
 from distillery.core.publishing import publish
 from distillery.export import remote
 from distillery.export.controlnet_names import plain_controlnet, why_not_plain
@@ -111,7 +111,7 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
         url = api.create_repo(repo_id, exist_ok=True, private=private)
         api.upload_folder(folder_path=folder, repo_id=repo_id, commit_message="Add the student")
     except Exception as error:  # the errors of its HTTP client have no lasting names
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = reason_of(error)
         raise DistilleryError(
             f"--push {repo_id}: {reason}; the folder {folder} is complete, upload it later by "
             f"`hf upload {repo_id} {folder}`"

@@ -18,7 +18,7 @@ from diffusers.utils import convert_unet_state_dict_to_peft, logging
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from distillery.core.errors import DistilleryError
+from distillery.core.errors import DistilleryError, reason_of
 from distillery.models.layers import low_rank_layers
 from distillery.models.load import load_unet
 from distillery.models.lowrank.factorise import factorise_unet, rebalance
@@ -80,7 +80,7 @@ def read_delta(lora: Path, teacher: Path) -> dict[str, Tensor]:
         )
         unet.fuse_lora()
     except (ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise DistilleryError(f"{lora}: no LoRA of {teacher}'s U-Net ({reason})") from None
     unet.unload_lora()
     after = dict(unet.named_parameters())
@@ -147,7 +147,7 @@ def _read(lora: Path) -> tuple[dict, dict | None, dict | None]:
             **name,
         )  # fmt: skip
     except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise DistilleryError(f"{lora}: no LoRA here ({reason}); give its .safetensors") from None
 
 

@@ -9,7 +9,7 @@ this module.
 from pathlib import Path
 from typing import Any
 
-from distillery.core.errors import DistilleryError
+from distillery.core.errors import DistilleryError, reason_of
 from distillery.core.weights import require_numbers
 from distillery.teacher.parts import (
     payload,
@@ -95,7 +95,7 @@ def _require_own_sampler(folder: Path, schedule: Any) -> None:
         sampler = getattr(diffusers, name).from_config(config)
         sampler.set_timesteps(2)
     except Exception as error:  # of whatever stands in the config
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        why = reason_of(error)
         raise DistilleryError(
             f"{place}: {name} does not take its scheduler_config.json ({why}); correct it, or get "
             "the teacher again"

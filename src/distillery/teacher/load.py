@@ -86,7 +86,7 @@ def load_scheduler(folder: Path) -> DDPMScheduler:
     try:
         schedule = DDPMScheduler(**{name: config[name] for name in config if name in known})
     except Exception as error:  # of whatever stands in the config
-        raise _no_schedule(folder, str(error).splitlines()[0] if str(error) else "") from None
+        raise _no_schedule(folder, reason_of(error)) from None
     betas = schedule.betas
     if len(betas) != schedule.config.num_train_timesteps or not ((betas >= 0) & (betas <= 1)).all():
         raise _no_schedule(folder, "betas outside of 0 to 1, or not one for each timestep")
