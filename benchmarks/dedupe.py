@@ -15,13 +15,13 @@ Usage: python benchmarks/dedupe.py [--photos FOLDER] [--num_scenes 150] [--num_h
 import argparse
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pyarrow as pa
-from edits import EDITS, Image, resized
+from edits import EDITS, Edit, Image, resized
 from results import keep
 
 from distillery.data.dedupe.candidates import hamming_pairs, new_pairs
@@ -37,12 +37,15 @@ from distillery.data.scenes.draw import draw_scene
 
 MAX_HAMMING, MIN_SSIM = 10, 0.9
 PHOTO_PX = 256
+Same = Callable[[int, int], bool]
+Set = tuple[list[Image], Same]
 
 
 class Views:
     """Sketches and thumbnails of images in memory."""
 
     def __init__(self, images: Sequence[Image]) -> None:
+        self._images = images
         self._thumbnails = [thumbnail(image) for image in images]
         self._lumas = [small_luma(image) for image in images]
         self._sketches = [
@@ -64,6 +67,9 @@ class Views:
 
     def thumbnails(self, rows: Rows) -> np.ndarray:
         return np.stack([self._thumbnails[i] for i in rows.numbers])
+
+    def images(self, rows: Rows) -> Iterator[tuple[int, Image]]:
+        yield from ((place, self._images[i]) for place, i in enumerate(rows.numbers))
 
 
 def find(images: Sequence[Image], search: Callable) -> Clusters:
@@ -89,13 +95,15 @@ def share(good: int, total: int) -> dict:
     return {"value": value, "ci": wilson(good, total), "n": total}
 
 
-def measure(images: Sequence[Image], same: Callable[[int, int], bool]) -> dict:
+def measure(
+    images: Sequence[Image], same: Same, edits: Mapping[str, Edit] = EDITS,
+    near: Callable = near_duplicates,
+) -> dict:  # fmt: skip
     """Recall of each edit, and precision over all pairs that became one cluster."""
     num, rng, recall, right, wrong = len(images), np.random.default_rng(0), {}, 0, 0
-    for name, edit in EDITS.items():
+    for name, edit in edits.items():
         edited = [edit(image, rng) for image in images]
-        search = mirrored_pairs if name == "mirrored" else near_duplicates
-        roots = find([*images, *edited], search).roots()
+        roots = find([*images, *edited], mirrored_pairs if name == "mirrored" else near).roots()
         found = int((roots[:num] == roots[num:]).sum())
         recall[name] = share(found, num)
         for root in np.unique(roots):
@@ -134,11 +142,11 @@ def hard_negatives(num: int) -> Iterator[tuple[str, list[Image]]]:
     yield "low contrast", faint
 
 
-def measure_negatives(num: int) -> dict:
+def measure_negatives(num: int, near: Callable = near_duplicates) -> dict:
     """Pairs of each group that were merged, of all its pairs."""
     merged = {}
     for name, images in hard_negatives(num):
-        roots = find(images, near_duplicates).roots()
+        roots = find(images, near).roots()
         counts = np.unique(roots, return_counts=True)[1]
         merged[name] = share(int((counts * (counts - 1) // 2).sum()), num * (num - 1) // 2)
     return merged
@@ -208,21 +216,27 @@ def main() -> None:
     cv2.setNumThreads(1)
     found = {}
     if arguments.photos:
-        images = [decode_rgb(s.image) for s in read_source("webdataset", arguments.photos)]
-        images = [resized(image, PHOTO_PX / min(image.shape[:2])) for image in images]
-        found["photos"] = measure(images, lambda i, j: i % len(images) == j % len(images))
+        found["photos"] = measure(*photos(arguments.photos))
     if arguments.num_scenes:
-        scenes = [draw_scene(1, index, 64) for index in range(arguments.num_scenes)]
-
-        def same(i: int, j: int) -> bool:
-            first, second = (scenes[k % len(scenes)] for k in (i, j))
-            return describe(first) == describe(second)
-
-        found["scenes"] = measure([scene.image for scene in scenes], same)
+        found["scenes"] = measure(*scenes(arguments.num_scenes))
         found["hard negatives"] = measure_negatives(60)
     if arguments.num_hashes:
         found["search"] = measure_search(arguments.num_hashes)
     keep(found, arguments.out, ("cv2", "numpy"))
+
+
+def photos(folder: Path) -> Set:
+    """Photos, and whether two of them, or of their edited copies that follow, are one."""
+    images = [decode_rgb(s.image) for s in read_source("webdataset", folder)]
+    images = [resized(image, PHOTO_PX / min(image.shape[:2])) for image in images]
+    return images, lambda i, j: i % len(images) == j % len(images)
+
+
+def scenes(num: int) -> Set:
+    """Scenes, and whether two of them, or of their edited copies, hold the same."""
+    drawn = [draw_scene(1, index, 64) for index in range(num)]
+    contents = [describe(scene) for scene in drawn]
+    return [scene.image for scene in drawn], lambda i, j: contents[i % num] == contents[j % num]
 
 
 def describe(scene) -> tuple:

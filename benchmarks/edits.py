@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 Image = np.ndarray
+Edit = Callable[[Image, np.random.Generator], Image]
 
 
 def jpeg(image: Image, quality: int) -> Image:
@@ -65,7 +66,33 @@ def watermarked(image: Image, alpha: float, rng: np.random.Generator) -> Image:
     return np.rint(image * (1 - alpha) + painted * alpha).astype(np.uint8)
 
 
-EDITS: dict[str, Callable[[Image, np.random.Generator], Image]] = {
+def rotated(image: Image, degrees: float) -> Image:
+    """About the centre, enlarged until no corner is empty."""
+    height, width = image.shape[:2]
+    angle, longer = np.radians(degrees), max(width / height, height / width)
+    scale = np.cos(angle) + np.sin(angle) * longer
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
+    return cv2.warpAffine(image, turn, (width, height), flags=cv2.INTER_LINEAR)
+
+
+def one_side(image: Image, share: float, rng: np.random.Generator) -> Image:
+    """Keeps that share of the width, at a random place."""
+    width = round(image.shape[1] * share)
+    left = int(rng.integers(0, image.shape[1] - width + 1))
+    return np.ascontiguousarray(image[:, left : left + width])
+
+
+def titled(image: Image) -> Image:
+    """Large white letters across the picture."""
+    scale = image.shape[1] / 256
+    place, width = (round(20 * scale), round(0.55 * image.shape[0])), max(1, round(5 * scale))
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    return cv2.putText(
+        image.copy(), "SOLD OUT", place, font, 1.4 * scale, (255,) * 3, width, cv2.LINE_AA
+    )
+
+
+EDITS: dict[str, Edit] = {
     "JPEG 30": lambda image, rng: jpeg(image, 30),
     "JPEG 90": lambda image, rng: jpeg(image, 90),
     "resized by 0.5": lambda image, rng: resized(image, 0.5),
@@ -90,4 +117,16 @@ EDITS: dict[str, Callable[[Image, np.random.Generator], Image]] = {
     "watermark, half seen": lambda image, rng: watermarked(image, 0.5, rng),
     "watermark, white": lambda image, rng: watermarked(image, 1.0, rng),
     "mirrored": lambda image, rng: np.ascontiguousarray(image[:, ::-1]),
+}
+# Beyond what hashes and sketches are asked for: an embedding may propose them.
+FURTHER_EDITS: dict[str, Edit] = {
+    "cropped by 20%": lambda image, rng: cropped(image, 0.20, rng),
+    "cropped by 25%, JPEG 75": lambda image, rng: jpeg(cropped(image, 0.25, rng), 75),
+    "cropped by 30%": lambda image, rng: cropped(image, 0.30, rng),
+    "cropped to 2/3 of the width": lambda image, rng: one_side(image, 2 / 3, rng),
+    "cropped by 10%, brightness x 1.2": lambda image, rng: levels(
+        cropped(image, 0.10, rng), 1.2, 0
+    ),
+    "rotated by 3 degrees": lambda image, rng: rotated(image, 3),
+    "text across": lambda image, rng: titled(image),
 }

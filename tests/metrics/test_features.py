@@ -49,6 +49,15 @@ def test_features_do_not_depend_on_order_or_batch(clip: Extractor):
     np.testing.assert_allclose(clip.image_features(IMAGES[::-1]), together[::-1], atol=1e-6)
 
 
+def test_prepared_features_are_the_same_bits_in_any_company(clip: Extractor):
+    pixels = [clip.prepare(image[: 30 + number]) for number, image in enumerate(IMAGES[:9])]
+    together = clip.prepared_features(pixels)
+    for number in range(9):
+        alone = clip.prepared_features(pixels[number : number + 1])
+        assert (alone == together[number]).all()
+    np.testing.assert_allclose(together[8], clip.image_features(IMAGES[8:9, :38])[0], atol=1e-6)
+
+
 def test_settings_name_the_network_and_the_resizing(clip: Extractor):
     settings = clip.settings()
     assert settings["extractor"] == "teacher_clip"

@@ -58,6 +58,7 @@ rule deduplicate:
     threads: THREADS
     resources:
         mem_mb=memory("deduplicate"),
+        gpu=ON_GPU if PARAMS.deduplicate.embedding else 0,
     params:
         file=params_file,
         values=values("deduplicate"),

@@ -115,12 +115,32 @@ class Extractor:
         rows = [self._image_batch(self.preprocess(batch)) for batch in batches(images, BATCH_SIZE)]
         return torch.cat(rows).double().cpu().numpy()
 
+    def prepare(self, image: np.ndarray) -> Tensor:
+        """float32 [3, size, size] of one uint8 image of any size, for `prepared_features`."""
+        return self.preprocess(image[None])[0]
+
+    @torch.no_grad()
+    def prepared_features(self, pixels: Sequence[Tensor]) -> np.ndarray:
+        """Features float64 [n, d] of up to `BATCH_SIZE` prepared images.
+
+        The network always sees a whole batch, filled up with the last image, so that the features
+        of an image are the same bits in any company. Raises DistilleryError where it gives none.
+        """
+        missing = BATCH_SIZE - len(pixels)
+        try:
+            rows = self._image_batch(torch.stack([*pixels, *[pixels[-1]] * missing]))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise DistilleryError(
+                f"{self.name}: gives no vector for an image ({reason_of(error)}); name a vision "
+                "model as CLIP, SigLIP, DINOv2 or ViT"
+            ) from None
+        return rows[: len(pixels)].double().cpu().numpy()
+
     def _image_batch(self, pixels: Tensor) -> Tensor:
         pixels = pixels.to(next(self.model.parameters()).device)
-        if self.tokenizer is None:
-            return self.model(pixel_values=pixels).pooler_output.flatten(1)
-        pooled = self.model.vision_model(pixel_values=pixels).pooler_output
-        return self.model.visual_projection(pooled)
+        tower = getattr(self.model, "vision_model", self.model)  # of two: SigLIP
+        pooled = tower(pixel_values=pixels).pooler_output
+        return pooled.flatten(1) if self.tokenizer is None else self.model.visual_projection(pooled)
 
     @torch.no_grad()
     def text_features(self, captions: Sequence[str]) -> np.ndarray:

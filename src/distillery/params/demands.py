@@ -23,6 +23,8 @@ TRAINED_COPIES, LOADED_COPIES = 5, 2
 
 def memory_mib(params: Params, stage: str) -> int:
     """Of one job of `stage`."""
+    if stage == "deduplicate" and params.deduplicate.embedding:
+        return SMALL_MIB + PYTHON_MIB
     if stage in WITHOUT_TORCH:
         return SMALL_MIB
     teacher = teacher_mib(params)

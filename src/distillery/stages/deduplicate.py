@@ -2,7 +2,8 @@
 
 What was found of pairs is kept in `work/deduplicate/known.npz`, so that a run with more images
 compares the new ones. It is used for the same code, libraries and thresholds only, also of
-curation, which makes the hashes and sketches of an image's bytes.
+curation, which makes the hashes and sketches of an image's bytes. Where the params name an
+embedding, its vectors are kept beside, for the same code, libraries, weights and device.
 """
 
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from pathlib import Path
 from distillery.core.artifacts import MANIFEST, hash_json, read_manifest
 from distillery.core.run import Run
 from distillery.data.dedupe import selection as selecting
+from distillery.data.dedupe.embedding import Embedding
 from distillery.data.dedupe.find import find_duplicates
 from distillery.data.dedupe.known import Known
 from distillery.data.dedupe.rows import read_rows
@@ -20,7 +22,7 @@ from distillery.params.deduplicate import Deduplicate
 from distillery.stage import In, Out, stage
 
 
-@stage(reads=["seed", "data.parts", "deduplicate"])
+@stage(reads=["seed", "data.parts", "deduplicate"], unrecorded=["device"])
 def deduplicate(params: Params, run: Run, curated: In, selection: Out) -> None:
     """Keep the best copy of every picture and draw train, val and test per cluster."""
     settings = params.deduplicate
@@ -35,6 +37,7 @@ def deduplicate(params: Params, run: Run, curated: In, selection: Out) -> None:
         min_ssim=settings.min_ssim,
         drop_mirrored=settings.mirrored == "drop",
         known=known,
+        embedding=_embedding(run, settings, params.device) if settings.embedding else None,
     )
     known.write()
     if len(found.mirrored):
@@ -59,6 +62,16 @@ def _known(run: Run, folders: Iterable[Path], settings: Deduplicate) -> Known:
     distinct = sorted(set(map(hash_json, makers)))
     key = hash_json([run.made_by, distinct, thresholds])
     return Known(run.work_root / run.label / "known.npz", key)
+
+
+def _embedding(run: Run, settings: Deduplicate, device: str) -> Embedding:
+    from distillery.core.device import claim_device
+    from distillery.metrics.features import load_extractor
+
+    network = load_extractor(settings.embedding, None, claim_device(device))
+    name = hash_json([run.made_by, network.fingerprint, device])[:16]
+    folder = run.work_root / run.label / "embeddings"
+    return Embedding(network, name, settings.embedding_similarity, folder)
 
 
 if __name__ == "__main__":

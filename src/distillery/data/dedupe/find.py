@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distillery.data.dedupe.clusters import Clusters
+from distillery.data.dedupe.embedding import Embedding
 from distillery.data.dedupe.known import Known
 from distillery.data.dedupe.near import Views, mirrored_pairs, near_duplicates
 from distillery.data.dedupe.rows import Rows
@@ -55,10 +56,12 @@ def find_duplicates(
     min_ssim: float,
     drop_mirrored: bool,
     known: Known | None = None,
+    embedding: Embedding | None = None,
 ) -> Found:
     """What stays and what goes of `rows`, which are ranked, best first.
 
     `known` is what earlier runs have found of the same pictures; this run's findings go there.
+    `embedding` proposes more pairs.
     """
     clusters = Clusters(len(rows))
     reasons = np.full(len(rows), _UNIQUE, np.int8)
@@ -69,7 +72,8 @@ def find_duplicates(
         for i, j in zip(firsts.tolist(), others.tolist(), strict=True):
             clusters.join(i, j)
     unique = np.flatnonzero(reasons == _UNIQUE)
-    for i, j in near_duplicates(rows.take(unique), views, max_hamming, min_ssim, known):
+    near = near_duplicates(rows.take(unique), views, max_hamming, min_ssim, known, embedding)
+    for i, j in near:
         clusters.join(int(unique[i]), int(unique[j]))
     roots = clusters.roots()
     best = unique[roots[unique] == unique]

@@ -40,7 +40,7 @@ class Known:
         kept, pairs = self._kept.get(f"{search} names"), self._kept.get(f"{search} pairs")
         if kept is None or not len(kept):
             return np.ones(len(names), dtype=bool), []
-        places = _places(kept, names)
+        places = places_of(kept, names)
         gone = places < 0
         clusters = Clusters(len(kept))
         for i, j in pairs.tolist():
@@ -93,7 +93,7 @@ def _require_sound(values: dict[str, np.ndarray]) -> None:
                 raise ValueError(f"pairs of {name} that are not there")
 
 
-def _places(kept: np.ndarray, names: np.ndarray) -> np.ndarray:
+def places_of(kept: np.ndarray, names: np.ndarray) -> np.ndarray:
     """int64: for each kept name its place in `names`, or -1."""
     if not len(names):
         return np.full(len(kept), -1)

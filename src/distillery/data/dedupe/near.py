@@ -2,12 +2,14 @@
 
 In: rows with their hashes, and where their sketches and thumbnails come from. Out: enough pairs to
 connect all rows that are one. Hashes propose pairs in one frame (recompressed, resized, brighter,
-grey, watermarked), sketches propose crops and borders, hashes of mirrored sketches mirror images;
-`compare` decides. Pairs that others have connected are not compared, so that a collection of equal
+grey, watermarked), sketches propose crops and borders, hashes of mirrored sketches mirror images,
+and where there is an `embedding`, it proposes pairs to be searched for larger crops; `compare`
+decides. Pairs that others have connected are not compared, so that a collection of equal
 pictures costs a comparison a picture, not a pair; nor are pairs that an earlier run has looked at
 (`known`).
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
@@ -23,6 +25,8 @@ from distillery.data.dedupe.compare import (
     same_picture,
     same_window,
 )
+from distillery.data.dedupe.crops import WHOLE_PX, best_crops
+from distillery.data.dedupe.embedding import Embedding
 from distillery.data.dedupe.known import Known, Pairs
 from distillery.data.dedupe.phash import LUMA_PX, mirrored_hashes
 from distillery.data.dedupe.rows import Rows
@@ -42,6 +46,9 @@ class Views(Protocol):
     def thumbnails(self, rows: Rows) -> Stored:
         """uint8 (N, 64, 64, 3), as `compare.thumbnail` makes them."""
 
+    def images(self, rows: Rows) -> Iterator[tuple[int, np.ndarray]]:
+        """(place among the rows, uint8 (H, W, 3)), in any order."""
+
 
 def near_duplicates(
     rows: Rows,
@@ -49,6 +56,7 @@ def near_duplicates(
     max_hamming: int,
     min_ssim: float,
     known: Known | None = None,
+    embedding: Embedding | None = None,
 ) -> Pairs:
     """Index pairs of rows that show the same picture: enough to connect all that do.
 
@@ -61,10 +69,18 @@ def near_duplicates(
     for i, j in framed:
         clusters.join(i, j)
     first = _first_of(clusters.roots(), _NUM_WHOLES)
-    for i, j in _window_pairs(rows.take(first), views, min_ssim, known):
-        if clusters.root(int(first[i])) != clusters.root(int(first[j])):
-            clusters.join(int(first[i]), int(first[j]))
-            framed.append((int(first[i]), int(first[j])))
+    searches = [_window_pairs(rows.take(first), views, min_ssim, known)]
+    if embedding is not None:
+        searches.append(_embedded_pairs(rows.take(first), views, min_ssim, embedding, known))
+    for pairs in searches:
+        num_before = len(framed)
+        for i, j in pairs:
+            if clusters.root(int(first[i])) != clusters.root(int(first[j])):
+                clusters.join(int(first[i]), int(first[j]))
+                framed.append((int(first[i]), int(first[j])))
+    if embedding is not None:
+        num = len(framed) - num_before
+        print(f"deduplicate: {num} images are duplicates by the embedding alone", file=sys.stderr)
     return framed
 
 
@@ -124,6 +140,31 @@ def _window_pairs(rows: Rows, views: Views, min_ssim: float, known: Known) -> Pa
 
     found += _confirm_few(rows, views, proposed, is_one, found)
     known.keep("windows", names, found)
+    return found
+
+
+def _embedded_pairs(
+    rows: Rows, views: Views, min_ssim: float, embedding: Embedding, known: Known
+) -> Pairs:
+    """Pairs that the embedding finds alike, of which one is the other, or any window of it."""
+    names = rows.names
+    is_new, found = known.among(embedding.search, names)
+    proposed = [np.empty((0, 6), np.int64)]
+    if is_new.any():
+        sketches = views.sketches(rows)
+        proposed += [best_crops(sketches, pairs) for pairs in embedding.pairs(rows, views, is_new)]
+
+    def is_one(thumbnails: Thumbnails, i: int, j: int, *edges_px: int) -> bool:
+        if edges_px == WHOLE_PX:
+            pair = coarse_views(thumbnails.pixels[[i, j]])
+            return bool(plausible(pair, np.array([[0, 1]]))[0]) and same_picture(
+                thumbnails, i, j, min_ssim
+            )
+        top, bottom, left, right = (edge / LUMA_PX for edge in edges_px)
+        return same_window(thumbnails, i, j, (top, bottom, left, right), min_ssim)
+
+    found += _confirm_few(rows, views, np.concatenate(proposed), is_one, found)
+    known.keep(embedding.search, names, found)
     return found
 
 

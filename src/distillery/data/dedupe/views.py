@@ -61,6 +61,11 @@ class CuratedViews:
         """uint8 (N, 64, 64, 3); the images are decoded, having passed the guarded decoder."""
         return self._gather(rows, "image", (SIDE_PX, SIDE_PX, 3), _thumbnail_bytes)
 
+    def images(self, rows: Rows) -> Iterator[tuple[int, np.ndarray]]:
+        """(place among the rows, uint8 (H, W, 3)), in the order in which they are stored."""
+        for place, image in self._read(rows, "image"):
+            yield place, decode_rgb(image["bytes"])
+
     def _gather(
         self, rows: Rows, column: str, shape: tuple[int, ...], convert: Callable[[Any], bytes]
     ) -> StoredArray:
