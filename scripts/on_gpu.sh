@@ -14,7 +14,7 @@
 #   pip download -d wheels --only-binary=:all: --python-version 3.12 diffusers pydantic duckdb   and there
 #   pip install --no-index --no-deps wheels/{diffusers,pydantic,pydantic_core,annotated_types,typing_inspection,duckdb}-*
 # Run it again to go on: what is in OUT is not measured again. OUT gets at most 8 files, of the form
-# docs/results has; `cp -r OUT/* docs/results/` keeps them. OUT.work holds what may be thrown away.
+# docs/results has; `cp -r OUT/* docs/results/` keeps them. OUT.work holds the log and what may be thrown away.
 set -uo pipefail
 
 dry=()
@@ -26,7 +26,8 @@ if [[ $# -lt 1 ]]; then
   sed -n '2,5p' "$0" >&2
   exit 2
 fi
-out="$(mkdir -p "$1" && cd "$1" && pwd)"
+out="$(mkdir -p "$1" && cd "$1" && pwd)" work="$out.work"
+mkdir -p "$work"
 photos=()
 [[ $# -gt 1 ]] && photos=(--photos "$(cd "$2" && pwd)")
 cd "$(dirname "$0")/.."
@@ -37,10 +38,10 @@ run() { # SECONDS PART...
   local limit="$1"
   shift
   timeout --signal=INT --kill-after=10 "$limit" \
-    "$python" scripts/gpu/run.py "${dry[@]}" "${photos[@]}" --out "$out" "$@" 2>&1 | tee -a "$out/log.txt"
+    "$python" scripts/gpu/run.py "${dry[@]}" "${photos[@]}" --out "$out" "$@" 2>&1 | tee -a "$work/log.txt"
   local status="${PIPESTATUS[0]}"
   [[ "$status" -eq 0 ]] || echo "$*: ended with $status (124: time was up); run again to go on" \
-    | tee -a "$out/log.txt"
+    | tee -a "$work/log.txt"
   return "$status"
 }
 
@@ -50,7 +51,7 @@ if [[ ${#dry[@]} -gt 0 ]]; then
   exit
 fi
 # What profile predicts takes the CPU two minutes, so it is done while the GPU has other work.
-for file in 0 1 2 3; do
+for file in 0 1 2 3 4; do
   timeout 140 "$python" scripts/gpu/run.py --out "$out" --predict "$file" >/dev/null 2>&1 &
 done
 trap 'kill $(jobs -p) 2>/dev/null' EXIT

@@ -49,11 +49,14 @@ class Profiled:
     def __init__(self, failing: tuple[str, ...] = (), ends_at: str | None = None) -> None:
         self.failing, self.ends_at, self.asked = failing, ends_at, []
 
-    def __call__(self, preset, rows, *, on_rows, dtype, batch_size=1, **options):
+    def __call__(
+        self, preset, rows, *, on_rows, dtype, batch_size=1, checkpointing=False, **options
+    ):
         settings = {"preset": preset, "resolution_px": 512, "dtype": dtype}
+        settings |= {"checkpointing": True} if checkpointing else {}
         found = {}
         for name in rows.split(","):
-            self.asked.append((preset, dtype, batch_size, name))
+            self.asked.append((preset, dtype, batch_size, name, checkpointing))
             if name == self.ends_at:
                 raise KeyboardInterrupt
             if name in self.failing:
@@ -80,12 +83,14 @@ def test_each_profile_has_a_file_and_a_row_that_fails_stops_no_other(
 ):
     profiled = Profiled(failing=("elr",))
     files = run_profile(profile_part, tmp_path / "out", monkeypatch, profiled)
-    assert len(files) == 4  # with three of the other parts and the log as many as may come back
+    assert len(files) == 5  # with three of the other parts as many as may come back
     eight = files["2026-11-27-profile-sd15-h100-batch8-bf16.json"]
     assert set(eight["rows"]) == set(profile_part.TRAINING.split(",")) - {"elr"}
     assert {row["of"] for row in eight["rows"].values()} == {8}
     assert eight["failed"] == {"elr": "RuntimeError: elr fails"}
     assert files["2026-11-27-profile-sd15-h100-bf16.json"]["rows"]["elr_dense"]["of"] == 1
+    recomputed = files["2026-11-27-profile-sd15-h100-batch8-bf16-checkpointing.json"]
+    assert set(recomputed["rows"]) == {"uni_controlnet"}
 
 
 def test_a_profile_that_is_cut_off_keeps_its_rows_and_goes_on(
@@ -101,9 +106,9 @@ def test_a_profile_that_is_cut_off_keeps_its_rows_and_goes_on(
         "elr",
     }
     again = Profiled()
-    assert len(run_profile(profile_part, out, monkeypatch, again)) == 4
+    assert len(run_profile(profile_part, out, monkeypatch, again)) == 5
     asked = set(cut.asked) & set(again.asked)
-    assert asked == {("sd15", "bf16", 8, "elr_dense")}
+    assert asked == {("sd15", "bf16", 8, "elr_dense", False)}
 
 
 def test_what_is_predicted_beforehand_is_what_the_files_ask_for(

@@ -166,16 +166,35 @@ def test_predictions_are_made_once_and_kept(tmp_path):
 def test_recomputed_activations_need_less_memory(parts, dtype):
     setup = replace(SETUP, batch_size=8, dtype=dtype)
     kept, recomputed = (
-        predicted_peak("full_finetune", parts, setup, checkpointing=checkpointing)
+        predicted_peak("full_finetune", parts, replace(setup, checkpointing=checkpointing))
         for checkpointing in (False, True)
     )
     assert recomputed < 0.9 * kept
 
 
+def test_the_command_profiles_with_recomputed_activations(tiny_teacher, capsys, tmp_path):
+    written = tmp_path / "profile.json"
+    for told in ([], ["--checkpointing"]):
+        with pytest.raises(SystemExit):
+            cli.main(["profile", "--preset", str(tiny_teacher), "--rows", "full_finetune",
+                      "--resolution", "64", "--repeats", "0", "--batch", "8", *told,
+                      "--json", str(written.with_suffix(f".{len(told)}"))])  # fmt: skip
+    assert "batch size 8, checkpointing" in capsys.readouterr().out
+    plain, recomputed = (json.loads(written.with_suffix(f".{n}").read_text()) for n in (0, 1))
+    assert recomputed["settings"]["checkpointing"]
+    assert (
+        profile.default_path(recomputed).stem == f"{profile.default_path(plain).stem}-checkpointing"
+    )
+    peaks = [
+        found["rows"]["full_finetune"]["predicted_bytes"]["peak"] for found in (recomputed, plain)
+    ]
+    assert peaks[0] < 0.9 * peaks[1]
+
+
 @pytest.fixture
 def _a_sample_takes_3_gb(monkeypatch):
-    def peak(name, parts, setup, *, checkpointing):
-        return (1e9 if checkpointing else 3e9) * setup.batch_size
+    def peak(name, parts, setup):
+        return (1e9 if setup.checkpointing else 3e9) * setup.batch_size
 
     monkeypatch.setattr(fit, "predicted_peak", peak)
 

@@ -140,6 +140,18 @@ def test_steps_of_more_images_stand_apart_and_mask_nothing(tmp_path: Path):
     assert not decides(found["sd15-cuda-batch8"])
 
 
+def test_recomputed_activations_stand_apart(tmp_path: Path):
+    settings = {"preset": "sd15", "batch_size": 8, "dtype": "bf16", "checkpointing": True}
+    row = {"parameters": {"total": 5}, "peak_allocated_bytes": 2e9,
+           "predicted_bytes": {"peak": 1e9}}  # fmt: skip
+    record = {"date": "2026-01-02", "device": "NVIDIA H100", "settings": settings,
+              "rows": {"elr": row}}  # fmt: skip
+    write_json(tmp_path / "profile" / "a.json", record)
+    (found,) = read_full_size(read_run(tmp_path, "scenes", (0,)), tmp_path)
+    assert found.setting == "sd15-cuda-batch8-bf16-checkpointing"
+    assert found.metric("sd15/control/elr", "train_memory_bytes")["value"] == 2e9
+
+
 def test_half_precision_stands_apart_and_predicts_nothing(tmp_path: Path):
     entries = {"1": {**entry(0.02, 2e9), "peak_allocated_bytes": 3e9}, "8": entry(None, 4e9, 8)}
     rows = {"inference/unet/dense": row(860_000_000, 400_000_000_000, entries)}

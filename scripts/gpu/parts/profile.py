@@ -29,6 +29,7 @@ FILES = (
     ("sd15", TRAINING, {"dtype": "bf16", "batch_size": 8}),
     ("sd15", CONTROL, {"dtype": "bf16", "batch_size": 1}),
     ("sd21", "inference", {"dtype": "fp16"}),
+    ("sd15", "uni_controlnet,elr", {"dtype": "bf16", "batch_size": 8, "checkpointing": True}),
 )
 
 

@@ -92,6 +92,7 @@ def profile(
     num_repeats: int = 3,
     dtype: str = "fp32",
     weights: str = "fp32",
+    checkpointing: bool = False,
     runtimes: Sequence[Kind] = ("eager",),
     plan: Path | None = None,
     memory_gb: float | None = None,
@@ -100,7 +101,8 @@ def profile(
     """Rows by name, by kind, or comma-separated; `num_repeats` 0 predicts and runs nothing.
 
     `batch_size` is that of training rows, `batch_sizes` are those of inference rows.
-    `weights` are those that train: fp32, or bf16, of which memory alone is predicted.
+    `weights` are those that train: fp32, or bf16, of which memory alone is predicted; with
+    `checkpointing` training rows recompute their activations.
     `resolution_px` defaults to the architecture's own. `plan` is a file of `distillery ranks`, for
     the planned U-Net. With `memory_gb` nothing is run: it says which batch of each training row
     fits. `on_rows` is given what there is so far after every training row and group of evaluations.
@@ -118,7 +120,7 @@ def profile(
     setup = Setup(
         torch.device(device), resolution_px or NATIVE_PX.get(preset, 512), batch_size,
         tuple(batch_sizes), num_repeats if memory_gb is None else 0, dtype, weights,
-        tuple(runtimes), Predictions(usual_folder()),
+        checkpointing, tuple(runtimes), Predictions(usual_folder()),
     )  # fmt: skip
     settings = {"preset": preset, **_settings(setup), "rows": names}
     if memory_gb is not None:
@@ -181,6 +183,7 @@ def _settings(setup: Setup) -> dict[str, Any]:
         "num_repeats": setup.num_repeats,
         "dtype": setup.dtype,
         **({"weights": setup.weights} if setup.weights != "fp32" else {}),
+        **({"checkpointing": True} if setup.checkpointing else {}),
         "runtimes": list(setup.runtimes),
     }
 
@@ -215,4 +218,6 @@ def default_path(record: Mapping[str, Any]) -> Path:
     size = "" if px == NATIVE_PX.get(preset) else f"-{px}px"
     form = "" if settings["dtype"] == "fp32" else f"-{settings['dtype']}"
     batch = "" if settings["batch_size"] == 1 else f"-batch{settings['batch_size']}"
-    return RESULTS / f"{record['date']}-profile-{preset}-{device}{batch}{size}{form}.json"
+    recomputed = "-checkpointing" if settings.get("checkpointing") else ""
+    about = f"{preset}-{device}{batch}{size}{form}{recomputed}"
+    return RESULTS / f"{record['date']}-profile-{about}.json"

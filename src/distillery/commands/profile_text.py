@@ -28,7 +28,8 @@ def as_text(record: Mapping[str, Any]) -> str:
     )
     lines: list[str] = []
     if training:
-        lines += _training(training, f"{about}, batch size {settings['batch_size']}")
+        recomputed = ", checkpointing" if settings.get("checkpointing") else ""
+        lines += _training(training, f"{about}, batch size {settings['batch_size']}{recomputed}")
     if inference:
         lines += _inference(inference, f"{about}, {settings['clock']}")
     for name, values in record["ratios"].items():

@@ -3,8 +3,9 @@
 In: this run's profile, whose models at full size are named `<architecture>/...`, and the files
 that `distillery profile` wrote to `docs/results/profile/`. Out: `Results` per architecture and
 basis, with settings such as `sd15-cuda` and `sd15-analytic`; what was measured at another size than
-the architecture's own, in half precision, or trained with more than one image a step, stands apart,
-as `sd15-cpu-256px`, `sd15-cuda-fp16` and `sd15-cuda-batch8`. Measured comes before predicted.
+the architecture's own, in half precision, with recomputed activations, or trained with more than
+one image a step, stands apart, as `sd15-cpu-256px` and `sd15-cuda-batch8-bf16-checkpointing`.
+Measured comes before predicted.
 """
 
 import dataclasses
@@ -68,11 +69,13 @@ def _read_file(path: Path) -> list[Results]:
         px = values["settings"].get("resolution_px", OWN_PX)
         batch_size = values["settings"].get("batch_size", 1)
         dtype = values["settings"].get("dtype", "fp32")
-        about = {"dtype": dtype} if dtype in NARROW else {}
+        apart = [dtype] if dtype in NARROW else []
+        if values["settings"].get("checkpointing"):
+            apart.append("checkpointing")
         settings: dict[str | None, dict[str, Any]] = {}
         for name, row in values["rows"].items():
             for quantity, metric in _quantities(row, batch_size).items():
-                setting = _setting(architecture, device, px, **metric["settings"], **about)
+                setting = _setting(architecture, device, px, apart, **metric["settings"])
                 key = f"{architecture}/{_model(name)}/{quantity}"
                 settings.setdefault(setting, {})[key] = metric
     except (KeyError, TypeError, AttributeError) as error:
@@ -155,23 +158,24 @@ def _setting(
     architecture: str,
     device: str,
     px: int,
+    apart: Sequence[str],
     *,
     basis: str,
     parts: str = "",
     images_a_step: int = 1,
-    **about: Any,
+    **_: Any,
 ) -> str | None:
-    """None for a prediction at another size than the architecture's own, or in half precision."""
-    is_own, basis, dtype = px == OWN_PX, parts or basis, about.get("dtype", "")
-    if dtype and basis != "measured":
+    """None for a prediction at another size than the architecture's own, or set apart."""
+    is_own, basis = px == OWN_PX, parts or basis
+    if apart and basis != "measured":
         return None
-    apart = "" if images_a_step == 1 else f"-batch{images_a_step}"
+    batch = "" if images_a_step == 1 else f"-batch{images_a_step}"
     if basis == "counted" or (basis == "predicted" and is_own):
-        return f"{architecture}-{ANALYTIC}{apart}"
+        return f"{architecture}-{ANALYTIC}{batch}"
     if basis == "predicted":
         return None
     place = f"{architecture}-{'cpu' if 'cpu' in device.lower() else 'cuda'}"
-    return f"{place}{'' if is_own else f'-{px}px'}{apart}{f'-{dtype}' if dtype else ''}"
+    return "-".join([f"{place}{'' if is_own else f'-{px}px'}{batch}", *apart])
 
 
 def _results(

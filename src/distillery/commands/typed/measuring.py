@@ -183,6 +183,9 @@ def profile(
     weights: Annotated[
         str, typer.Option(help="Of what trains: fp32, or bf16 (predicted only).")
     ] = "fp32",
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Training recomputes its activations.")
+    ] = False,
     runtime: Annotated[
         str, typer.Option(help="eager, compile, graph, or several; the quickest counts.")
     ] = "eager",
@@ -216,7 +219,7 @@ def profile(
     found = command.profile(
         preset, rows, device=device, batch_size=batch,
         batch_sizes=command.batch_sizes_in(batch_sizes), resolution_px=resolution,
-        num_repeats=repeats, dtype=dtype, weights=weights,
+        num_repeats=repeats, dtype=dtype, weights=weights, checkpointing=checkpointing,
         runtimes=command.runtimes_in(runtime), plan=plan, memory_gb=memory_gb,
     )  # fmt: skip
     if json_path:

@@ -31,12 +31,12 @@ def _fit(
     name: str, parts: Mapping[str, nn.Module], setup: Setup, memory_bytes: float
 ) -> dict[str, Any]:
     """`plain` and `checkpointing`: the largest part, 0 for none; `settings` None if none fits."""
-    plain = _largest(name, parts, setup, memory_bytes, checkpointing=False)
+    plain = _largest(name, parts, setup, memory_bytes)
     found: dict[str, Any] = {"plain": plain, "checkpointing": None}
     part = plain
     if plain < min(MIN_PART, setup.batch_size):
         part = found["checkpointing"] = max(
-            plain, _largest(name, parts, setup, memory_bytes, checkpointing=True)
+            plain, _largest(name, parts, replace(setup, checkpointing=True), memory_bytes)
         )
     settings = settings_for(part, setup.batch_size, part > plain)
     if settings and setup.weights != "fp32":
@@ -55,19 +55,11 @@ def settings_for(part: int, batch_size: int, checkpointing: bool) -> dict[str, A
     }
 
 
-def _largest(
-    name: str,
-    parts: Mapping[str, nn.Module],
-    setup: Setup,
-    memory_bytes: float,
-    *,
-    checkpointing: bool,
-) -> int:
+def _largest(name: str, parts: Mapping[str, nn.Module], setup: Setup, memory_bytes: float) -> int:
     """The largest divisor of the step's samples that fits; memory grows with it."""
     room = (memory_bytes - CONTEXT_BYTES) / MARGIN
     sizes = [n for n in range(setup.batch_size, 0, -1) if setup.batch_size % n == 0]
     for size in sizes:
-        smaller = replace(setup, batch_size=size)
-        if predicted_peak(name, parts, smaller, checkpointing=checkpointing) <= room:
+        if predicted_peak(name, parts, replace(setup, batch_size=size)) <= room:
             return size
     return 0

@@ -81,8 +81,9 @@ class Setup:
     """`batch_size` is that of training rows, `batch_sizes` are those of evaluations.
 
     `dtype` fp32, bf16, fp16: evaluations are in it, training mixes it with float32. `weights` are
-    those that train, fp32 or bf16. All `runtimes` are timed; the quickest counts. `num_repeats` 0
-    predicts and runs nothing. `on_step` is told 1 after each timed call.
+    those that train, fp32 or bf16; with `checkpointing` training recomputes activations. All
+    `runtimes` are timed; the quickest counts. `num_repeats` 0 predicts and runs nothing. `on_step`
+    is told 1 after each timed call.
     """
 
     device: torch.device
@@ -92,6 +93,7 @@ class Setup:
     num_repeats: int = 3
     dtype: str = "fp32"
     weights: str = "fp32"
+    checkpointing: bool = False
     runtimes: tuple[Kind, ...] = ("eager",)
     predictions: Predictions = field(default_factory=Predictions)
     on_step: Callable[[int], object] = lambda count: None

@@ -44,8 +44,9 @@ def profile_row(name: str, parts: Mapping[str, nn.Module], setup: Setup) -> dict
     row = ROWS[name]
     batch = make_batch(parts, torch.device("meta"), setup.batch_size, setup.resolution_px)
     iteration = _build(row, parts, setup)
-    about = setup.about(name, parts, batch_size=setup.batch_size)
-    costs = setup.predictions.get(about, lambda: _costs(iteration, batch, setup))
+    costs = setup.predictions.get(
+        _about(name, parts, setup), lambda: _costs(iteration, batch, setup)
+    )
     described = {"title": row.title, "paper": dict(row.paper), **costs}
     if not setup.num_repeats:
         return {**described, "status": PREDICTED}
@@ -68,24 +69,25 @@ def _build(row: Row, parts: Mapping[str, nn.Module], setup: Setup) -> Iteration:
         iteration.narrow(setup.torch_dtype)
     if setup.weights == "bf16":
         iteration.narrow_trained()
+    if setup.checkpointing:
+        iteration.checkpoint()
     return iteration
 
 
-def predicted_peak(
-    name: str, parts: Mapping[str, nn.Module], setup: Setup, *, checkpointing: bool
-) -> int:
-    """Bytes at the peak of a row's step at the setup's batch size."""
-    sizes = {"batch_size": setup.batch_size, "checkpointing": checkpointing}
+def _about(name: str, parts: Mapping[str, nn.Module], setup: Setup) -> dict[str, Any]:
+    sizes = {"batch_size": setup.batch_size, "checkpointing": setup.checkpointing}
+    return setup.about(name, parts, **sizes)
 
-    def predict() -> int:
-        iteration = _build(ROWS[name], parts, setup)
-        if checkpointing:
-            iteration.checkpoint()
+
+def predicted_peak(name: str, parts: Mapping[str, nn.Module], setup: Setup) -> int:
+    """Bytes at the peak of a row's step."""
+
+    def predict() -> dict[str, Any]:
         meta = torch.device("meta")
         batch = make_batch(parts, meta, setup.batch_size, setup.resolution_px)
-        return _costs(iteration, batch, setup)["predicted_bytes"]["peak"]
+        return _costs(_build(ROWS[name], parts, setup), batch, setup)
 
-    return setup.predictions.get(setup.about(name, parts, **sizes), predict)
+    return setup.predictions.get(_about(name, parts, setup), predict)["predicted_bytes"]["peak"]
 
 
 def _costs(iteration: Iteration, batch: Batch, setup: Setup) -> dict[str, Any]:
