@@ -151,14 +151,14 @@ def test_narrow_numbers_need_less_memory_for_activations(parts):
 def test_predictions_are_made_once_and_kept(tmp_path):
     made = []
 
-    def predict() -> int:
+    def predict() -> dict[str, int]:
         made.append(1)
-        return 5
+        return {"peak": 5}
 
     for _ in range(2):
         kept = Predictions(tmp_path)
-        assert [kept.get({"row": "a"}, predict) for _ in range(2)] == [5, 5]
-    assert kept.get({"row": "b"}, predict) == 5
+        assert [kept.get({"row": "a"}, predict) for _ in range(2)] == [{"peak": 5}] * 2
+    assert kept.get({"row": "b"}, predict) == {"peak": 5}
     assert len(made) == 2
 
 

@@ -78,3 +78,8 @@ def test_unknown_schema_is_refused(tmp_path: Path) -> None:
     manifest.write_text("{")
     with pytest.raises(DamagedError, match="not valid JSON"):
         artifacts.read_manifest(folder)
+    manifest.write_text("[]")
+    with pytest.raises(DamagedError, match="no mapping"):
+        artifacts.read_manifest(folder)
+    with pytest.raises(DistilleryError, match="Is a directory; rerun"):
+        artifacts.read_json(folder)

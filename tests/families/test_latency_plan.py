@@ -251,9 +251,10 @@ def test_a_plan_in_a_file_says_what_is_removed(root, costs, errors, ranks, tmp_p
     assert (config["ranks"], config["removed"]) == (plan.ranks, list(plan.removed))
     model = costs.parts.model.module
     assert read_ranks(path, model) == plan.ranks
-    path.write_text(json.dumps({"ranks": {}, "removed": ["mid_block"]}))
-    with pytest.raises(DistilleryError, match="no block 'mid_block'"):
-        read_removed(path, model)
+    for removed, said in ((["mid_block"], "no block 'mid_block'"), ("mid_block", "is no list")):
+        path.write_text(json.dumps({"ranks": {}, "removed": removed}))
+        with pytest.raises(DistilleryError, match=said):
+            read_removed(path, model)
 
 
 def test_tables_are_found_by_name_or_file(root, costs, tmp_path):

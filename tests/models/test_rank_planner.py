@@ -133,6 +133,7 @@ def test_ranks_come_back_from_a_file_and_are_checked(tmp_path, unet):
         ('{"ranks": {"nowhere": 5}}', "no layer 'nowhere'"),
         ('{"ranks": {"conv_in": 900}}', "conv_in: rank 900"),
         ("{}", "no ranks in it"),
+        ("[]", "no mapping; write it with `distillery ranks"),
     ):
         path.write_text(text)
         with pytest.raises(DistilleryError, match=message):

@@ -58,14 +58,19 @@ def write_json(path: Path, value: Any) -> None:
         partial.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: Path, *, remedy: str = "rerun the stage that makes it") -> Any:
-    """Read a JSON file; a missing or broken one is a DistilleryError that names it."""
+def read_json(path: Path, *, remedy: str = "rerun the stage that makes it") -> dict[str, Any]:
+    """The object in a JSON file; where there is none, a DistilleryError names file and remedy."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DistilleryError(f"{path}: not found; {remedy}") from None
+    except OSError as error:
+        raise DistilleryError(f"{path}: {error.strerror}; {remedy}") from None
     except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise DamagedError(f"{path}: not valid JSON ({error}); {remedy}") from error
+    if not isinstance(values, dict):
+        raise DamagedError(f"{path}: no mapping; {remedy}")
+    return values
 
 
 def content_of(path: Path) -> str:

@@ -102,9 +102,7 @@ def _require_scaling(folder: Path, vae: Mapping[str, Any]) -> None:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file; DistilleryError where there is none."""
-    if not isinstance(config := read_json(path, remedy=_GET), dict):
-        raise DistilleryError(f"{path}: no mapping; {_GET}")
-    return config
+    return read_json(path, remedy=_GET)
 
 
 def _class_of(config: Mapping[str, Any]) -> str:

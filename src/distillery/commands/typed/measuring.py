@@ -16,7 +16,8 @@ Preset = Annotated[
     str, typer.Option(help="sd15, sd21, scenes (the shipped teacher) or a params file.")
 ]
 TeacherFolder = Annotated[
-    Path | None, typer.Option(help="A diffusers folder, to look at its weights.")
+    Path | None,
+    typer.Option(help="A diffusers folder: its weights, its shapes instead of the preset's."),
 ]
 TeacherCache = Annotated[
     Path | None, typer.Option(help="The teacher's cache, to measure what removals do.")

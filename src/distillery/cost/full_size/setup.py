@@ -26,18 +26,20 @@ SOURCE = Path(__file__).parents[2]
 
 
 class Predictions:
-    """Remembers plain values by what they depend on; in `folder` for later processes too."""
+    """Remembers values by what they depend on; in `folder` for later processes too."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._known: dict[str, Any] = {}
 
-    def get(self, about: Mapping[str, Any], predict: Callable[[], Any]) -> Any:
-        """What `predict` gives for `about`, JSON values both; it is asked once."""
+    def get(
+        self, about: Mapping[str, Any], predict: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """What `predict` gives for `about`, JSON objects both; it is asked once."""
         key = hash_json({"about": about, "made_by": _made_by()})
         path = None if self._folder is None else self._folder / f"{key}.json"
         if key not in self._known and path is not None and path.is_file():
-            self._known[key] = read_json(path)
+            self._known[key] = read_json(path, remedy="remove it")
         if key not in self._known:
             self._known[key] = predict()
             if path is not None:

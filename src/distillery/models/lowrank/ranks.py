@@ -20,6 +20,7 @@ from distillery.models.lowrank.removed import removable_blocks
 KEEP_DENSE = ("conv_in", "conv_out")
 RULES = ("ratio", "fixed", "energy", "target_total")
 THIRD = 1 / 3  # ELR-Diffusion's ratio
+_REMEDY = "write it with `distillery ranks --out`"
 
 
 def plan_ranks(
@@ -158,10 +159,10 @@ def read_ranks(path: Path, model: nn.Module) -> dict[str, int]:
 
     Raises DistilleryError naming the layer or rank that does not fit.
     """
-    ranks = read_json(path).get("ranks")
+    ranks = read_json(path, remedy=_REMEDY).get("ranks")
     shapes = layer_shapes(model)
     if not isinstance(ranks, dict):
-        raise DistilleryError(f"{path}: no ranks in it; write it with `distillery ranks --out`")
+        raise DistilleryError(f"{path}: no ranks in it; {_REMEDY}")
     for name, rank in ranks.items():
         if name not in shapes:
             raise DistilleryError(f"{path}: the U-Net has no layer {name!r}; plan for this teacher")
@@ -178,7 +179,10 @@ def read_removed(path: Path, model: nn.Module) -> tuple[str, ...]:
 
     None where the file names none. Raises DistilleryError naming the block that does not fit.
     """
-    removed, blocks = read_json(path).get("removed", []), removable_blocks(model)
+    removed = read_json(path, remedy=_REMEDY).get("removed", [])
+    blocks = removable_blocks(model)
+    if not isinstance(removed, list):
+        raise DistilleryError(f"{path}: removed: {removed!r} is no list of blocks; {_REMEDY}")
     for name in removed:
         if name not in blocks:
             raise DistilleryError(f"{path}: the U-Net has no block {name!r}; plan for this teacher")
