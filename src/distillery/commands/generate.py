@@ -33,6 +33,7 @@ from distillery.teacher.load import Teacher, load_teacher
 
 PROMPTS = "prompts.json"
 SETTINGS = "generate.json"
+_ANOTHER = "give another --out"
 
 
 def generate(
@@ -164,15 +165,14 @@ def _undrawn(out: Path, settings: dict[str, Any], wanted: Sequence[Prompt]) -> l
     is_ours = (out / SETTINGS).is_file()
     if not is_ours and out.is_dir() and (others := sorted(out.iterdir())):
         raise DistilleryError(
-            f"{out}: holds files that this command did not draw, first {others[0].name}; give "
-            "another --out"
+            f"{out}: holds files that this command did not draw, first {others[0].name}; {_ANOTHER}"
         )
-    known = read_json(out / SETTINGS) if is_ours else settings
+    known = read_json(out / SETTINGS, remedy=_ANOTHER) if is_ours else settings
     for name, value in settings.items():
         if known.get(name) != value:
             raise DistilleryError(
                 f"{out}: holds images of {name} {_said(known.get(name))}, not {_said(value)}; "
-                "give another --out"
+                f"{_ANOTHER}"
             )
     captions, undrawn = _captions(out), []
     for prompt in wanted:
@@ -180,10 +180,10 @@ def _undrawn(out: Path, settings: dict[str, Any], wanted: Sequence[Prompt]) -> l
         if not image.is_file():
             undrawn.append(prompt)
         elif prompt.key not in captions:
-            raise DistilleryError(f"{image}: was not drawn by this command; give another --out")
+            raise DistilleryError(f"{image}: was not drawn by this command; {_ANOTHER}")
         if captions.get(prompt.key, prompt.caption) != prompt.caption:
             raise DistilleryError(
-                f"{image}: of another prompt, {captions[prompt.key]!r}; give another --out"
+                f"{image}: of another prompt, {captions[prompt.key]!r}; {_ANOTHER}"
             )
     return undrawn
 
@@ -199,7 +199,8 @@ def _record(out: Path, settings: dict[str, Any], wanted: Sequence[Prompt]) -> No
 
 
 def _captions(out: Path) -> dict[str, str]:
-    return read_json(out / PROMPTS) if (out / PROMPTS).is_file() else {}
+    is_there = (out / PROMPTS).is_file()
+    return read_json(out / PROMPTS, remedy=_ANOTHER) if is_there else {}
 
 
 def _draw(out: Path, sampler: Sampler, prompts: Sequence[Prompt], batch_size: int) -> None:

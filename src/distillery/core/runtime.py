@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from distillery.core.errors import reason_of
 from distillery.core.trees import mapped, tensors_in
 
 Kind = Literal["eager", "compile", "graph"]
@@ -179,7 +180,7 @@ class Captured:
         except RuntimeError as error:  # CUDA refuses what has to wait for the device
             # Ending the recording fails as well, and says less than what it failed for.
             cause = error.__context__ if isinstance(error.__context__, Exception) else error
-            tell(self._kind, f"the step can't be recorded ({_first_line(cause)})")
+            tell(self._kind, f"the step can't be recorded ({reason_of(cause)})")
             self.gave_up = True
             self._undo()
             return False
@@ -228,8 +229,4 @@ def compiling() -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
-        raise CompileError(_first_line(error)) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CompileError(reason_of(error)) from error

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distillery.core.errors import DistilleryError
+from distillery.core.errors import DistilleryError, kind_and_reason
 from distillery.teacher.parts import (
     INDEX,
     OPTIONAL,
@@ -131,6 +131,5 @@ def _first_download(
             require(Path(folder))
             return Path(folder)
         except Exception as error:  # whatever one place fails with, the next one is tried
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
-            failures.append(f"{place}: {type(error).__name__}: {first_line}")
+            failures.append(f"{place}: {kind_and_reason(error)}")
     raise DistilleryError(f"{what} ({'; '.join(failures)}); {remedy}")

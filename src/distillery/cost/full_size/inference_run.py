@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from distillery.core.errors import reason_of
 from distillery.core.runtime import Kind
 from distillery.cost.counts import count_parameters
 from distillery.cost.full_size.device import (
@@ -193,7 +194,7 @@ def _tensors(evaluation: Evaluation) -> list[torch.Tensor]:
 def _out_of_memory(error: BaseException) -> dict[str, str]:
     if not is_out_of_memory(error):
         raise error
-    return {"status": OUT_OF_MEMORY, "reason": str(error).splitlines()[0]}
+    return {"status": OUT_OF_MEMORY, "reason": reason_of(error)}
 
 
 def _measured(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from distillery.core.errors import DistilleryError
+from distillery.core.errors import DistilleryError, reason_of
 from distillery.core.runtime import Kind
 from distillery.cost.counts import count_parameters
 from distillery.cost.full_size.device import (
@@ -58,7 +58,7 @@ def profile_row(name: str, parts: Mapping[str, nn.Module], setup: Setup) -> dict
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return {**described, "status": OUT_OF_MEMORY, "reason": str(error).splitlines()[0]}
+        return {**described, "status": OUT_OF_MEMORY, "reason": reason_of(error)}
     finally:
         release(setup.device)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from distillery.core.errors import DistilleryError
+from distillery.core.errors import DistilleryError, kind_and_reason
 from distillery.data.ingest.readers.maps import name_of, require_columns, with_maps
 from distillery.data.ingest.sample import (
     MAX_IMAGE_BYTES,
@@ -113,14 +113,13 @@ def _builder(file: Path) -> str:
 
 
 def _unreadable(path: str, error: Exception, is_local: bool) -> DistilleryError:
-    lines = str(error).strip().splitlines()
-    why = f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
     remedy = (
         "correct ingest.path or ingest.datasets.split"
         if is_local
         else "no such folder or file here, and the hub gives no such data set: check the id and "
         "the network, or download it and set ingest.path to the folder"
     )
+    why = kind_and_reason(error)[:300]
     return DistilleryError(f"{path}: not readable by datasets ({why}); {remedy}")
 
 
@@ -160,10 +159,9 @@ def _rows(data: Any, path: str) -> Iterator[dict[str, Any]]:
             yield dict(row)
             number += 1
     except Exception as error:  # a builder meets a damaged file, or the network ends
-        why = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        why = kind_and_reason(error)[:200]
         raise DistilleryError(
-            f"{path}: row {number} is not readable ({type(error).__name__}: {why[:200]}); mend or "
-            "fetch it again"
+            f"{path}: row {number} is not readable ({why}); mend or fetch it again"
         ) from None
 
 
