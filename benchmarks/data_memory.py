@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +60,28 @@ def ingest(folder: Path, out: Path) -> None:
 
 
 def rewrite(source: str, path: Path, out: Path) -> None:
-    """What `ingest` does of pictures, its list of finished shards included."""
+    """What `ingest` does of pictures."""
+    from distillery.data.ingest.readers import read_source
+
+    write_raw(read_source(source, path), path, out)
+
+
+def rewrite_datasets(path: Path, out: Path) -> None:
+    """What `ingest` does of what `datasets` reads."""
+    from distillery.data.ingest.readers.datasets import read_datasets
+
+    samples = read_datasets(str(path), image_column="image", caption_column="text", split="train")
+    write_raw(samples, path, out)
+
+
+def write_raw(samples: Iterator[Any], path: Path, out: Path) -> None:
+    """Raw shards, the list of finished ones included."""
     from distillery.core.run import Run
     from distillery.data.ingest.raw import write_raw_shards
-    from distillery.data.ingest.readers import read_source
     from distillery.data.ingest.resume import ShardResume
 
     resume = ShardResume(Run("ingest", "0", out / "work", out / "work"), path)
-    write_raw_shards(read_source(source, path), out, SHARD_ROWS, resume=resume)
+    write_raw_shards(samples, out, SHARD_ROWS, resume=resume)
     shutil.rmtree(out / "work")
 
 
@@ -93,6 +107,24 @@ def ingest_tar(folder: Path, out: Path) -> None:
 def ingest_parquet(folder: Path, out: Path) -> None:
     """One parquet file of pictures."""
     rewrite("parquet", folder / "parquet", out)
+
+
+@stage
+def ingest_group(folder: Path, out: Path) -> None:
+    """One parquet file of a single row group, as pandas writes up to a million rows."""
+    rewrite("parquet", folder / "group", out)
+
+
+@stage
+def ingest_datasets(folder: Path, out: Path) -> None:
+    """The parquet file by way of `datasets`."""
+    rewrite_datasets(folder / "datasets", out)
+
+
+@stage
+def ingest_saved(folder: Path, out: Path) -> None:
+    """What `datasets` saved to a disk: Arrow files, which are mapped."""
+    rewrite_datasets(folder / "saved", out)
 
 
 @stage

@@ -8,6 +8,7 @@ and a parquet file of as many small pictures. Not here: lists of URLs, which `co
 import io
 import itertools
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,18 +84,48 @@ def write_tar(path: Path, num_rows: int) -> None:
                 archive.addfile(member, io.BytesIO(data))
 
 
+_SCHEMA = pa.schema([("image", image_type()), ("text", pa.string())])
+
+
+def tables(num_rows: int) -> Iterator[pa.Table]:
+    """All pictures as Hugging Face stores them."""
+    rows = pictures(num_rows)
+    while block := list(itertools.islice(rows, SHARD_ROWS)):
+        images = [{"bytes": jpeg, "path": f"{name}.jpg"} for name, jpeg, _ in block]
+        texts = [caption for *_, caption in block]
+        yield pa.table({"image": images, "text": texts}, _SCHEMA)
+
+
 def write_parquet(path: Path, num_rows: int) -> None:
-    schema = pa.schema([("image", image_type()), ("text", pa.string())])
-    with pq.ParquetWriter(path, schema) as writer:
-        rows = pictures(num_rows)
-        while block := list(itertools.islice(rows, SHARD_ROWS)):
-            images = [{"bytes": jpeg, "path": f"{name}.jpg"} for name, jpeg, _ in block]
-            texts = [caption for *_, caption in block]
-            writer.write_table(pa.table({"image": images, "text": texts}, schema))
+    with pq.ParquetWriter(path, _SCHEMA) as writer:
+        for table in tables(num_rows):
+            writer.write_table(table)
+
+
+def write_group(path: Path, num_rows: int) -> None:
+    """All in one row group."""
+    pq.write_table(pa.concat_tables(tables(num_rows)), path)
+
+
+def write_datasets(folder: Path, num_rows: int) -> None:
+    """A folder with one parquet file."""
+    folder.mkdir()
+    write_parquet(folder / "train.parquet", num_rows)
+
+
+def write_saved(folder: Path, num_rows: int) -> None:
+    """What `Dataset.save_to_disk` writes."""
+    from datasets import Dataset, Image
+
+    with tempfile.TemporaryDirectory() as cache:
+        write_datasets(Path(cache) / "rows", num_rows)
+        data = Dataset.from_parquet(str(Path(cache) / "rows/train.parquet"), cache_dir=cache)
+        data.cast_column("image", Image()).save_to_disk(folder)
 
 
 SOURCES = {
-    "folder": write_folder, "table": write_table, "tar": write_tar, "parquet": write_parquet
+    "folder": write_folder, "table": write_table, "tar": write_tar, "parquet": write_parquet,
+    "group": write_group, "datasets": write_datasets, "saved": write_saved,
 }  # fmt: skip
 
 

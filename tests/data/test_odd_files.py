@@ -243,6 +243,9 @@ def test_csv_as_spreadsheets_write_it(text, tmp_path):
     ("name", "text", "error"),
     [
         ("csv", 'file_name,text\na.jpg,"red\nb.jpg,blue\n', "metadata.csv: not valid"),
+        ("csv", 'file_name,text\na.jpg,"red\nb.jpg,blue"\n', "csv:2: .* swallows line 3, which"),
+        ("csv", 'text;file_name\n"red;a.jpg\nb;"";c";b.png\n', "csv:2: .* swallows line 3"),
+        ("tsv", 'file_name\ttext\n\na.jpg\t"red\nb.jpg\tx"\n', "tsv:3: .* swallows line 4"),
         ("csv", "file_name,text,text\na.jpg,b,c\n", "csv:1: two columns text; keep one"),
         ("jsonl", '{"file_name": "a.jpg", "text": "b"},\n', "jsonl:1: .*one object a line"),
     ],

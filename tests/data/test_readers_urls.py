@@ -107,6 +107,47 @@ def test_a_quote_never_closed_is_an_error_that_names_its_line(tmp_path, rest):
 
 
 @pytest.mark.parametrize(
+    ("head", "rows"),
+    [
+        ("url,text", 'http://a.test/2,"two\nhttp://a.test/3,x\nhttp://a.test/4,"y\n'),
+        ("url,text", 'http://a.test/2,"two\nhttp://a.test/3,5"\n'),
+        ("url,text", 'http://a.test/2,"two\nhttp://a.test/3,5", red\n'),
+        ("url,text", 'http://a.test/2,"two\nno scheme,"hat"\n'),
+        ("url,text", 'a.test/2,"two\na.test/3,x"\n'),
+        ("text,url", '"two,http://a.test/2\n"x,http://a.test/3\n'),
+        ("text,url", '"two,http://a.test/2\na,x,http://a.test/3\nsix"",http://a.test/4\nx",b\n'),
+        ("id,URL,text", '2,http://a.test/2,"two\n3,http://a.test/3,x"\n'),
+    ],
+)
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_a_quote_that_swallows_rows_is_an_error_that_names_both(tmp_path, head, rows, separator):
+    table = tmp_path / ("a.csv" if separator == "," else "a.tsv")
+    text = f"{head}\n{head.replace('url', 'http://a.test/1').replace('URL', 'h')}\n{rows}"
+    table.write_text(text.replace(",", separator))
+    with pytest.raises(
+        DistilleryError, match=r"a\.[ct]sv:3: a quote that opens here swallows line"
+    ):
+        count_rows(list_tables(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "two\nlines, of which\none, has commas",
+        "see\nhttp://a.test/9\nfor more",
+        'by ""x"",\n\n""quoted"", and so on',
+        "a list:\r\n1, 2, 3\r\nwww.a.test, x",
+    ],
+)
+def test_texts_of_several_lines_are_texts(tmp_path, text):
+    rows = f'http://a.test/1,"{text}",0.5\n\nhttp://a.test/2,"Hello" he said,0.5\n'
+    (tmp_path / "a.csv").write_text(f"url,caption,punsafe\n{rows}")
+    first, second = read(tmp_path)
+    assert first.caption == " ".join(text.replace('""', '"').split())
+    assert (second.caption, second.url) == ("Hello he said", "http://a.test/2")
+
+
+@pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("a.csv", "link,text\nx,y\n", r"a\.csv: needs a column url and one of caption, .*has link"),

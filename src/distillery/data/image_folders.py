@@ -19,6 +19,7 @@ from distillery.core.errors import DistilleryError
 from distillery.core.shards import read_table_shard
 from distillery.data.images import MAP_BACKGROUND, UndecodableError, decode_rgb
 from distillery.data.pictures import slices
+from distillery.data.quotes import Remembered
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SHARDS = "[0-9]*.parquet"
@@ -172,8 +173,8 @@ def load_prompts(path: Path) -> dict[str, str]:
         if path.suffix.lower() == ".json":
             rows = json.loads(text).items()
         else:
-            rows = [(r["file_name"], r["text"]) for r in csv.DictReader(text.splitlines())]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+            rows = _csv_prompts(path, text)
+    except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:
         raise DistilleryError(
             f"{path}: no prompts ({_why(error)}); give JSON {{name: text}} or CSV file_name,text"
         ) from None
@@ -187,6 +188,22 @@ def load_prompts(path: Path) -> dict[str, str]:
         if captions.setdefault(name, caption) != caption:
             raise DistilleryError(f"{path}: {name} has two prompts; keep one")
     return captions
+
+
+def _csv_prompts(path: Path, text: str) -> list[tuple[str, str]]:
+    """Rows of one line each: in a text of several, a stray quote may have swallowed other rows."""
+    lines = Remembered(text.splitlines())
+    reader, rows = csv.DictReader(lines, strict=True), []
+    _ = reader.fieldnames
+    lines.take()
+    for row in reader:
+        if (num := len(lines.take())) > 1:
+            raise DistilleryError(
+                f"{path}:{reader.line_num - num + 1}: a text of several lines; close its quote, or "
+                "write it on one line"
+            )
+        rows.append((row["file_name"], row["text"]))
+    return rows
 
 
 def _without_suffix(name: str) -> str:

@@ -17,8 +17,15 @@ import pyarrow.parquet as pq
 
 from distillery.core.errors import DistilleryError
 from distillery.data.ingest.readers.rows import rows_of
-from distillery.data.ingest.sample import CAPTION_NAMES, READ_NAMES, shown_name
+from distillery.data.ingest.sample import (
+    CAPTION_NAMES,
+    READ_NAMES,
+    is_picture_name,
+    shown_name,
+    split_suffix,
+)
 from distillery.data.ingest.text import BadTextError, decode_text
+from distillery.data.quotes import Remembered, Rows
 
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
 _SEPARATORS = ",;\t|"
@@ -49,22 +56,29 @@ def _read_csv(table: Path) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(2**24)
     try:
         text = decode_text(table.read_bytes())
+        # StringIO would hold the text once more.
+        lines = Remembered(line[0] for line in _LINES.finditer(text))
         # Strict: a quote that is never closed would swallow the rows behind it.
-        lines = (line[0] for line in _LINES.finditer(text))  # StringIO would hold it once more
-        reader = csv.DictReader(
-            lines, delimiter=_separator(text), skipinitialspace=True, strict=True
-        )
-        reader.fieldnames = [_plain(name) for name in reader.fieldnames or []]
-        _require_columns(table, 1, reader.fieldnames)
+        separator = _separator(text)
+        reader = csv.DictReader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+        names = reader.fieldnames = [_plain(name) for name in reader.fieldnames or []]
+        _require_columns(table, 1, names)
+        rows = Rows(separator, len(names), names.index(_FILE_COLUMN), _is_file_name)
+        lines.take()
         for row in reader:
             if None in row or row[_FILE_COLUMN] in (None, ""):
                 raise DistilleryError(
                     f"{table}:{reader.line_num}: not the columns of line 1; "
                     "quote captions that contain commas"
                 )
+            rows.require_closed(table, reader.line_num, lines.take())
             yield row
     except (csv.Error, BadTextError) as error:
         raise DistilleryError(f"{table}: not valid UTF-8 CSV ({error}); correct it") from None
+
+
+def _is_file_name(text: str) -> bool:
+    return is_picture_name(split_suffix(text)[1])
 
 
 def _separator(text: str) -> str:

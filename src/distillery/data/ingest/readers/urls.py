@@ -3,12 +3,11 @@
 In: a parquet, csv, tsv or jsonl file, or a folder of them. Out: `UrlRow`s, file names sorted, rows
 as they are stored, a batch in memory at a time. URL, caption and score columns are found under the
 names of `raw_sample`, in any case. A line that can't be read is a row too, marked as damaged, so
-that it is counted; a quote that is never closed is an error. Rows that filters refuse by their
-columns are counted and left out; of parquet they never become objects. Nothing is downloaded here.
+that it is counted. Rows that filters refuse by their columns are counted and left out; of parquet
+they never become objects. Nothing is downloaded here.
 """
 
 import csv
-import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from distillery.core.errors import DamagedError, DistilleryError
 from distillery.data.curation.columns import column_filters, first_refusal, judge_table
 from distillery.data.curation.filters.base import Filter
 from distillery.data.ingest.readers.rows import rows_of
+from distillery.data.ingest.readers.url_csv import csv_names, read_csv
 from distillery.data.ingest.sample import (
     CAPTION_NAMES,
     COLUMN_ALIASES,
@@ -38,9 +38,6 @@ from distillery.data.ingest.text import BadTextError
 
 _SUFFIXES = (".csv", ".jsonl", ".parquet", ".tsv")
 _BATCH_ROWS = 1024
-_MAX_FIELD_CHARS = 2**20
-_MAX_RECORD_LINES = 100
-_END = "\0end"  # a record of its own, but behind a quote that is never closed
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ def iter_rows(table: Path) -> Iterator[dict[str, Any] | None]:
     suffix = table.suffix.lower()
     if suffix == ".parquet":
         return _read_parquet(table)
-    return _read_jsonl(table) if suffix == ".jsonl" else _read_csv(table)
+    return _read_jsonl(table) if suffix == ".jsonl" else read_csv(table)
 
 
 def _read_parquet(table: Path, keep: np.ndarray | None = None) -> Iterator[dict[str, Any] | None]:
@@ -172,30 +169,6 @@ def _rows_to_keep(
         first = end
 
 
-def _read_csv(table: Path) -> Iterator[dict[str, Any] | None]:
-    with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = _csv_reader(itertools.chain(file, [_END]), table)
-        names = next(reader)
-        while True:
-            first = reader.line_num + 1
-            try:
-                values = next(reader)
-            except csv.Error:  # the reader goes on with the next line
-                values = None
-            if values == [_END]:
-                return
-            if reader.line_num - first >= _MAX_RECORD_LINES or (values and _END in values[-1]):
-                raise DistilleryError(
-                    f"{table}:{first}: a quote that opens here is closed nowhere near, and would "
-                    "swallow the rows behind it; double it, or quote the whole field"
-                )
-            if values is None:
-                yield None
-            elif values:
-                fits = len(values) == len(names)
-                yield dict(zip(names, values, strict=True)) if fits else None
-
-
 def _read_jsonl(table: Path) -> Iterator[dict[str, Any] | None]:
     with table.open("rb") as file:
         for line in file:
@@ -217,15 +190,9 @@ def _columns(table: Path) -> list[str]:
             return pq.read_schema(table).names
         if table.suffix.lower() == ".jsonl":
             return list(next((row for row in _read_jsonl(table) if row), {}))
-        with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            return next(_csv_reader(file, table), [])
+        return csv_names(table)
     except (OSError, pa.ArrowException, csv.Error) as error:
         raise _damaged(table, error) from None
-
-
-def _csv_reader(file: Iterable[str], table: Path) -> Iterator[list[str]]:
-    csv.field_size_limit(_MAX_FIELD_CHARS)
-    return csv.reader(file, delimiter="\t" if table.suffix.lower() == ".tsv" else ",")
 
 
 def _require_columns(table: Path, columns: list[str]) -> None:
