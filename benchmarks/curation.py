@@ -17,8 +17,9 @@ from results import keep
 
 from distillery.core.shards import list_shards
 from distillery.data.curation.curate import curate_shard, shard_paths
-from distillery.data.images import Inspector, decode_rgb
+from distillery.data.images import decode_rgb
 from distillery.data.ingest.readers.tar import read_shard
+from distillery.data.inspector import Inspector
 
 
 def cpu_s() -> float:

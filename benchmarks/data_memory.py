@@ -143,7 +143,7 @@ def curate_pictures(folder: Path, out: Path) -> None:
 
 def curate_all(raw: Path, out: Path) -> None:
     from distillery.data.curation.curate import curate_shard, shard_paths
-    from distillery.data.images import Inspector
+    from distillery.data.inspector import Inspector
 
     with Inspector() as inspector:
         for tar in sorted(raw.glob("*.tar")):

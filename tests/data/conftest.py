@@ -12,7 +12,7 @@ import pytest
 from data_helpers import ROOT
 
 from distillery import stage
-from distillery.data import images
+from distillery.data import inspector
 from distillery.data.scenes.draw import draw_scene
 
 
@@ -20,16 +20,16 @@ from distillery.data.scenes.draw import draw_scene
 def ready_stages(request: pytest.FixtureRequest) -> Iterator[None]:
     """The code of a stage is looked at once; decoders fork from a process that has their imports.
 
-    Else most of the time that a handful of pictures takes. `test_images` starts decoders as users
-    do.
+    Else most of the time that a handful of pictures takes. `test_inspector` starts decoders as
+    users do.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([images.__name__])
+    context.set_forkserver_preload([inspector.__name__])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "current_code", functools.cache(stage.current_code))
-        if request.module.__name__ != "test_images":
+        if request.module.__name__ != "test_inspector":
             started = SimpleNamespace(get_context=lambda _: context)
-            patch.setattr(images, "multiprocessing", started)
+            patch.setattr(inspector, "multiprocessing", started)
         yield
 
 

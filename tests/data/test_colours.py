@@ -3,10 +3,12 @@
 import io
 import struct
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from distillery.data import images
 from distillery.data.images import decode_rgb
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
@@ -96,3 +98,29 @@ def test_a_profile_of_other_channels_is_passed_over_in_cmyk():
     plain = encode(PICTURE.convert("CMYK"), "JPEG")
     held = encode(PICTURE.convert("CMYK"), "JPEG", icc_profile=ADOBE)
     assert (decode_rgb(plain) == decode_rgb(held)).all()
+
+
+BANDED = [
+    ("RGB", "PNG", {}), ("RGBA", "PNG", {}), ("LA", "PNG", {}), ("1", "PNG", {}),
+    ("P", "PNG", {"transparency": 3}), ("P", "GIF", {}), ("CMYK", "JPEG", {}), ("RGB", "WEBP", {}),
+    ("RGBA", "WEBP", {"quality": 60}), ("RGBA", "AVIF", {"quality": 60}), ("I;16", "TIFF", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("profile", [None, ADOBE])
+@pytest.mark.parametrize(("mode", "kind", "options"), BANDED)
+def test_large_pictures_are_those_that_small_ones_are(mode, kind, options, profile, monkeypatch):
+    rng = np.random.default_rng(0)
+    pixels = cv2.resize(rng.integers(0, 256, (6, 5, 4), np.uint8), (50, 61))
+    image = Image.fromarray(pixels).convert("RGBA" if mode in ("RGBA", "LA") else "RGB")
+    image = (
+        Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257)
+        if mode == "I;16"
+        else image.convert(mode)
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(image, kind, exif=exif, icc_profile=profile, **options)
+    whole = decode_rgb(data)
+    monkeypatch.setattr(images, "_BAND_PIXELS", 50 * 7)
+    assert (decode_rgb(data) == whole).all()

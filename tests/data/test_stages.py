@@ -21,8 +21,9 @@ from distillery.core.errors import DistilleryError
 from distillery.core.shards import read_table
 from distillery.data.conditions.annotate import encode_png
 from distillery.data.curation.curate import judge
-from distillery.data.images import Inspector, decode_rgb
+from distillery.data.images import decode_rgb
 from distillery.data.ingest.sample import RawSample
+from distillery.data.inspector import Inspector
 from distillery.data.loader import iter_records, load_image
 from distillery.stages.curate import curate
 from distillery.stages.deduplicate import deduplicate

@@ -7,8 +7,8 @@ from distillery.data.curation.asked import asked_scores, unjudged_lines
 from distillery.data.curation.curate import curate_shard, finish_part, shard_paths, shards_of_part
 from distillery.data.curation.filters import build_filters
 from distillery.data.curation.unreadable import unreadable_lines
-from distillery.data.images import Inspector
 from distillery.data.ingest.refused import read_refused
+from distillery.data.inspector import Inspector
 from distillery.params import Params
 from distillery.stage import In, Out, stage
 

@@ -20,10 +20,10 @@ from distillery.core.errors import DamagedError
 from distillery.core.shards import image_type, list_shards, open_table_shard, read_columns
 from distillery.data.curation.filters import first_rejection
 from distillery.data.curation.filters.base import SCORES, Candidate, Filter
-from distillery.data.images import ImageFacts, Inspector
 from distillery.data.ingest.readers.tar import read_shard
 from distillery.data.ingest.resume import shard_files
 from distillery.data.ingest.sample import FAILED_TO_DOWNLOAD, RawSample
+from distillery.data.inspector import ImageFacts, Inspector
 
 CURATED_SCHEMA = pa.schema(
     [
