@@ -29,6 +29,12 @@ def test_the_main_job_fits_into_what_it_asks_for(default_params: Params, here: N
     assert max(asked.values()) < 4000
 
 
+def test_a_vision_model_asks_for_more(default_params: Params) -> None:
+    section = default_params.deduplicate.model_copy(update={"embedding": "models/clip"})
+    asked = memory_mib(default_params.model_copy(update={"deduplicate": section}), "deduplicate")
+    assert asked > memory_mib(default_params, "deduplicate") + 1500
+
+
 def _stable_diffusion(**changed: object) -> Params:
     """The preset sd15, with the teacher still to be downloaded."""
     default, preset = (
