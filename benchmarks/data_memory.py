@@ -15,6 +15,8 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -197,15 +199,32 @@ def records(folder: Path, out: Path) -> None:
     write_json(out / "records.json", {"num_records": num})
 
 
+def status_kib(name: str) -> int:
+    """A figure of this process; getrusage would count the parent's memory too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (value,) = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
+    return int(value)
+
+
+def watch(most: list[int]) -> None:
+    """Note the most that is no page of a mapped file, which the system takes back when it likes."""
+    while True:
+        most[0] = max(most[0], status_kib("RssAnon"))
+        time.sleep(0.05)
+
+
 def run_child(name: str, folder: Path) -> None:
     out = folder / name
     out.mkdir(exist_ok=True)
     cv2.setNumThreads(1)
+    most = [0]
+    threading.Thread(target=watch, args=(most,), daemon=True).start()
     STAGES[name](folder, out)
-    status = Path("/proc/self/status").read_text()  # getrusage would count the parent's memory too
-    (peak_kib,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
     used = resource.getrusage(resource.RUSAGE_SELF)
-    found = {"peak_mib": round(int(peak_kib) / 1024), "cpu_s": used.ru_utime + used.ru_stime}
+    found = {
+        "peak_mib": round(status_kib("VmHWM") / 1024), "own_mib": round(most[0] / 1024),
+        "cpu_s": used.ru_utime + used.ru_stime,
+    }  # fmt: skip
     print(json.dumps({name: round(value, 1) for name, value in found.items()}))
 
 

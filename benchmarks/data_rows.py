@@ -22,6 +22,7 @@ from dedupe import random_sketches
 from distillery.core.shards import image_type, open_table_shard, shard_name
 
 SHARD_ROWS = 4096
+_COMMENT_BYTES = 1024
 
 
 def curated_rows(num_rows: int) -> Iterator[dict[str, Any]]:
@@ -48,11 +49,15 @@ def curated_rows(num_rows: int) -> Iterator[dict[str, Any]]:
 
 
 def pictures(num_rows: int) -> Iterator[tuple[str, bytes, str]]:
-    """(name, JPEG, caption): a noise of 64 px, told apart by a comment, so that all are kept."""
-    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    """(name, JPEG, caption): a noise of 64 px, told apart by a comment, so that all are kept.
+
+    The comment is a kilobyte at random: what can be compressed hides what is held in memory.
+    """
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (64, 64, 3), np.uint8)
     jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 30])[1].tobytes()
     for number in range(num_rows):
-        comment = f"\xff\xfe\0\x0e{number:012d}".encode("latin-1")
+        comment = b"\xff\xfe" + (_COMMENT_BYTES + 2).to_bytes(2) + rng.bytes(_COMMENT_BYTES)
         yield f"{number:08d}", jpeg[:2] + comment + jpeg[2:], f"a kite of the number {number}"
 
 

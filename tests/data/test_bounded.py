@@ -6,11 +6,14 @@ import subprocess
 import sys
 import tarfile
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from command_helpers import CAPTIONS, PICTURES, write_files, write_params, write_tar
 
+from distillery.data.ingest.readers import read_source
+from distillery.data.ingest.readers.datasets import read_datasets
 from project import ROOT
 
 MEMBERS = {"0.jpg": PICTURES[0], "0.txt": CAPTIONS[0].encode()}
@@ -94,3 +97,26 @@ def test_time_and_memory_are_bounded(measured):
         assert code == wanted, name
         assert seconds < 10, name
         assert peak_bytes < 2**30, name
+
+
+def read_by_datasets(path):
+    return read_datasets(str(path), image_column="image", caption_column="text", split="train")
+
+
+def read_as_parquet(path):
+    return read_source("parquet", path)
+
+
+@pytest.mark.parametrize(
+    ("read", "group_rows"), [(read_as_parquet, 999), (read_as_parquet, 32), (read_by_datasets, 32)]
+)
+def test_a_parquet_file_is_never_in_memory_as_a_whole(read, group_rows, tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "a.parquet"
+    images = [{"bytes": rng.bytes(2**15), "path": f"{i}.jpg"} for i in range(999)]
+    table = pa.table({"image": images, "text": ["a kite"] * 999})
+    pq.write_table(table, path, row_group_size=group_rows, write_batch_size=16)
+    del table
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in read(path):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < path.stat().st_size / 2

@@ -17,6 +17,7 @@ from PIL import Image
 
 from distillery.core.errors import DistilleryError, kind_and_reason
 from distillery.data.ingest.readers.maps import name_of, require_columns, with_maps
+from distillery.data.ingest.readers.rows import BUFFER_BYTES
 from distillery.data.ingest.sample import (
     MAX_IMAGE_BYTES,
     METADATA_NAMES,
@@ -31,6 +32,7 @@ from distillery.data.ingest.text import normalise_caption
 if TYPE_CHECKING:
     import datasets
 
+_BATCH_ROWS = 16
 _SEGMENTATION = "segmentation"
 _BUILDERS = {
     ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json",
@@ -92,14 +94,26 @@ def _open(path: str, split: str) -> "datasets.Dataset | datasets.IterableDataset
         if any((local / name).is_file() for name in ("state.json", "dataset_dict.json")):
             return _of_split(datasets.load_from_disk(path), path, split)
         if local.exists() and not local.is_dir():
-            builder = _builder(local)
-            files = {split: str(local)}
-            return datasets.load_dataset(builder, data_files=files, split=split, streaming=True)
-        return datasets.load_dataset(path, split=split, streaming=True)
+            return _streamed(_builder(local), split, data_files={split: str(local)})
+        return _streamed(path, split)
     except DistilleryError:
         raise
     except Exception as error:  # hub, network and builders raise whatever they like
         raise _unreadable(path, error, local.exists()) from None
+
+
+def _streamed(name: str, split: str, **options: Any) -> "datasets.IterableDataset":
+    """Rows as they are asked for; of parquet, which is kept in memory as shipped, some at once."""
+    import datasets
+    import pyarrow.dataset
+
+    builder = datasets.load_dataset_builder(name, **options)
+    if hasattr(builder.config, "fragment_scan_options"):
+        builder.config.batch_size = _BATCH_ROWS
+        builder.config.fragment_scan_options = pyarrow.dataset.ParquetFragmentScanOptions(
+            pre_buffer=False, use_buffered_stream=True, buffer_size=BUFFER_BYTES
+        )
+    return builder.as_streaming_dataset(split=split)
 
 
 def _builder(file: Path) -> str:

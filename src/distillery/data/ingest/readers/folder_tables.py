@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from distillery.core.errors import DistilleryError
-from distillery.data.ingest.readers.rows import rows_of
+from distillery.data.ingest.readers.rows import open_parquet, rows_of
 from distillery.data.ingest.sample import (
     CAPTION_NAMES,
     READ_NAMES,
@@ -113,7 +112,7 @@ def _read_jsonl(table: Path) -> Iterator[dict[str, Any]]:
 
 def _read_parquet(table: Path) -> Iterator[dict[str, Any]]:
     try:
-        with pq.ParquetFile(table, page_checksum_verification=True) as file:
+        with open_parquet(table) as file:
             _require_columns(table, 1, file.schema_arrow.names)
             names = [
                 n for n in file.schema_arrow.names if n == _FILE_COLUMN or n.lower() in READ_NAMES

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from distillery.core.errors import DamagedError, DistilleryError
 from distillery.data.ingest.readers.maps import map_bytes, name_of, require_columns, with_maps
-from distillery.data.ingest.readers.rows import rows_of
+from distillery.data.ingest.readers.rows import open_parquet, rows_of
 from distillery.data.ingest.sample import (
     CAPTION_NAMES,
     MAX_IMAGE_BYTES,
@@ -37,7 +36,7 @@ def read_parquet(path: Path, map_columns: Sequence[str] = ()) -> Iterator[RawSam
     """Rows of all files in order, a batch of 16 in memory at a time, with these columns of maps."""
     for file in list_inputs(path, "parquet"):
         try:
-            with pq.ParquetFile(file, page_checksum_verification=True) as table:
+            with open_parquet(file) as table:
                 image = _image_column(file, table.schema_arrow, map_columns)
                 require_columns(file, table.schema_arrow.names, map_columns)
                 _require_images(file, table.schema_arrow, map_columns)

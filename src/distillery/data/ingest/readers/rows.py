@@ -1,14 +1,29 @@
-"""Rows of an Arrow batch whose text may be no text.
+"""Rows of parquet files whose text may be no text.
 
-In: a record batch as a parquet file from anywhere gives it; Arrow does not check text columns. Out:
-dicts, in which a value that can't be decoded is an `Undecodable`. It decides nothing about them.
+In: a parquet file from anywhere, of any size; a record batch of it, whose text Arrow does not
+check. Out: the file, opened; dicts, in which a value that can't be decoded is an `Undecodable`. It
+decides nothing about them.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from distillery.data.ingest.text import Undecodable
+
+BUFFER_BYTES = 2**20  # of a column
+
+
+def open_parquet(file: Path) -> pq.ParquetFile:
+    """To be read in batches, with a mebibyte of each column in memory.
+
+    As pyarrow opens it, all bytes that were read stay in memory until it is closed.
+    """
+    return pq.ParquetFile(
+        file, page_checksum_verification=True, pre_buffer=False, buffer_size=BUFFER_BYTES
+    )
 
 
 def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from distillery.core.artifacts import read_json
 from distillery.core.errors import DamagedError
 from distillery.data.ingest.readers.maps import map_bytes, with_maps
-from distillery.data.ingest.readers.rows import rows_of
+from distillery.data.ingest.readers.rows import open_parquet, rows_of
 from distillery.data.ingest.readers.tar_groups import Group, group_members, require_texts
 from distillery.data.ingest.readers.tar_index import (
     REMEDY,
@@ -168,7 +167,7 @@ def _read_rows(tar: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with open_parquet(path) as file:
             names = [n for n in file.schema_arrow.names if n.lower() in _ROW_COLUMNS]
             batches = file.iter_batches(columns=names)
             rows = [row for batch in batches for row in rows_of(batch)]

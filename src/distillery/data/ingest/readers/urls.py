@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from distillery.core.errors import DamagedError, DistilleryError
 from distillery.data.curation.columns import column_filters, first_refusal, judge_table
 from distillery.data.curation.filters.base import Filter
-from distillery.data.ingest.readers.rows import rows_of
+from distillery.data.ingest.readers.rows import open_parquet, rows_of
 from distillery.data.ingest.readers.url_csv import csv_names, read_csv
 from distillery.data.ingest.sample import (
     CAPTION_NAMES,
@@ -147,7 +147,7 @@ def iter_rows(table: Path) -> Iterator[dict[str, Any] | None]:
 def _read_parquet(table: Path, keep: np.ndarray | None = None) -> Iterator[dict[str, Any] | None]:
     """All rows, or those that a mask keeps; row groups without any are not read."""
     try:
-        with pq.ParquetFile(table, page_checksum_verification=True) as file:
+        with open_parquet(table) as file:
             wanted = [n for n in file.schema_arrow.names if n.lower() in READ_NAMES]
             first = 0
             for group in range(file.num_row_groups):
