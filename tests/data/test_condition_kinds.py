@@ -1,9 +1,13 @@
 """Kinds beside edges, sketches and segmentations: built-in maps, learned annotators, refusals."""
 
+import json
+import shutil
+
 import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from distillery.core.errors import DistilleryError
 from distillery.data.conditions import KINDS
@@ -149,6 +153,39 @@ def test_learned_depth_is_stretched_to_the_size_of_the_photo(depth_model, size):
     assert (depth.min(), depth.max()) == (0, 255)
     normals = annotator("normal", normal=str(depth_model))(image, {"key": "0"})
     assert (normals == normal_of_depth(depth)).all()
+
+
+def spoil(state):
+    name = sorted(state)[0]
+    state[name] = torch.full_like(state[name], float("nan"))
+    return state
+
+
+SPOILT = {
+    "no weights": (["model.safetensors"], r"\(no \*\.safetensors there\)"),
+    "no config": (["config.json"], r"\(no config\.json there\); save model and processor"),
+    "no processor": (["preprocessor_config.json"], r"\(no preprocessor_config\.json there\)"),
+    "absent shard": ([], r"\(No such file or directory: .*model-00002-of-00002\.safetensors\)"),
+    "not a number": ([], r"depth: backbone\..* holds NaN or infinite values; get it again"),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_a_model_s_folder_that_lacks_or_spoils_something_is_one_line(depth_model, tmp_path, what):
+    gone, message = SPOILT[what]
+    folder = tmp_path / "depth"
+    shutil.copytree(depth_model, folder, ignore=lambda *_: gone)
+    state = load_file(depth_model / "model.safetensors")
+    if what == "not a number":
+        save_file(spoil(state), folder / "model.safetensors", metadata={"format": "pt"})
+    elif what == "absent shard":
+        (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+        places = dict.fromkeys(state, "model-00002-of-00002.safetensors")
+        index = {"metadata": {"total_size": 1}, "weight_map": places}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(DistilleryError, match=message) as caught:
+        annotator("depth", depth=str(folder))
+    assert "\n" not in str(caught.value)
 
 
 def test_learned_poses_of_the_whole_image(tmp_path):

@@ -133,6 +133,15 @@ def test_hed_from_a_local_folder(tmp_path):
     assert (edges == sketch(noise(50, 35))).all()
 
 
+def test_hed_weights_that_are_no_numbers_are_refused(tmp_path):
+    state = {
+        name: torch.full_like(values, torch.nan) for name, values in Hed().state_dict().items()
+    }
+    save_file(state, tmp_path / "hed.safetensors")
+    with pytest.raises(DistilleryError, match=r"hed\.safetensors: .* holds NaN or infinite values"):
+        load_sketcher(tmp_path, "cpu")
+
+
 def test_segmenter_from_a_local_folder(tmp_path):
     from transformers import (
         SegformerConfig,

@@ -209,9 +209,13 @@ def test_maps_are_found_by_name_then_by_key_but_not_by_another_record_s(tmp_path
 def test_names_that_look_alike_are_alike_and_what_is_near_is_named(tmp_path):
     decomposed = unicodedata.normalize("NFD", "a/Gr\u00fcn")
     files = {f"{decomposed}.png": png(DEPTHS[0]), "a/b/kite.png": png(DEPTHS[0]), "c.npy": b"x"}
+    files |= {"d/sea_depth_map.png": png(DEPTHS[1]), "depth-Hill 1.png": png(DEPTHS[1])}
     maps = own(tmp_path, files)
     assert maps.read({"key": "000000009", "name": "a/Gr\u00fcn"}, 64, 96).shape == (64, 96, 3)
     for name, said in (
+        ("d/sea", r"sea_depth_map\.png has more in its name: rename such maps"),
+        ("hill 1", r"depth-Hill 1\.png has more in its name"),
+        ("d", r"no d or 000000009 in the folder$"),
         ("a/kite", r"a/b/kite\.png lies in another folder than the image"),
         ("c", r"c\.npy is no image file"),
         ("nothing", "no nothing or 000000009 in the folder$"),

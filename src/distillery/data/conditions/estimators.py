@@ -6,15 +6,13 @@ Not here: segmenters and edge detectors (`learned`).
 """
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from distillery.core.errors import DistilleryError, reason_of
-from distillery.core.weights import require_matched
+from distillery.core.errors import DistilleryError
+from distillery.data.conditions.networks import open_network
 from distillery.data.conditions.openpose import draw_pose
 
 Draw = Callable[[np.ndarray], np.ndarray]
@@ -33,7 +31,7 @@ def load_depth(place: str, device: str) -> Draw:
     """
     from transformers import AutoModelForDepthEstimation
 
-    processor, model = _open(AutoModelForDepthEstimation, place, device, "depth")
+    processor, model = open_network(AutoModelForDepthEstimation, place, device, "depth")
     config = model.config
     is_metric = getattr(config, "depth_estimation_type", "relative") == "metric"
     is_metric = is_metric or config.model_type in _METRIC_MODELS
@@ -64,7 +62,7 @@ def load_pose(place: str, detector: str | None, device: str) -> Draw:
     """
     from transformers import VitPoseForPoseEstimation
 
-    processor, model = _open(VitPoseForPoseEstimation, place, device, "pose")
+    processor, model = open_network(VitPoseForPoseEstimation, place, device, "pose")
     find = _whole_image if detector is None else _load_detector(detector, device)
 
     @torch.no_grad()
@@ -90,7 +88,7 @@ def _load_detector(place: str, device: str) -> Callable[[np.ndarray], np.ndarray
     """Boxes (x, y, width, height) float32 (N, 4) of the people in an image."""
     from transformers import AutoModelForObjectDetection
 
-    processor, model = _open(AutoModelForObjectDetection, place, device, "pose_detector")
+    processor, model = open_network(AutoModelForObjectDetection, place, device, "pose_detector")
     ids = [i for i, name in model.config.id2label.items() if name.lower() == _PERSON]
     if not ids:
         raise DistilleryError(
@@ -108,23 +106,3 @@ def _load_detector(place: str, device: str) -> Callable[[np.ndarray], np.ndarray
         return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
     return find
-
-
-def _open(kind: Any, place: str, device: str, key: str) -> tuple[Any, Any]:
-    """The processor and the model at `place`, in eval mode on `device`."""
-    from transformers import AutoImageProcessor
-
-    options = {"local_files_only": Path(place).exists(), "trust_remote_code": False}
-    try:
-        processor = AutoImageProcessor.from_pretrained(place, **options)
-        model, info = kind.from_pretrained(
-            place, **options, use_safetensors=True, output_loading_info=True
-        )
-    except Exception as error:  # of the libraries, for a damaged file
-        raise DistilleryError(
-            f"extract_conditions.{key}: {place} is no local folder or hub id of such a "
-            f"transformers model ({reason_of(error)}); correct it, or download the model "
-            "and name its folder"
-        ) from None
-    require_matched(f"extract_conditions.{key}: {place}", info, may_hold_more=True)
-    return processor, model.eval().to(device)

@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn import functional
 
 from distillery.core.errors import DistilleryError, reason_of
-from distillery.core.weights import require_matched
+from distillery.core.weights import require_numbers
+from distillery.data.conditions.networks import open_network
 
 _HED_WEIGHTS = "hed.safetensors"
 _HED_BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -27,21 +28,12 @@ def load_segmenter(folder: Path, device: str) -> Callable[[np.ndarray], np.ndarr
 
     The map colours class ids by the PASCAL VOC colour map, which holds 256 classes.
     """
-    from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+    from transformers import AutoModelForSemanticSegmentation
 
     _require(folder, "*.safetensors", "a transformers segmenter, saved with save_pretrained")
-    try:
-        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-        model, info = AutoModelForSemanticSegmentation.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except Exception as error:  # of the libraries, for a damaged file
-        raise DistilleryError(
-            f"{folder}: not a transformers segmenter ({reason_of(error)}); set "
-            "extract_conditions.segmentation to such a folder or to builtin"
-        ) from None
-    require_matched(folder, info, may_hold_more=True)
-    model = model.eval().to(device)
+    processor, model = open_network(
+        AutoModelForSemanticSegmentation, str(folder), device, "segmentation"
+    )
     colours = voc_colours(256)
 
     @torch.no_grad()
@@ -118,6 +110,7 @@ def load_sketcher(folder: Path, device: str) -> Callable[[np.ndarray], np.ndarra
             f"{folder / _HED_WEIGHTS}: not the weights of ControlNetHED_Apache2 "
             f"({reason_of(error)}); convert them again or set extract_conditions.sketch to builtin"
         ) from None
+    require_numbers(model.state_dict(), folder / _HED_WEIGHTS)
     model = model.eval().to(device)
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ here: making maps, storing them (`annotate`).
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 RESIZES = ("nearest", "area")
 MISSING, SIZE, UNREADABLE = "missing", "size", "unreadable"
+_SEPARATORS = re.compile(r"[-_. ]+")
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
@@ -148,6 +150,8 @@ class OwnMaps:
             if (base := name.rpartition("/")[2]) in self._bases:
                 place = self._bases[base].relative_to(self.folder).as_posix()
                 return f"; {place} lies in another folder than the image"
+            if name in self._affixed:
+                return f"; {self._affixed[name].name} has more in its name: rename such maps"
         return ""
 
     @cached_property
@@ -157,6 +161,17 @@ class OwnMaps:
     @cached_property
     def _bases(self) -> dict[str, Path]:
         return {stem.rpartition("/")[2]: path for stem, path in self._folded.items()}
+
+    @cached_property
+    def _affixed(self) -> dict[str, Path]:
+        """Files by their path without what is before or behind a separator: `kite_depth`."""
+        found: dict[str, Path] = {}
+        for stem, path in self._folded.items():
+            folder, slash, base = stem.rpartition("/")
+            for cut in _SEPARATORS.finditer(base):
+                for part in (base[: cut.start()], base[cut.end() :]):
+                    found.setdefault(f"{folder}{slash}{part}", path)
+        return found
 
     @cached_property
     def _others(self) -> dict[str, str]:
