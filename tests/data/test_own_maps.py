@@ -90,10 +90,11 @@ def write_parquet(path, **columns):
 def test_a_column_of_parquet_comes_through_and_who_lacks_it_is_counted(tmp_path, capsys):
     cells = [None if i == 2 else png(d) for i, d in enumerate(DEPTHS)]
     cells[4] = png(DEPTHS[4])[:60]
-    path = write_parquet(tmp_path / "a.parquet", depth_map=cells)
-    place = {"from": "column depth_map"}
+    column = "Tiefe übers Bild (cm)"
+    path = write_parquet(tmp_path / "a.parquet", **{column: cells})
+    place = {"from": f"column {column}"}
     maps, counts, said = run_chain(
-        tmp_path, "parquet", path, place, capsys, **{"ingest.map_columns": ["depth_map"]}
+        tmp_path, "parquet", path, place, capsys, **{"ingest.map_columns": [column]}
     )
     assert_maps(maps, but=(2, 4))
     assert counts["left_out"] == {"missing": 1, "unreadable": 1}
@@ -255,11 +256,12 @@ def test_a_column_that_holds_no_images_is_refused_by_name(tmp_path, capsys, cell
 
 
 def test_a_column_that_is_named_twice_or_is_the_image_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="map_columns: names a column twice"):
-        make_params(
-            tmp_path,
-            {"ingest.source": "parquet", "ingest.path": "x", "ingest.map_columns": ["a", "a"]},
-        )
+    for columns, message in ((["a", "a"], "names a column twice"), (["Seg"], "Seg is what the")):
+        with pytest.raises(ValueError, match=f"map_columns: {message}"):
+            make_params(
+                tmp_path,
+                {"ingest.source": "parquet", "ingest.path": "x", "ingest.map_columns": columns},
+            )
     datasets.Dataset.from_dict({"image": [png(PHOTOS[0])], "text": ["a"]}).to_parquet(
         tmp_path / "a.parquet"
     )

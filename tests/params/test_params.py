@@ -75,6 +75,10 @@ def _edited(tmp_path: Path, old: str, new: str) -> tuple[Path, int]:
             "data/raw/x is inside paths.raw",
         ),
         ("  curated: data/curated", "  curatde: data/curated", "; did you mean curated?"),
+        ("  curated: data/curated", "  curated: my data", "letters, digits and . / _ - only"),
+        ("map_columns: []", "map_columns: [a/b]", "a dot or a slash in its name, or a blank at"),
+        ("map_columns: []", "map_columns: [depth.map]", "a slash in its name, or a blank at its"),
+        ("{backbone: unet/planned, guid", "{backbone: planned, guid", "write unet/ and the name"),
     ],
 )
 def test_problem_is_one_line_with_its_place(

@@ -28,9 +28,24 @@ Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Factor = Annotated[float, Field(ge=0)]
 AboveZero = Annotated[float, Field(gt=0)]
-PathName = Annotated[str, Field(pattern=r"^[\w./-]+$")]  # it stands in shell commands
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
-Backbone = Annotated[str, Field(pattern=r"^(teacher|unet/[a-z0-9][a-z0-9_]*)$")]
+_PATH = r"^[\w./-]+$"
+_NAME = r"^[a-z0-9][a-z0-9_]*$"
+_UNET = r"^unet/[a-z0-9][a-z0-9_]*$"
+_BACKBONE = r"^(teacher|unet/[a-z0-9][a-z0-9_]*)$"
+_COLUMN = r"^[^./\\\x00- ]([^./\\\x00-\x1f]*[^./\\\x00- ])?$"  # in names of tar members
+FORMS = {
+    _PATH: "letters, digits and . / _ - only, as it stands in shell commands",
+    _NAME: "small letters, digits and _ only",
+    _UNET: "write unet/ and the name of a variant of distill_unet",
+    _BACKBONE: "write teacher, or unet/ and the name of a variant of distill_unet",
+    _COLUMN: "a column with a dot or a slash in its name, or a blank at its end, can't be taken; "
+    "rename it",
+}
+PathName = Annotated[str, Field(pattern=_PATH)]
+Name = Annotated[str, Field(pattern=_NAME)]
+Unet = Annotated[str, Field(pattern=_UNET)]
+Backbone = Annotated[str, Field(pattern=_BACKBONE)]
+Column = Annotated[str, Field(pattern=_COLUMN)]
 Kind = Literal[tuple(KINDS)]
 
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?")

@@ -1,16 +1,12 @@
 """The section generate of params.yaml: how all models draw."""
 
-from typing import Annotated
-
-from pydantic import Field
-
-from distillery.params.base import Computation, Factor, Frozen, Name, Positive, Precision
+from distillery.params.base import Computation, Factor, Frozen, Name, Positive, Precision, Unet
 
 
 class WholeStudent(Frozen):
     """Distilled parts that work together in one pipeline."""
 
-    backbone: Annotated[str, Field(pattern=r"^unet/[a-z0-9][a-z0-9_]*$")]
+    backbone: Unet
     """Low-rank U-Net of the pipeline: unet/ and a variant of distill_unet."""
     guidance: Name
     """Guidance student that was trained on this U-Net, a variant of distill_guidance."""

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, create_model, model_validator
 
 from distillery.data.curation.filters import COLUMN_FILTERS, filter_params
-from distillery.params.base import AboveZero, Count, Frozen, Positive, Share
+from distillery.data.ingest.sample import SEGMENTATION_SUFFIX
+from distillery.params.base import AboveZero, Column, Count, Frozen, Positive, Share
 
 WITH_COLUMNS = ("parquet", "datasets", "webdataset")
 
@@ -61,6 +62,9 @@ class Datasets(Frozen):
     """Name of the split that is read, e.g. train."""
 
 
+_LABELS = SEGMENTATION_SUFFIX.removesuffix(".png")
+
+
 class Ingest(Frozen):
     """Where images and captions come from."""
 
@@ -72,7 +76,7 @@ class Ingest(Frozen):
     """Samples in one shard of the raw images."""
     max_samples: Positive | None
     """Stop after so many samples; null takes all of them."""
-    map_columns: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]]
+    map_columns: list[Column]
     """Columns with condition maps that are taken along, for extract_conditions.kinds to name."""
     download: Download
     """How the images of source urls are fetched."""
@@ -87,6 +91,11 @@ class Ingest(Frozen):
             raise ValueError(f"source {self.source} needs path: a file or folder")
         if len(set(self.map_columns)) < len(self.map_columns):
             raise ValueError("map_columns: names a column twice; keep one")
+        if labels := [name for name in self.map_columns if name.lower() == _LABELS]:
+            raise ValueError(
+                f"map_columns: {labels[0]} is what the source's own labels are called, which the "
+                "kind segmentation takes; rename it, or leave it out"
+            )
         if self.map_columns and self.source not in WITH_COLUMNS:
             raise ValueError(
                 f"map_columns: source {self.source} has no columns of maps; put the maps into a "

@@ -20,6 +20,7 @@ import yaml
 from pydantic import ValidationError
 
 from distillery.core.errors import DistilleryError
+from distillery.params.base import FORMS
 from distillery.params.merge import section_at
 from distillery.params.model import Params
 
@@ -221,6 +222,8 @@ def _describe(problem: Mapping[str, Any], places: Places, source: str) -> str:
         return f"{where}: missing; docs/params.md describes it"
     if problem["type"] in ("model_type", "dict_type"):
         return f"{where}: expected keys with values below it, as in params.yaml"
+    if problem["type"] == "string_pattern_mismatch":
+        message = FORMS.get(problem["ctx"]["pattern"], message)
     given = problem.get("input")
     shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | None) else ""
     if problem["type"] == "string_type" and isinstance(given, int | float):
