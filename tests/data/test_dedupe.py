@@ -8,7 +8,7 @@ from distillery.data.dedupe.candidates import hamming_pairs
 from distillery.data.dedupe.compare import Thumbnails, same_picture
 from distillery.data.dedupe.find import REASONS, find_duplicates
 from distillery.data.dedupe.near import near_duplicates
-from distillery.data.dedupe.phash import phash, small_luma, to_integers
+from distillery.data.dedupe.phash import phash, small_luma
 from distillery.data.dedupe.rows import make_rows as make_rows_of
 from distillery.data.dedupe.selection import draw_split
 from distillery.data.dedupe.thumbnails import thumbnail
@@ -30,8 +30,7 @@ def confirmed(first, second):
 
 
 def proposed(first, second, max_hamming=10):
-    hashes = to_integers([phash(first), phash(second)])
-    return int(np.bitwise_count(hashes[0] ^ hashes[1])) <= max_hamming
+    return (int(phash(first), 16) ^ int(phash(second), 16)).bit_count() <= max_hamming
 
 
 def resized(image, scale, interpolation=cv2.INTER_AREA):

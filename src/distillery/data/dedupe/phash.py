@@ -42,10 +42,10 @@ def hash_luma(luma: np.ndarray) -> str:
 
 def mirrored_hashes(lumas: np.ndarray) -> np.ndarray:
     """uint64 (N,): hashes of the mirrored images, from their uint8 (N, 32, 32) luminance."""
-    mirrored = np.ascontiguousarray(lumas[:, :, ::-1])
-    return to_integers([hash_luma(luma) for luma in mirrored])
-
-
-def to_integers(hashes: list[str]) -> np.ndarray:
-    """Hex hashes as a uint64 array of shape (N,)."""
-    return np.array([int(value, 16) for value in hashes], dtype=np.uint64)
+    if not len(lumas):
+        return np.empty(0, np.uint64)
+    mirrored = lumas[:, :, ::-1].astype(np.float32, order="C")
+    low = np.stack([cv2.dct(luma)[1 : _FREQUENCIES + 1, 1 : _FREQUENCIES + 1] for luma in mirrored])
+    low = low.reshape(-1, HASH_BITS)
+    bits = np.packbits(low > np.median(low, axis=1, keepdims=True) + _MARGIN, axis=1)
+    return bits.view(">u8").reshape(-1).astype(np.uint64)

@@ -30,6 +30,8 @@ MIN_COSINE = 0.9
 # What a slight misfit of the window moves the means of luminance and of the two colours by.
 _TOLERANCE_LEVELS = np.array([4.0, 2.0, 2.0], dtype=np.float32)
 _SEARCHED_LEVELS = _TOLERANCE_LEVELS + np.float32(0.05)
+_LUMA_CELLS = 2  # that a tolerance is wide
+_CELL_LEVELS = _SEARCHED_LEVELS * np.array([1 / _LUMA_CELLS, 2, 2], dtype=np.float32)
 _NO_PAIRS = np.empty((0, 2), dtype=np.int64)
 _BLOCK_ROWS = 2**12
 _CHUNK_ROWS = 2**17
@@ -138,11 +140,12 @@ def _shrunk(window: Window, share: float) -> Window:
 
 
 class _Cells:
-    """Vectors by their three means, in a grid of cells two tolerances wide; few are one cell."""
+    """Vectors by their three means, in a grid of cells: two tolerances wide in the colours, half a
+    tolerance in luminance, of which five cells lie in a row; few vectors are one cell."""
 
     def __init__(self, vectors: np.ndarray, means: np.ndarray) -> None:
         self._is_one = len(means) <= _MAX_ROWS_OF_ONE_CELL
-        cells = _cell(means) * (not self._is_one)
+        cells = _cell(np.floor(means / _CELL_LEVELS)) * (not self._is_one)
         self._order = np.argsort(cells, kind="stable")
         self._cells, self._vectors = cells[self._order], vectors[self._order]
         self._means = means
@@ -154,15 +157,13 @@ class _Cells:
 
         How products are summed depends on their number, so a little more than asked for is here.
         """
-        everything = (np.arange(len(means)), np.zeros(len(means), np.int64))
-        for rows, cells in [everything] if self._is_one else _probes(means):
-            order = np.argsort(cells, kind="stable")
-            rows, cells = rows[order], cells[order]
+        for cells in [np.zeros(len(means), np.int64)] if self._is_one else _probes(means):
+            rows = np.argsort(cells, kind="stable")
             asking = vectors[rows]
-            names, begins = np.unique(cells, return_index=True)
+            names, begins = np.unique(cells[rows], return_index=True)
             ends = np.append(begins[1:], len(cells))
-            lows = np.searchsorted(self._cells, names)
-            highs = np.searchsorted(self._cells, names, side="right")
+            lows = np.searchsorted(self._cells, names - _LUMA_CELLS)
+            highs = np.searchsorted(self._cells, names + _LUMA_CELLS, side="right")
             some = highs > lows
             for begin, end, low, high in zip(
                 *(edges[some].tolist() for edges in (begins, ends, lows, highs)), strict=True
@@ -178,18 +179,15 @@ class _Cells:
                             yield i[near], j[near]
 
 
-def _cell(means: np.ndarray) -> np.ndarray:
-    """int64 (N,): the cell of each three means; cells are two tolerances wide."""
-    numbers = np.floor(means / (2 * _SEARCHED_LEVELS)).astype(np.int64)
-    return (numbers[:, 0] * 256 + numbers[:, 1]) * 256 + numbers[:, 2]
+def _cell(places: np.ndarray) -> np.ndarray:
+    """int64 (N,): the numbers of cells at places (N, 3) of the grid, along luminance first."""
+    numbers = places.astype(np.int64)
+    return (numbers[:, 1] * 1024 + numbers[:, 2]) * 1024 + numbers[:, 0]
 
 
-def _probes(means: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(rows, cells) that hold everything within the tolerances; no cell twice for a row."""
-    width = 2 * _SEARCHED_LEVELS
-    low, high = (np.floor((means + s * _SEARCHED_LEVELS) / width) for s in (-1, 1))
-    for corner in itertools.product((False, True), repeat=3):
-        chosen = np.where(corner, high, low)
-        is_new = ((high != low) | ~np.array(corner)).all(axis=1)
-        rows = np.flatnonzero(is_new)
-        yield rows, _cell((chosen[rows] + 0.5) * width)
+def _probes(means: np.ndarray) -> Iterator[np.ndarray]:
+    """Cells (N,): of the four columns around each three means, the cell of its luminance."""
+    places = np.floor(means / _CELL_LEVELS)
+    lows = np.floor((means - _SEARCHED_LEVELS) / _CELL_LEVELS)
+    for red, blue in itertools.product((0, 1), repeat=2):
+        yield _cell(np.stack([places[:, 0], lows[:, 1] + red, lows[:, 2] + blue], axis=1))
