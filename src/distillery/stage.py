@@ -26,7 +26,7 @@ from typing import Annotated, Any, get_type_hints
 from distillery.core import artifacts, interrupts, publishing, weights
 from distillery.core.code.libraries import library_versions
 from distillery.core.code.lock import current_code
-from distillery.core.errors import DistilleryError
+from distillery.core.errors import DistilleryError, refusals
 from distillery.core.log import log_path, log_to
 from distillery.core.run import Run, record_run
 from distillery.core.threads import set_threads
@@ -83,7 +83,7 @@ class Stage:
                 params = load_params(params_file)
                 label = self.label(**{name: values[name] for name in self.selectors()})
                 work = Path(params.paths.work)
-                with publishing.room_for(work), log_to(log_path(work, label)):
+                with publishing.room_for(work), log_to(log_path(work, label)), refusals():
                     self(params, **values)
         except DistilleryError as error:
             sys.exit(_fail(self.name, error))

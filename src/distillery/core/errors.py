@@ -1,6 +1,14 @@
 """Errors a user can cause; every front end prints their message on one line and exits with 2."""
 
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
 __computes__ = False  # texts, not part of any stage's code
+
+_RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
+_DISK = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EUCLEAN)
 
 
 class DistilleryError(Exception):
@@ -20,3 +28,20 @@ def kind_and_reason(error: BaseException) -> str:
     """The same with the error's kind, for those whose text alone says little."""
     kind, reason = type(error).__name__, reason_of(error)
     return kind if reason == kind else f"{kind}: {reason}"
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """A file that the system refuses, or whose disk fails, is a DistilleryError that names it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or error.errno not in (*_RIGHTS, *_DISK):
+            raise
+        remedy = (
+            "give this user the right to it, or name another"
+            if error.errno in _RIGHTS
+            else "its disk fails or has gone: look at it, and run again"
+        )
+        place, what = os.fsdecode(error.filename), os.strerror(error.errno)
+        raise DistilleryError(f"{place}: {what}; {remedy}") from error

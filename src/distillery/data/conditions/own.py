@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from distillery.core.artifacts import hash_json
 from distillery.core.errors import DistilleryError
+from distillery.data.ingest.sample import walk_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +79,7 @@ class OwnMaps:
         if not self.folder.is_dir():
             raise DistilleryError(f"{key}: {self.folder} is no folder; name the one with your maps")
         files: dict[str, Path] = {}
-        for path in sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in SUFFIXES):
+        for path in sorted(p for p in walk_files(self.folder) if p.suffix.lower() in SUFFIXES):
             stem = _plain(path.relative_to(self.folder).with_suffix("").as_posix())
             if stem in files:
                 raise DistilleryError(f"{path}: {files[stem].name} has the same name; keep one")
@@ -176,7 +177,7 @@ class OwnMaps:
     @cached_property
     def _others(self) -> dict[str, str]:
         """Names of files that are no images, such as arrays, by their path without suffix."""
-        paths = (p for p in self.folder.rglob("*") if p.suffix.lower() not in SUFFIXES)
+        paths = (p for p in walk_files(self.folder) if p.suffix.lower() not in SUFFIXES)
         return {
             _plain(p.relative_to(self.folder).with_suffix("").as_posix()).casefold(): p.name
             for p in paths

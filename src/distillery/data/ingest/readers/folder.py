@@ -34,7 +34,7 @@ from distillery.data.ingest.sample import (
     split_suffix,
     walk_files,
 )
-from distillery.data.ingest.text import decode_text, normalise_caption, parse_mapping
+from distillery.data.ingest.text import BadTextError, decode_text, normalise_caption, parse_mapping
 
 _UNREAD_TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 _MAYBE_TEXTS = (*SIDECARS, *_UNREAD_TABLES, ".xlsx", ".xls", ".ods", ".gz", ".zip")
@@ -141,12 +141,19 @@ def _is_picture(file: Path) -> bool:
 def _from_sidecar(folder: Path, image: Path) -> RawSample:
     def caption() -> str:
         sidecar = sidecar_of(image)
-        text = decode_text(sidecar.read_bytes()) if sidecar else ""
+        text = decode_text(_read(sidecar)) if sidecar else ""
         is_json = sidecar is not None and sidecar.suffix.lower() == ".json"
         return find_caption(parse_mapping(text)) if is_json else normalise_caption(text)
 
     name = image.relative_to(folder).as_posix()
     return make_sample(caption, metadata={}, **_load(image, name))
+
+
+def _read(sidecar: Path) -> bytes:
+    try:
+        return sidecar.read_bytes()
+    except OSError as error:
+        raise BadTextError(f"{sidecar.name} is not readable: {error.strerror}") from None
 
 
 def _from_table(folder: Path, table: Path) -> Iterator[RawSample]:
