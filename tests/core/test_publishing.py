@@ -176,7 +176,7 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     denied = PermissionError(errno.EACCES, "x", str(tmp_path / ".out.tmp-1/file"))
-    with pytest.raises(DistilleryError, match="Permission denied; make it writable, or set paths"):
+    with pytest.raises(DistilleryError, match="Permission denied; make it readable and writ"):
         _fail_half_way(tmp_path / "out", denied)
 
 

@@ -87,8 +87,8 @@ def room_for(path: Path, num_bytes: int | Callable[[], int] | None = None) -> It
         place = Path(os.fsdecode(named)) if isinstance(named, str | bytes) else path
         if number == errno.EROFS or (number in _REFUSED and place.is_relative_to(path.parent)):
             raise DistilleryError(
-                f"{place}: {os.strerror(number)}; make it writable, or set paths in params.yaml to "
-                "another place"
+                f"{place}: {os.strerror(number)}; make it readable and writable, or set paths in "
+                "params.yaml to another place"
             ) from error
         if number not in _FULL:
             raise
