@@ -198,3 +198,31 @@ def test_bytes_that_python_let_through_are_no_caption():
 def test_files_of_other_kinds_are_no_captions(text):
     with pytest.raises(BadTextError, match="text is a"):
         normalise_caption(text)
+
+
+GARBLED = [
+    "A café by the sea in summer", "the “best” view of Zürich – at dawn",
+    "cold at −20 °C in the north", "маленькая девочка в лодке на реке", "日本語の赤い凧が飛ぶ",
+    "một con thuyền nhỏ trên sông Hồng",
+]  # fmt: skip
+PLAIN = [
+    "CAFÉ À LA CRÈME « À TABLE »", "MAÇÃ, NÃO É PÊRA", "Âge d’or à 50 €, ±2 µm",
+    "a “café…” of naïve", "маленькая девочка в лодке", "một con thuyền nhỏ trên",
+]  # fmt: skip
+
+
+def test_captions_that_were_read_in_another_encoding_are_told_and_stay(tmp_path, capsys):
+    texts = [text.encode().decode("cp1252", "ignore") for text in GARBLED]
+    folder = write_sidecars(tmp_path / "in", [text.encode() for text in texts])
+    kept = run_source(tmp_path / "a", capsys, "folder", folder, **{"curate.min_caption_words": 1})
+    said = capsys.readouterr().err
+    assert "6 of 6 captions look like UTF-8 that was read as another encoding" in said
+    assert "first 000000000: A cafÃ© by the sea in summer; mend" in said
+    assert kept.captions[0] == texts[0]
+
+
+def test_captions_with_the_same_letters_are_not_told(tmp_path, capsys):
+    folder = write_sidecars(tmp_path / "in", [text.encode() for text in PLAIN])
+    kept = run_source(tmp_path / "a", capsys, "folder", folder, **{"curate.min_caption_words": 1})
+    assert kept.captions == PLAIN
+    assert "another encoding" not in capsys.readouterr().err
