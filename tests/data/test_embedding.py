@@ -179,10 +179,17 @@ def without_numbers(clip):
         (as_a_text_model, "gives no vector for an image"),
         (without_numbers, "the model's vectors are zero or no numbers; name another"),
         (lambda clip: (clip / "model.safetensors").write_bytes(b"x" * 99), "cannot load"),
-        (lambda clip: (clip / "config.json").unlink(), "no usable vision model"),
+        (
+            lambda clip: (clip / "config.json").unlink(),
+            "config.json: not found; name the folder of a",
+        ),
+        (
+            lambda clip: (clip / "config.json").write_text("{}"),
+            "names no model_type; name the folder",
+        ),
         (shutil.rmtree, "neither a local folder nor to be had from the hub"),
     ],
-    ids=["layer", "text", "zero", "damaged", "no config", "absent"],
+    ids=["layer", "text", "zero", "damaged", "no config", "empty config", "absent"],
 )
 def test_a_model_that_cannot_be_used_is_one_line(run, tiny_teacher, monkeypatch, harm, said):
     clip = shutil.copytree(tiny_teacher / "clip", run.root / "clip")

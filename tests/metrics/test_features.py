@@ -72,7 +72,7 @@ def test_a_wrong_range_is_an_error(clip: Extractor):
 def test_a_network_that_is_not_there_is_an_error(tmp_path: Path):
     with pytest.raises(DistilleryError, match="brings no CLIP model"):
         load_extractor("teacher_clip", tmp_path, "cpu")
-    with pytest.raises(DistilleryError, match="no usable vision model"):
+    with pytest.raises(DistilleryError, match="not found; name the folder"):
         load_extractor(str(tmp_path), None, "cpu")
 
 

@@ -5,7 +5,6 @@ Out: float64 vectors, and settings that say which network and which resizing. A 
 be had is an error, never replaced by another. Not here: distances of the vectors.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from distillery.core.artifacts import hash_files, hash_json
+from distillery.core.artifacts import hash_files, hash_json, read_json
 from distillery.core.errors import DistilleryError, reason_of
 from distillery.core.weights import require_numbers
 from distillery.metrics.shape_probe import RECORD, TEACHER_CLIP, read_accuracy
@@ -43,8 +42,8 @@ class Preprocess:
     def from_folder(cls, folder: Path) -> "Preprocess":
         """Read preprocessor_config.json; raises DistilleryError without one."""
         path = folder / "preprocessor_config.json"
+        values = read_json(path, remedy="a saved model has one")
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
             size = values.get("crop_size") or values["size"]
             size_px = (
                 size if isinstance(size, int) else size.get("height", size.get("shortest_edge"))
@@ -158,11 +157,18 @@ class Extractor:
         return torch.cat(rows).double().cpu().numpy()
 
 
+def _kind_of(config: Path) -> str:
+    remedy = "name the folder of a vision model of transformers"
+    if (kind := read_json(config, remedy=remedy).get("model_type")) is None:
+        raise DistilleryError(f"{config}: names no model_type; {remedy}")
+    return kind
+
+
 def load_extractor(name: str, teacher: Path | None, device: torch.device | str) -> Extractor:
     """Load `teacher_clip`, a folder or a hub id; raises DistilleryError if it can't be had."""
     folder = locate_network(name, teacher)
+    is_clip = _kind_of(folder / "config.json") == "clip"
     try:
-        is_clip = json.loads((folder / "config.json").read_text())["model_type"] == "clip"
         model = load_network(
             _model_class(is_clip).from_pretrained, folder, may_hold_more=not is_clip,
             remedy="get it again", dtype=torch.float32,
