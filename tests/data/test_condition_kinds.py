@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from distillery.core.errors import DistilleryError
-from distillery.data.conditions import KINDS
+from distillery.data.conditions import KINDS, bands
 from distillery.data.conditions.annotate import build_annotators, encode_png
 from distillery.data.conditions.mask import region_of
 from distillery.data.conditions.normal import normal_of_depth
@@ -94,6 +94,15 @@ def test_built_in_maps_of_photos_show_what_they_are_for(size):
     assert blurred.shape == image.shape
     assert np.abs(blurred.astype(float) - cv2.blur(image, (9, 9))).mean() < 12
     assert cv2.Laplacian(blurred, cv2.CV_64F).std() < cv2.Laplacian(image, cv2.CV_64F).std() / 3
+
+
+@pytest.mark.parametrize("kind", ["sketch", "softedge", "scribble", "segmentation"])
+def test_large_pictures_are_drawn_as_small_ones_are(kind, monkeypatch):
+    image = photo(331, 127)[0]
+    whole = annotator(kind)(image, {"segmentation": None})
+    for num_rows in (9, 40):
+        monkeypatch.setattr(bands, "_BAND_PIXELS", 127 * num_rows)
+        assert (annotator(kind)(image, {"segmentation": None}) == whole).all()
 
 
 def test_masks_follow_from_the_key_alone():

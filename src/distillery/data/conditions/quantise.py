@@ -11,6 +11,8 @@ import functools
 import cv2
 import numpy as np
 
+from distillery.data.conditions.bands import draw_in_bands
+
 # Five levels each of red, green and blue in steps that look alike (sRGB), 125 colours.
 _LEVELS = np.array([0, 64, 128, 191, 255], dtype=np.uint8)
 _BLUR_SHARE = 1 / 64
@@ -21,7 +23,12 @@ def quantise_colours(image: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3) in palette colours: median blur of 1/64 side, then the nearest in CIE Lab."""
     blur_px = 2 * round(min(image.shape[:2]) * _BLUR_SHARE) + 1
     smooth = cv2.medianBlur(np.ascontiguousarray(image), blur_px) if blur_px > 1 else image
-    red, green, blue = cv2.split((smooth >> (8 - _TABLE_BITS)).astype(np.uint16))
+    return draw_in_bands(_nearest, smooth, 0)
+
+
+def _nearest(image: np.ndarray) -> np.ndarray:
+    """The palette colour of each pixel's cell."""
+    red, green, blue = cv2.split((image >> (8 - _TABLE_BITS)).astype(np.uint16))
     cell = (red << 2 * _TABLE_BITS) | (green << _TABLE_BITS) | blue
     return _nearest_table().take(cell, axis=0)
 

@@ -26,8 +26,10 @@ def scribble_map(image: np.ndarray) -> np.ndarray:
     soft = cv2.GaussianBlur(softedge_map(image)[:, :, 0], (0, 0), 1.0)
     directions = [np.eye(3), np.eye(3)[::-1], np.outer([0, 1, 0], np.ones(3)),
                   np.outer(np.ones(3), [0, 1, 0])]  # fmt: skip
-    peaks = [cv2.dilate(soft, kernel.astype(np.uint8)) == soft for kernel in directions]
-    ridge = (np.any(peaks, axis=0) & (soft >= THRESHOLD)).astype(np.uint8) * 255
+    is_peak = np.zeros(soft.shape, dtype=bool)
+    for kernel in directions:
+        is_peak |= cv2.dilate(soft, kernel.astype(np.uint8)) == soft
+    ridge = (is_peak & (soft >= THRESHOLD)).astype(np.uint8) * 255
     width_px = max(2, round(min(soft.shape) * STROKE_SHARE))
     strokes = cv2.dilate(ridge, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width_px,) * 2))
     return np.repeat(strokes[:, :, None], 3, axis=2)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distillery.data.conditions.bands import draw_in_bands
 from distillery.data.conditions.kind import BUILTIN, ConditionKind
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 BLUR_PX = 1.0
 GRADIENT_MAX = 256.0
+_REACH_PX = 3  # of the Gaussian's 5x5 window and Sobel's
 
 
 def sketch_map(image: np.ndarray) -> np.ndarray:
@@ -24,6 +26,10 @@ def sketch_map(image: np.ndarray) -> np.ndarray:
     divided by a fixed 256 (never by the image's own maximum, so that a faint image stays
     faint).
     """
+    return draw_in_bands(_draw, image, _REACH_PX)
+
+
+def _draw(image: np.ndarray) -> np.ndarray:
     import cv2
     import numpy as np
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distillery.data.conditions.bands import draw_in_bands
 from distillery.data.conditions.kind import BUILTIN, ConditionKind
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 SCALES_PX = (1.0, 2.0, 4.0)
 GRADIENT_MAX = 128.0
+_REACH_PX = 17  # OpenCV cuts a Gaussian at 4 sigma; Sobel's window
 
 
 def softedge_map(image: np.ndarray) -> np.ndarray:
@@ -24,6 +26,10 @@ def softedge_map(image: np.ndarray) -> np.ndarray:
     normalised derivative of Lindeberg 1998), divided by a fixed 128: never by the image's own
     maximum. A coarse edge is wide and grey, a fine one thin, as HED's mean of five scales has it.
     """
+    return draw_in_bands(_draw, image, _REACH_PX)
+
+
+def _draw(image: np.ndarray) -> np.ndarray:
     import cv2
     import numpy as np
 
