@@ -12,7 +12,9 @@ from dvc.repo import Repo
 
 from distillery.params import load_params
 from project import Project, copy_repository
+from warm_python import parse_once
 
+parse_once()
 EDITS = {
     "ingest.scenes.num_scenes=64": ("ingest", "scenes", "num_scenes", 64),
     "distill_unet.variants.elr.learning_rate=1e-3": (

@@ -12,7 +12,9 @@ from dvc.repo import Repo
 
 from distillery.core.code.lock import stage_reads
 from distillery.stages import LIGHT
+from warm_python import parse_once
 
+parse_once()
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = yaml.safe_load((ROOT / "params.yaml").read_text())["paths"]
 

@@ -20,9 +20,14 @@ UNET_CONFIG = {
     "layers_per_block": 2,
     "cross_attention_dim": 32,
     "attention_head_dim": 8,
-    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
     "norm_num_groups": 16,
+}
+# A third of the layers more; as above the second resolution has no attention, like SD's last.
+ATTENTION_EVERYWHERE = {
+    "down_block_types": ("CrossAttnDownBlock2D",) * 2,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 2,
 }
 
 
@@ -41,8 +46,8 @@ def unet_inputs(dtype: torch.dtype = torch.float32, seed: int = 1) -> dict:
     }
 
 
-def tiny_pipeline(layers_per_block: int = 1) -> StableDiffusionPipeline:
-    """64 px images, latents 16 x 8 x 8, prompts spelled letter by letter."""
+def tiny_pipeline(layers_per_block: int = 1, **changes) -> StableDiffusionPipeline:
+    """64 px images, latents 16 x 8 x 8, letters for words; `changes` are its U-Net's."""
     tokenizer = _tokenizer()
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -67,7 +72,7 @@ def tiny_pipeline(layers_per_block: int = 1) -> StableDiffusionPipeline:
         vae=AutoencoderKL(**vae),
         text_encoder=CLIPTextModel(text),
         tokenizer=tokenizer,
-        unet=tiny_unet(layers_per_block=layers_per_block),
+        unet=tiny_unet(layers_per_block=layers_per_block, **changes),
         scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,

@@ -8,6 +8,8 @@ The main job, not the tests, starts all from cold.
 python tests/warm_python.py SOCKET PROCESS    serve, for as long as the process lives
 """
 
+import contextlib
+import functools
 import os
 import runpy
 import socket
@@ -67,6 +69,16 @@ def warm_python(folder: Path, process: int) -> Path:
 def import_all() -> None:
     """What stages and front ends import of others."""
     libraries.import_libraries(libraries.LIBRARIES | LIBRARIES)
+    parse_once()
+
+
+def parse_once() -> None:
+    """DVC parses each `${...}` of dvc.yaml several times a command; here once, for all forks."""
+    from dvc.parsing import interpolate
+
+    interpolate.parse_expr = functools.cache(interpolate.parse_expr)  # text from text
+    with contextlib.suppress(Exception):  # it is DVC's to say what is wrong
+        interpolate.check_expression((WARM.parents[3] / "dvc.yaml").read_text())
 
 
 def serve(address: str, process: int) -> None:

@@ -81,7 +81,7 @@ def test_the_target_is_two_evaluations_extrapolated() -> None:
     assert float(loss) == pytest.approx(float(((with_text - wanted) ** 2).mean()), rel=1e-4)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 1e-12)])
 def test_batched_sequential_and_cached_agree(dtype: torch.dtype, tolerance: float) -> None:
     unet, batch = small_unet().to(dtype), draw_batch(dtype=dtype)
     noisy = diffusion().noisy(batch).to(dtype)

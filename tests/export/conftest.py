@@ -85,7 +85,7 @@ def other_controlnet() -> ControlNetModel:
 
 def _lean(root: Path, unet) -> None:
     """A student with two blocks less."""
-    removed = ["up_blocks.0.attentions.0", "up_blocks.1.resnets.0"]
+    removed = ["up_blocks.1.attentions.0", "up_blocks.0.resnets.0"]
     gone = tuple(f"{name}." for name in removed)
     ranks = {name: rank for name, rank in plan_ranks(unet).items() if not name.startswith(gone)}
     lean = LowRankUNet2DConditionModel.from_dense(unet, ranks, removed=removed)

@@ -1,11 +1,16 @@
 """Fixtures for tests that train."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from distillery.train import preview
 
 
-@pytest.fixture(autouse=True)
-def short_previews(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def short_previews() -> Iterator[None]:
     """Pictures of untrained students need no good sampling: it would take half of a training."""
-    monkeypatch.setattr(preview, "NUM_STEPS", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preview, "NUM_STEPS", 1)
+        patch.setattr(preview, "NUM_PROMPTS", 2)
+        yield

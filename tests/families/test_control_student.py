@@ -138,7 +138,7 @@ def test_the_teachers_controlnets_are_distilled_on_request(root: Path, tmp_path:
     training = _train(root, tmp_path / "model", teacher=own, steps=1, lambda_kd=0.5)
     assert hash_files(own) == before
     first = training["seeds"]["0"]["val"][0]
-    assert first["loss"] == pytest.approx(first["diffusion"] + first["kd"])
+    assert first["loss"] == pytest.approx(first["diffusion"] + first["kd"], abs=2e-6)  # of 6 digits
     assert first["kd"] > 0
 
 

@@ -135,7 +135,7 @@ def test_training_follows_the_teacher_and_leaves_it_alone(root: Path, tmp_path: 
     model = StudentControlNet.from_pretrained(tmp_path / "model")
     assert model.controlnet_mid_block.weight.any()
     with Image.open(tmp_path / "model" / "validation.png") as grid:
-        assert grid.size == (3 * 64, 3 * 64)
+        assert grid.size == (2 * 64, 3 * 64)  # two prompts: maps, images, what is made of them
 
 
 def test_online_and_cached_residuals_give_the_same_losses(root: Path, tmp_path: Path) -> None:

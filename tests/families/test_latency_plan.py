@@ -35,17 +35,19 @@ from distillery.models.lowrank.errors import Errors, assumed_errors
 from distillery.models.lowrank.ranks import read_ranks, read_removed
 from distillery.models.lowrank.removed import is_gone
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from tiny_models import ATTENTION_EVERYWHERE, tiny_pipeline
 
 CPU, KEEP = torch.device("cpu"), ("conv_in", "conv_out")
 NAME = "toy-fp32-b1"
 
 
 @pytest.fixture(scope="module")
-def root(tiny_teacher: Path, tmp_path_factory) -> Path:
+def root(tmp_path_factory) -> Path:
     """`teacher`, `cache` and `tables.json`, in which all costs are memory traffic."""
     folder = tmp_path_factory.mktemp("latency")
     write_curated(folder)
-    write_cache(folder, v_teacher(tiny_teacher, folder / "teacher"), folder / "cache")
+    tiny_pipeline(**ATTENTION_EVERYWHERE).save_pretrained(folder / "tiny")
+    write_cache(folder, v_teacher(folder / "tiny", folder / "teacher"), folder / "cache")
     parts = teacher_parts(folder / "teacher")
     machine = Machine(1e9, 1e9, 1e-7)
     table = predict_table(parts, machine, name=NAME, multiple_of=8, dtype="float32", batch_size=1)

@@ -71,7 +71,7 @@ def _train(root: Path, out: Path, name: str, *, seeds: tuple = (0,), **changed: 
         "warmup_steps": 1, "max_grad_norm": 1.0, "ema_decay": 0.0, "precision": "fp32",
         "gradient_checkpointing": False, "optimizer": "adamw", "runtime": "eager",
         "matmul_precision": "highest", "memory_format": "auto", "accumulate_steps": 1,
-        "checkpoint_every_steps": 2, "validate_every_steps": 2, "num_val_samples": 4,
+        "checkpoint_every_steps": 2, "validate_every_steps": 100, "num_val_samples": 4,
     }  # fmt: skip
     kd = {
         "objective": "teacher", "space": "native", "weighting": "min_snr", "gamma": 5.0,
@@ -171,7 +171,9 @@ def test_the_card_says_what_was_trained_on_what(root: Path, tmp_path: Path) -> N
 
 
 def test_seeds_lie_in_their_folders_and_load_in_the_pipeline(root: Path, tmp_path: Path) -> None:
-    training = _train(root, tmp_path / "model", "seeds", seeds=(3, 5), init="random")
+    training = _train(
+        root, tmp_path / "model", "seeds", seeds=(3, 5), init="random", validate_every_steps=2
+    )
     assert set(training["seeds"]) == {"3", "5"}
     assert [entry["step"] for entry in training["seeds"]["3"]["val"]] == [0, 2, 3]
     assert [entry["step"] for entry in training["seeds"]["3"]["train"]] == [1, 2, 3]
@@ -187,7 +189,7 @@ def test_seeds_lie_in_their_folders_and_load_in_the_pipeline(root: Path, tmp_pat
     image = pipeline("a red circle", num_inference_steps=1, height=64, width=64).images[0]
     assert image.size == (64, 64)
     with Image.open(tmp_path / "model" / "validation.png") as grid:
-        assert grid.size == (3 * 64, 2 * 64)
+        assert grid.size == (2 * 64, 2 * 64)
 
 
 def test_the_same_run_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def is_on(unet) -> bool:
 
 def test_targets(unet: UNet2DConditionModel, student: LowRankUNet2DConditionModel) -> None:
     attention = target_names(unet, "attention")
-    assert len(attention) == 4 * 2 * (4 + 1 + 6)  # projections, attn1 and attn2, transformers
+    assert len(attention) == 4 * 2 * (2 + 1 + 3)  # projections, attn1 and attn2, transformers
     assert all(".attn" in name for name in attention)
     every = target_names(unet, "all")
     assert {"conv_in", "conv_out", "time_embedding.linear_1"} <= set(every)

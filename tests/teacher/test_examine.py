@@ -287,7 +287,7 @@ OTHER = {
     "width": ({"block_out_channels": (64, 128)}, r"block_out_channels \[64, 128\].* \[32, 64\]"),
     "layers": ({"layers_per_block": 3}, "layers_per_block 3, the teacher .* needs 1"),
     "grey": ({"conditioning_channels": 1}, "conditioning_channels 1, the teacher .* needs 3"),
-    "blocks": ({"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D")}, "down_block_types"),
+    "blocks": ({"down_block_types": ("CrossAttnDownBlock2D",) * 2}, "down_block_types"),
     "latent": ({"in_channels": 4}, "in_channels 4, the teacher .* needs 16"),
     "pooled": ({"global_pool_conditions": True}, "global_pool_conditions True.*needs False"),
     "scale": ({"conditioning_embedding_out_channels": (8, 8)}, "halvings of the map.* needs 3"),

@@ -5,6 +5,7 @@ with a 95% interval that contains its value; differences of two models on the sa
 metrics file's form. Not here: which statistic (a metric's own file). Torch is not imported.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,12 +64,18 @@ def bootstrap_mean(values: Sequence[float | None], num_resamples: int, seed: int
     if not len(sample):
         raise DistilleryError("no images to average over; generate some first")
     n = len(sample)
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), num_resamples)
-    means = counts @ sample / n
+    means = _resamples(n, num_resamples, seed) @ sample / n
     low, high = np.quantile(means, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     value = float(sample.mean())
     low, high = min(float(low), value), max(float(high), value)
     return Estimate(value, float(means.std()), low, high, n, per_image)
+
+
+@functools.lru_cache(maxsize=4)
+def _resamples(n: int, num_resamples: int, seed: int) -> np.ndarray:
+    """How often each of n images is drawn in each resample; the same for every quantity of them."""
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), num_resamples)
+    return counts.astype(np.float64)
 
 
 def jackknife_of_blocks(whole: float, without: Sequence[float], n: int) -> Estimate:
