@@ -2,7 +2,8 @@
 
 In: a finished small project. Out: a result. Each file is read as a stage reads it, and the damage
 must be an error of the project, not a traceback and not silence; then the file is put back. In
-tables a bit may change nothing that is read (statistics, say): the rows must then be equal.
+tables and manifests a bit may change nothing that is read (statistics, the e of 1e-5): what is read
+must then be equal.
 """
 
 import json
@@ -56,7 +57,7 @@ def _change(data: bytes, rng: random.Random) -> bytes:
 
 def _silent(read: Read, kind: type, name: str, rows: object = None) -> str | None:
     try:
-        if isinstance(found := read(), list) and found == rows:
+        if isinstance(found := read(), list | dict) and found == rows:
             return None
     except kind:
         return None

@@ -18,6 +18,7 @@ _COMMANDS = {
 }
 _LABEL = "curate/0"
 _LOCKED = "Directory cannot be locked"
+_CUT = "'./dvc.lock' "  # and what does not validate, or is corrupted
 
 
 def kill_front_ends(project: SmallProject, rng: random.Random, seconds: float) -> Result:
@@ -58,13 +59,23 @@ def _kill(
     place, again = killed.last_path, project.start_front_end(*command)
     code = again.wait()
     project.wait_for_orphans()
-    if code and _LOCKED in again.text:
-        project.start_front_end(*command, "--unlock").wait()
+    if code and _clear(project, command, again.text):
         again = project.start_front_end(*command)
         code = again.wait()
     if code or not job.is_whole():
+        job.remove()
+        project.start(job).wait()  # for what is tried next
         return f"{command[0]}, killed at {place}: exit code {code}: {again.text[-600:]}"
     return f"left beside: {left}" if (left := project.left_over()) else None
+
+
+def _clear(project: SmallProject, command: tuple[str, ...], text: str) -> bool:
+    """Do what docs/how-it-works.md says of a lock, or of a record that DVC was writing."""
+    if _LOCKED in text:
+        project.start_front_end(*command, "--unlock").wait()
+    elif _CUT in text:
+        (project.root / "dvc.lock").unlink()
+    return _LOCKED in text or _CUT in text
 
 
 def run_twice(project: SmallProject) -> Result:

@@ -1,10 +1,14 @@
-"""A killed Snakemake's lock is told of, a working one's is not."""
+"""What killed front ends leave is told of, what working ones have is not."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-from distillery.commands.plan import lock_left
+import pytest
+
+from distillery.commands.handover import adopt, trust
+from distillery.commands.plan import lock_left, record_cut
+from distillery.core.errors import DistilleryError
 
 
 def test_the_lock_of_a_dead_snakemake_is_told_of(tmp_path: Path) -> None:
@@ -26,3 +30,16 @@ def test_the_lock_of_one_that_runs_is_its_own(tmp_path: Path) -> None:
         assert lock_left(tmp_path) == ""
         running.communicate(b"\n")
     assert "--unlock" in lock_left(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "schema: '2.0'\nstages:\n  ingest:\n    cm"])
+def test_a_record_of_dvc_that_was_cut_is_told_of(tmp_path: Path, monkeypatch, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert record_cut() == ""
+    record = tmp_path / "dvc.lock"
+    record.write_text("schema: '2.0'\nstages:\n  ingest:\n    cmd: x\n")
+    assert record_cut() == ""
+    record.write_text(text)
+    for act in (adopt, trust):
+        with pytest.raises(DistilleryError, match=r"dvc\.lock is cut short.*: delete it"):
+            act()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from distillery.commands.plan import counted, resolve_jobs
+from distillery.commands.plan import counted, record_cut, resolve_jobs
 from distillery.core.errors import DistilleryError
 
 RECORDS = Path(".snakemake/metadata")  # where Snakemake notes what it made
@@ -17,6 +17,7 @@ RECORDS = Path(".snakemake/metadata")  # where Snakemake notes what it made
 
 def adopt() -> None:
     """Record in DVC what Snakemake has made; refuse unless Snakemake has nothing to do."""
+    _require_record()
     pending = [job["label"] for job in resolve_jobs() if job["needed"]]
     if pending:
         raise DistilleryError(
@@ -28,6 +29,7 @@ def adopt() -> None:
 
 def trust() -> None:
     """Record in Snakemake what DVC has made or pulled; refuse unless `dvc status` is clean."""
+    _require_record()
     status = _call("dvc", "status", "--quiet")
     if status.returncode != 0:
         if RECORDS.is_dir() and not any(job["needed"] for job in resolve_jobs()):
@@ -41,6 +43,11 @@ def trust() -> None:
         )
     # Plain --touch passes over what Snakemake has no record of, which here is everything.
     _run("snakemake", "--touch", "--forceall", "--cores", "1", "--quiet", "all", "--", "all")
+
+
+def _require_record() -> None:
+    if cut := record_cut():
+        raise DistilleryError(cut)
 
 
 def _call(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -97,6 +97,21 @@ def lock_left(root: Path = Path()) -> str:
     )
 
 
+def record_cut(root: Path = Path()) -> str:
+    """What to do about a `dvc.lock` that a killed DVC has not written out; empty for a whole one.
+
+    DVC writes it in place, from the key `schema` to the end of a line.
+    """
+    record = root / "dvc.lock"
+    text = record.read_bytes() if record.is_file() else None
+    if text is None or (text.startswith(b"schema:") and text.endswith(b"\n")):
+        return ""
+    return (
+        "dvc.lock is cut short, as a DVC that is killed while it writes it leaves it: delete it, "
+        "and run the same command again; finished stages come from DVC's cache"
+    )
+
+
 def _is_running(root: Path) -> bool:
     """Whether a Snakemake works in the folder; only processes of this machine are seen."""
     for process in Path("/proc").glob("[0-9]*"):

@@ -48,6 +48,8 @@ def plan(
     typer.echo(text)
     if planned.rows and (left := command.lock_left()):
         typer.echo(left, err=True)
+    if cut := command.record_cut():
+        typer.echo(cut, err=True)
 
 
 def use(
