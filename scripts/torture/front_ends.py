@@ -18,7 +18,7 @@ _COMMANDS = {
 }
 _LABEL = "curate/0"
 _LOCKED = "Directory cannot be locked"
-_CUT = "'./dvc.lock' "  # and what does not validate, or is corrupted
+_CUT = {"'./dvc.lock' ": "dvc.lock", "Unable to read RWLock-file": ".dvc/tmp/rwlock"}
 
 
 def kill_front_ends(project: SmallProject, rng: random.Random, seconds: float) -> Result:
@@ -71,11 +71,12 @@ def _kill(
 
 def _clear(project: SmallProject, command: tuple[str, ...], text: str) -> bool:
     """Do what docs/how-it-works.md says of a lock, or of a record that DVC was writing."""
+    cut = [name for said, name in _CUT.items() if said in text]
     if _LOCKED in text:
         project.start_front_end(*command, "--unlock").wait()
-    elif _CUT in text:
-        (project.root / "dvc.lock").unlink()
-    return _LOCKED in text or _CUT in text
+    for name in cut:
+        (project.root / name).unlink()
+    return _LOCKED in text or bool(cut)
 
 
 def run_twice(project: SmallProject) -> Result:

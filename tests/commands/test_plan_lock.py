@@ -32,14 +32,25 @@ def test_the_lock_of_one_that_runs_is_its_own(tmp_path: Path) -> None:
     assert "--unlock" in lock_left(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "schema: '2.0'\nstages:\n  ingest:\n    cm"])
-def test_a_record_of_dvc_that_was_cut_is_told_of(tmp_path: Path, monkeypatch, text: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("dvc.lock", ""),
+        ("dvc.lock", "schema: '2.0'\nstages:\n  ingest:\n    cm"),
+        (".dvc/tmp/rwlock", ""),
+        (".dvc/tmp/rwlock", '{"write": {"data/ra'),
+    ],
+)
+def test_a_record_of_dvc_that_was_cut_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert record_cut() == ""
-    record = tmp_path / "dvc.lock"
-    record.write_text("schema: '2.0'\nstages:\n  ingest:\n    cmd: x\n")
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages:\n  ingest:\n    cmd: x\n")
+    (tmp_path / ".dvc/tmp/rwlock").write_text("{}")
     assert record_cut() == ""
-    record.write_text(text)
+    (tmp_path / name).write_text(text)
     for act in (adopt, trust):
-        with pytest.raises(DistilleryError, match=r"dvc\.lock is cut short.*: delete it"):
+        with pytest.raises(DistilleryError, match=f"^{name} is cut short.*: delete it"):
             act()

@@ -98,18 +98,27 @@ def lock_left(root: Path = Path()) -> str:
 
 
 def record_cut(root: Path = Path()) -> str:
-    """What to do about a `dvc.lock` that a killed DVC has not written out; empty for a whole one.
+    """What to do about a record that a killed DVC has not written out; empty where all are whole.
 
-    DVC writes it in place, from the key `schema` to the end of a line.
+    DVC writes them in place: `dvc.lock` from the key `schema` to the end of a line, and JSON.
     """
-    record = root / "dvc.lock"
-    text = record.read_bytes() if record.is_file() else None
-    if text is None or (text.startswith(b"schema:") and text.endswith(b"\n")):
+    texts = {name: _text(root / name) for name in ("dvc.lock", ".dvc/tmp/rwlock")}
+    lock, readers = texts.values()
+    is_whole = {
+        "dvc.lock": not lock or (lock.startswith("schema:") and lock.endswith("\n")),
+        ".dvc/tmp/rwlock": not readers or readers.endswith("}"),
+    }
+    cut = [name for name, text in texts.items() if text == "" or not is_whole[name]]
+    if not cut:
         return ""
     return (
-        "dvc.lock is cut short, as a DVC that is killed while it writes it leaves it: delete it, "
+        f"{cut[0]} is cut short, as a DVC that is killed while it writes it leaves it: delete it, "
         "and run the same command again; finished stages come from DVC's cache"
     )
+
+
+def _text(file: Path) -> str | None:
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
 
 
 def _is_running(root: Path) -> bool:
