@@ -118,6 +118,8 @@ def test_what_was_embedded_and_compared_is_not_again(
     run(tiny_teacher / "clip", 0.5)  # another threshold, the same vectors
     assert len(embedded) == NUM + len(CROPS)
     grown = artifacts.hash_files(run.root / "selection")
+    assert run(tiny_teacher / "clip", 0.0, parts=(0,), out="fewer") == fewer
+    assert len(embedded) == NUM + len(CROPS)
     shutil.rmtree(run.root / "work")
     run(tiny_teacher / "clip", 0.5)
     assert artifacts.hash_files(run.root / "selection") == grown
