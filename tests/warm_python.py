@@ -25,8 +25,14 @@ from distillery_warm.child import Request, end_after  # noqa: E402
 from distillery_warm.server import Server  # noqa: E402
 
 LIBRARIES = dict.fromkeys((
-    "dvc.cli", "dvc.repo", "jinja2", "matplotlib.figure", "multiprocessing.spawn", "pytest",
-    "skimage.metrics", "snakemake.cli", "torchmetrics", "typer",
+    "dvc.cachemgr", "dvc.cli.parser", "dvc.compare", "dvc.data_cloud", "dvc.repo.artifacts",
+    "dvc.repo.datasets", "dvc.repo.graph", "dvc.repo.metrics.show", "dvc.repo.plots",
+    "dvc.repo.worktree", "dvc.rwlock", "dvc.utils.strictyaml", "dvc_data.hashfile.db.index",
+    "dvc_data.index.checkout", "dvc_data.index.fetch", "dvc_data.index.push", "dvc_render.vega",
+    "fsspec.implementations.memory", "jinja2", "matplotlib.backends.backend_svg",
+    "matplotlib.figure", "multiprocessing.spawn", "networkx", "pygit2", "pytest", "ruamel.yaml",
+    "scmrepo.git", "skimage.metrics", "smart_open", "snakemake.cli",
+    "snakemake.report.html_reporter", "torchmetrics", "typer",
 ), ())  # fmt: skip
 # Its first line is the real interpreter, without what takes long to start.
 CLIENT = """#!{python} -IS

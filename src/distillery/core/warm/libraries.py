@@ -40,6 +40,11 @@ def import_libraries(libraries: Mapping[str, Iterable[str]]) -> None:
             module = importlib.import_module(name)
             for attribute in lazy:
                 getattr(module, attribute)
+    with contextlib.suppress(
+        Exception
+    ):  # what transformers makes for the first model that it reads
+        conversions = importlib.import_module("transformers.conversion_mapping")
+        conversions.get_checkpoint_conversion_mapping("clip")
     gc.freeze()
     gc.enable()
 
