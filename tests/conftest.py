@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from warm_python import warm_python
 # wait for each other burn several times the work. Before anything imports torch, which reads it.
 os.environ["OMP_NUM_THREADS"] = "1"
 gc.disable()  # until all is imported, as in distillery.stages
+# In memory where there is room for all that tests write: each file that is published or committed
+# to Git or DVC waits 2 to 5 ms for a disk.
+MEMORY, ROOM_BYTES = "/dev/shm", 4 * 2**30
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM_BYTES:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
 TESTS = Path(__file__).parent
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 Fill = Callable[[Path], object]

@@ -37,7 +37,7 @@ KINDS = ("canny", "sketch", "segmentation", "depth")
 def recipe() -> dict:
     """The shipped recipe, cut down to two steps of each training on a few scenes."""
     parts = yaml.safe_load(RECIPE.read_text())["recipe"]
-    parts["tokenizer"]["num_captions"] = 300
+    parts["tokenizer"]["num_captions"] = 60
     parts["vae"] |= {"num_pca_scenes": 48, "num_scenes": 16, "batch_size": 2, "num_steps": 2}
     parts["clip"] |= {"num_scenes": 16, "batch_size": 4, "image_layers": 1, "num_probe_scenes": 40}
     parts["clip"]["phases"] = [{"num_groups": n, "num_steps": 1, "lr": 0.001} for n in (0, 2)]
