@@ -100,25 +100,16 @@ def lock_left(root: Path = Path()) -> str:
 def record_cut(root: Path = Path()) -> str:
     """What to do about a record that a killed DVC has not written out; empty where all are whole.
 
-    DVC writes them in place: `dvc.lock` from the key `schema` to the end of a line, and JSON.
+    DVC writes YAML and JSON in place, so what it had not written lacks the end.
     """
-    texts = {name: _text(root / name) for name in ("dvc.lock", ".dvc/tmp/rwlock")}
-    lock, readers = texts.values()
-    is_whole = {
-        "dvc.lock": not lock or (lock.startswith("schema:") and lock.endswith("\n")),
-        ".dvc/tmp/rwlock": not readers or readers.endswith("}"),
-    }
-    cut = [name for name, text in texts.items() if text == "" or not is_whole[name]]
+    files = {root / "dvc.lock": b"\n", root / ".dvc/tmp/rwlock": b"}"}
+    cut = [f for f, end in files.items() if f.is_file() and not f.read_bytes().endswith(end)]
     if not cut:
         return ""
     return (
         f"{cut[0]} is cut short, as a DVC that is killed while it writes it leaves it: delete it, "
         "and run the same command again; finished stages come from DVC's cache"
     )
-
-
-def _text(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
 
 
 def _is_running(root: Path) -> bool:
