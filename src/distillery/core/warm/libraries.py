@@ -8,6 +8,7 @@ import contextlib
 import gc
 import importlib
 import os
+import sys
 from collections.abc import Iterable, Mapping
 
 __computes__ = False  # it starts what computes
@@ -40,13 +41,17 @@ def import_libraries(libraries: Mapping[str, Iterable[str]]) -> None:
             module = importlib.import_module(name)
             for attribute in lazy:
                 getattr(module, attribute)
-    with contextlib.suppress(
-        Exception
-    ):  # what transformers makes for the first model that it reads
-        conversions = importlib.import_module("transformers.conversion_mapping")
-        conversions.get_checkpoint_conversion_mapping("clip")
+    if "transformers" in sys.modules:
+        _make_conversions()
     gc.freeze()
     gc.enable()
+
+
+def _make_conversions() -> None:
+    """What transformers makes for the first model that it reads."""
+    with contextlib.suppress(Exception):
+        conversions = importlib.import_module("transformers.conversion_mapping")
+        conversions.get_checkpoint_conversion_mapping("clip")
 
 
 def why_unfit() -> str:
