@@ -2,6 +2,7 @@
 import atexit
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -39,6 +40,13 @@ CONTROL_KINDS = PARAMS.cache_teacher.control_kinds
 ON_GPU = int(PARAMS.device == "cuda")
 THREADS = PARAMS.num_threads
 LOGS = f"{PATHS.work}/logs"
+
+
+def end_timers():
+    """Let Snakemake end with its last job: the timers that ask for jobs live for 10 s more."""
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.cancel()
 
 
 def params_file(wildcards, output):
