@@ -48,9 +48,9 @@ def _damage(root: Path, seed: str, seconds: float) -> Result:
 
 
 def _change(data: bytes, rng: random.Random) -> bytes:
-    """One flipped bit, or now and then a shorter file."""
+    """One flipped bit, or now and then a file that is cut, by more than its last line break."""
     if rng.random() < 0.2:
-        return data[: rng.randrange(len(data))]
+        return data[: rng.randrange(len(data.rstrip()) or 1)]
     place = rng.randrange(len(data))
     return data[:place] + bytes([data[place] ^ (1 << rng.randrange(8))]) + data[place + 1 :]
 
