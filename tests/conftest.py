@@ -31,9 +31,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files go first, so that short ones fill both workers' time to the end.
 
     First of all what needs the slow `finished`, then what runs commands and so lies outside of the
-    folders.
+    folders; of that last what needs the `python` that the first one waits for.
     """
-    items.sort(key=lambda item: ("finished" not in item.fixturenames, item.path.parent != TESTS))
+    waiting = {item.path for item in items if "python" in item.fixturenames}
+
+    def place(item: pytest.Item) -> tuple[bool, ...]:
+        is_inside = item.path.parent != TESTS
+        return (
+            "finished" not in item.fixturenames,
+            is_inside,
+            not is_inside and item.path in waiting,
+        )
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:
