@@ -75,7 +75,7 @@ def _read_file(path: Path) -> list[Results]:
         settings: dict[str | None, dict[str, Any]] = {}
         for name, row in values["rows"].items():
             for quantity, metric in _quantities(row, batch_size).items():
-                setting = _setting(architecture, device, px, apart, **metric["settings"])
+                setting = _setting(architecture, device, px, apart, metric["settings"])
                 key = f"{architecture}/{_model(name)}/{quantity}"
                 settings.setdefault(setting, {})[key] = metric
     except (KeyError, TypeError, AttributeError) as error:
@@ -159,16 +159,13 @@ def _setting(
     device: str,
     px: int,
     apart: Sequence[str],
-    *,
-    basis: str,
-    parts: str = "",
-    images_a_step: int = 1,
-    **_: Any,
+    settings: Mapping[str, Any],
 ) -> str | None:
     """None for a prediction at another size than the architecture's own, or set apart."""
-    is_own, basis = px == OWN_PX, parts or basis
+    is_own, basis = px == OWN_PX, settings.get("parts", settings["basis"])
     if apart and basis != "measured":
         return None
+    images_a_step = settings.get("images_a_step", 1)
     batch = "" if images_a_step == 1 else f"-batch{images_a_step}"
     if basis == "counted" or (basis == "predicted" and is_own):
         return f"{architecture}-{ANALYTIC}{batch}"

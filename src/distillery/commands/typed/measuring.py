@@ -175,15 +175,11 @@ def profile(
     resolution: Annotated[
         int | None, typer.Option(min=8, help="Pixels; the preset's own if none.")
     ] = None,
-    repeats: Annotated[
-        int, typer.Option(min=0, help="Timed rounds; 0 counts and predicts only.")
-    ] = 3,
+    repeats: Annotated[int, typer.Option(min=0, help="Timed rounds; 0 predicts only.")] = 3,
     dtype: Annotated[
         str, typer.Option(help="fp32, bf16 or fp16; training mixes it with fp32.")
     ] = "fp32",
-    weights: Annotated[
-        str, typer.Option(help="Of what trains: fp32, or bf16 (predicted only).")
-    ] = "fp32",
+    weights: Annotated[str, typer.Option(help="Trained: fp32, or bf16 (predicted).")] = "fp32",
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Training recomputes its activations.")
     ] = False,
