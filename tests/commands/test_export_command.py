@@ -140,13 +140,17 @@ def test_a_whole_student_by_its_name(models, tmp_path, monkeypatch):
 
 
 def test_metrics_of_something_else_are_no_results(models: Path, tmp_path: Path, capsys):
-    for number, text in enumerate(
-        ('{"metrics": {"unet/elr/macs": {"value": 1}}}', '{"a": 1}', "[]")
+    for number, (text, said) in enumerate(
+        [
+            ('{"metrics": {"unet/elr/macs": {"value": 1}}}', "no metrics of a model"),
+            ('{"a": 1}', "no metrics of a model"),
+            ("[]", "no mapping"),
+        ]
     ):
         (tmp_path / f"{number}.json").write_text(text)
         more = ("--metrics", str(tmp_path / f"{number}.json"))
         assert export(models, "unet/elr", "hub", tmp_path / "a", *more) == 2
-        assert f"{number}.json: no metrics of a model; give" in capsys.readouterr().err
+        assert f"{number}.json: {said}; give" in capsys.readouterr().err
 
 
 def test_a_base_model_that_is_no_id_is_said(models: Path, tmp_path: Path, capsys):

@@ -108,15 +108,15 @@ def read_as_parquet(path):
 
 
 @pytest.mark.parametrize(
-    ("read", "group_rows"), [(read_as_parquet, 999), (read_as_parquet, 32), (read_by_datasets, 32)]
+    ("read", "group_rows"), [(read_as_parquet, 3000), (read_as_parquet, 32), (read_by_datasets, 32)]
 )
 def test_a_parquet_file_is_never_in_memory_as_a_whole(read, group_rows, tmp_path):
     rng, path = np.random.default_rng(0), tmp_path / "a.parquet"
-    images = [{"bytes": rng.bytes(2**15), "path": f"{i}.jpg"} for i in range(999)]
-    table = pa.table({"image": images, "text": ["a kite"] * 999})
+    images = [{"bytes": rng.bytes(2**13), "path": f"{i}.jpg"} for i in range(3000)]
+    table = pa.table({"image": images, "text": ["a kite"] * 3000})
     pq.write_table(table, path, row_group_size=group_rows, write_batch_size=16)
     del table
     before, most = pa.total_allocated_bytes(), 0
     for _ in read(path):
         most = max(most, pa.total_allocated_bytes() - before)
-    assert most < path.stat().st_size / 2
+    assert most < path.stat().st_size / 2  # Arrow's threads run some row groups ahead

@@ -25,6 +25,7 @@ JOBS_SCRIPT = Path("workflow/jobs.py")
 _ASIDE = " (if you use input functions make sure that they don't raise unexpected exceptions)."
 PARAMS_CHANGED = "params changed"  # what workflow/jobs.py says
 MAX_SHOWN = 4
+_RECORDS = {"dvc.lock": ("schema:", "\n"), ".dvc/tmp/rwlock": ("{", "}")}  # begin and end
 
 
 @dataclass(frozen=True)
@@ -100,16 +101,19 @@ def lock_left(root: Path = Path()) -> str:
 def record_cut(root: Path = Path()) -> str:
     """What to do about a record that a killed DVC has not written out; empty where all are whole.
 
-    DVC writes YAML and JSON in place, so what it had not written lacks the end.
+    DVC writes them in place.
     """
-    files = {root / "dvc.lock": b"\n", root / ".dvc/tmp/rwlock": b"}"}
-    cut = [f for f, end in files.items() if f.is_file() and not f.read_bytes().endswith(end)]
-    if not cut:
-        return ""
-    return (
-        f"{cut[0]} is cut short, as a DVC that is killed while it writes it leaves it: delete it, "
-        "and run the same command again; finished stages come from DVC's cache"
-    )
+    for name, (start, end) in _RECORDS.items():
+        file = root / name
+        if not file.is_file():
+            continue
+        text = file.read_text(encoding="utf-8", errors="replace")
+        if not (text.startswith(start) and text.endswith(end)):
+            return (
+                f"{name} is cut short, as a DVC that is killed while it writes it leaves it: "
+                "delete it, and run the same command again; finished stages come from DVC's cache"
+            )
+    return ""
 
 
 def _is_running(root: Path) -> bool:

@@ -1,9 +1,9 @@
 """Rows of a csv or tsv file that a stray quote has swallowed.
 
-In: the lines that became one record. Out: nothing, or an error that
-names the one that is a row of its own. A quote that is not
-closed ends at the next one, some lines on, and what stands between becomes part of a text, in
-silence. A text of several lines is read as it is. Not here: reading the file.
+In: the lines that became one record. Out: nothing, or an error that names the one that is a row of
+its own. A quote that is not closed ends at the next one, some lines on, and what stands between
+becomes part of a text, in silence. A text of several lines is read as it is. Not here: reading the
+file.
 """
 
 import csv

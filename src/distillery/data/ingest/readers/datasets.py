@@ -103,7 +103,12 @@ def _open(path: str, split: str) -> "datasets.Dataset | datasets.IterableDataset
 
 
 def _streamed(name: str, split: str, **options: Any) -> "datasets.IterableDataset":
-    """Rows as they are asked for; of parquet, which is kept in memory as shipped, some at once."""
+    """Rows as they are asked for; of parquet some at once.
+
+    As shipped, what was read of parquet stays in memory, and Arrow reads up to 1 GiB ahead of who
+    asks. Row group by row group it does not; of the hub that would be a request each, so there it
+    does.
+    """
     import datasets
     import pyarrow.dataset
 
@@ -113,6 +118,8 @@ def _streamed(name: str, split: str, **options: Any) -> "datasets.IterableDatase
         builder.config.fragment_scan_options = pyarrow.dataset.ParquetFragmentScanOptions(
             pre_buffer=False, use_buffered_stream=True, buffer_size=BUFFER_BYTES
         )
+        if Path(name).exists() or "data_files" in options:
+            return builder.as_streaming_dataset(split=split).reshard()
     return builder.as_streaming_dataset(split=split)
 
 
