@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,72 +61,35 @@ def ingest(folder: Path, out: Path) -> None:
     )  # fmt: skip
 
 
-def rewrite(source: str, path: Path, out: Path) -> None:
-    """What `ingest` does of pictures."""
-    from distillery.data.ingest.readers import read_source
-
-    write_raw(read_source(source, path), path, out)
-
-
-def rewrite_datasets(path: Path, out: Path) -> None:
-    """What `ingest` does of what `datasets` reads."""
-    from distillery.data.ingest.readers.datasets import read_datasets
-
-    samples = read_datasets(str(path), image_column="image", caption_column="text", split="train")
-    write_raw(samples, path, out)
-
-
-def write_raw(samples: Iterator[Any], path: Path, out: Path) -> None:
-    """Raw shards, the list of finished ones included."""
+def ingest_pictures(source: str, rows: str, folder: Path, out: Path) -> None:
+    """From a set of rows to raw shards, the list of finished ones included."""
     from distillery.core.run import Run
     from distillery.data.ingest.raw import write_raw_shards
+    from distillery.data.ingest.readers import read_source
+    from distillery.data.ingest.readers.datasets import read_datasets
     from distillery.data.ingest.resume import ShardResume
 
+    path = folder / rows
     resume = ShardResume(Run("ingest", "0", out / "work", out / "work"), path)
+    columns = {"image_column": "image", "caption_column": "text", "split": "train"}
+    is_plain = source != "datasets"
+    samples = read_source(source, path) if is_plain else read_datasets(str(path), **columns)
     write_raw_shards(samples, out, SHARD_ROWS, resume=resume)
     shutil.rmtree(out / "work")
 
 
-@stage
-def ingest_folder(folder: Path, out: Path) -> None:
-    """A folder of pictures with texts beside them."""
-    rewrite("folder", folder / "folder", out)
-
-
-@stage
-def ingest_table(folder: Path, out: Path) -> None:
-    """A folder of pictures with a metadata.csv."""
-    rewrite("folder", folder / "table", out)
-
-
-@stage
-def ingest_tar(folder: Path, out: Path) -> None:
-    """One tar of pictures."""
-    rewrite("webdataset", folder / "tar", out)
-
-
-@stage
-def ingest_parquet(folder: Path, out: Path) -> None:
-    """One parquet file of pictures."""
-    rewrite("parquet", folder / "parquet", out)
-
-
-@stage
-def ingest_group(folder: Path, out: Path) -> None:
-    """One parquet file of a single row group, as pandas writes up to a million rows."""
-    rewrite("parquet", folder / "group", out)
-
-
-@stage
-def ingest_datasets(folder: Path, out: Path) -> None:
-    """The parquet file by way of `datasets`."""
-    rewrite_datasets(folder / "datasets", out)
-
-
-@stage
-def ingest_saved(folder: Path, out: Path) -> None:
-    """What `datasets` saved to a disk: Arrow files, which are mapped."""
-    rewrite_datasets(folder / "saved", out)
+STAGES |= {
+    f"ingest_{rows}": functools.partial(ingest_pictures, source, rows)
+    for rows, source in {
+        "folder": "folder",  # with texts beside the pictures
+        "table": "folder",  # with a metadata.csv
+        "tar": "webdataset",
+        "parquet": "parquet",
+        "group": "parquet",  # a single row group, as pandas writes up to a million rows
+        "datasets": "datasets",  # the parquet file
+        "saved": "datasets",  # Arrow files of save_to_disk, which are mapped
+    }.items()
+}
 
 
 @stage
