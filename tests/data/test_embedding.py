@@ -5,6 +5,7 @@ import shutil
 
 import cv2
 import huggingface_hub
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -151,6 +152,29 @@ def test_an_interrupted_run_goes_on_and_damaged_files_are_made_again(
     assert len(embedded) == num - 4 + 8
     assert run.shown.count(": damaged (") == 2
     assert all(f"deduplicate: {file}: damaged (" in run.shown for file in (first, second))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda names, vectors: (names, vectors[:, :-3]),
+        lambda names, vectors: (names, vectors * np.float16(np.nan)),
+        lambda names, vectors: (names, vectors[0]),
+        lambda names, vectors: (np.array(["a"] * len(names)), vectors),
+    ],
+    ids=["fewer numbers", "no numbers", "one vector", "other names"],
+)
+def test_vectors_that_others_wrote_are_made_again(run, tiny_teacher, change):
+    wanted = run(tiny_teacher / "clip")
+    (run.root / "work/deduplicate/known.npz").unlink()
+    (file,) = run.root.glob("work/deduplicate/embeddings/*/*.npz")
+    shutil.copy(file, file.with_name("copy.npz"))  # files of other names are not looked at
+    file.parent.with_name("a.txt").touch()
+    with np.load(file) as held:
+        names, vectors = change(held["names"], held["vectors"])
+    np.savez(file, names=names, vectors=vectors)
+    assert run(tiny_teacher / "clip", out="again") == wanted
+    assert run.shown.count(f"deduplicate: {file}: damaged (") == 1
 
 
 def without_a_layer(clip):

@@ -204,10 +204,12 @@ GARBLED = [
     "A café by the sea in summer", "the “best” view of Zürich – at dawn",
     "cold at −20 °C in the north", "маленькая девочка в лодке на реке", "日本語の赤い凧が飛ぶ",
     "một con thuyền nhỏ trên sông Hồng",
+    "a smile 😀 by the sea", "a street in İstanbul by night",
 ]  # fmt: skip
 PLAIN = [
     "CAFÉ À LA CRÈME « À TABLE »", "MAÇÃ, NÃO É PÊRA", "Âge d’or à 50 €, ±2 µm",
     "a “café…” of naïve", "маленькая девочка в лодке", "một con thuyền nhỏ trên",
+    "“AMANHÃ”, NA IRMÔ", "ATÉ AMANHÃ… IRMû, 5 Å",
 ]  # fmt: skip
 
 
@@ -216,7 +218,7 @@ def test_captions_that_were_read_in_another_encoding_are_told_and_stay(tmp_path,
     folder = write_sidecars(tmp_path / "in", [text.encode() for text in texts])
     kept = run_source(tmp_path / "a", capsys, "folder", folder, **{"curate.min_caption_words": 1})
     said = capsys.readouterr().err
-    assert "6 of 6 captions look like UTF-8 that was read as another encoding" in said
+    assert "8 of 8 captions look like UTF-8 that was read as another encoding" in said
     assert "first 000000000: A cafÃ© by the sea in summer; mend" in said
     assert kept.captions[0] == texts[0]
 

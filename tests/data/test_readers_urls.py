@@ -117,6 +117,8 @@ def test_a_quote_never_closed_is_an_error_that_names_its_line(tmp_path, rest):
         ("text,url", '"two,http://a.test/2\n"x,http://a.test/3\n'),
         ("text,url", '"two,http://a.test/2\na,x,http://a.test/3\nsix"",http://a.test/4\nx",b\n'),
         ("id,URL,text", '2,http://a.test/2,"two\n3,http://a.test/3,x"\n'),
+        ("url,text", 'HTTP://a.test/2,"two\nHTTP://a.test/3,x"\n'),
+        ("url,text", 'ftp://a.test/2,"two\nftp://a.test/3,x"\n'),
     ],
 )
 @pytest.mark.parametrize("separator", [",", "\t"])
@@ -127,6 +129,12 @@ def test_a_quote_that_swallows_rows_is_an_error_that_names_both(tmp_path, head, 
     with pytest.raises(
         DistilleryError, match=r"a\.[ct]sv:3: a quote that opens here swallows line"
     ):
+        count_rows(list_tables(tmp_path))
+
+
+def test_a_quote_in_the_names_swallows_no_rows(tmp_path):
+    (tmp_path / "a.csv").write_text('url,text,"w\nhttp://a.test/1,x,1\nhttp://a.test/2,y,"2"\n')
+    with pytest.raises(DistilleryError, match=r"a\.csv:1: a quote that opens here swallows line 2"):
         count_rows(list_tables(tmp_path))
 
 

@@ -8,12 +8,13 @@ file.
 
 import csv
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from distillery.core.errors import DistilleryError
 
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 REMEDY = "double it, quote the whole field, or write its text on one line"
 
 
@@ -75,6 +76,38 @@ class Rows:
         return any(
             map(self.is_value, (values[self.column], values[self.column - self.num_columns]))
         )
+
+
+def require_closed_tables(
+    place: Path, columns: Collection[str], is_value: Callable[[str], bool]
+) -> None:
+    """DistilleryError where a csv or tsv file, or one below a folder, holds rows in a quote.
+
+    Looked at are files that have one of these columns. For readers that do not look themselves.
+    """
+    csv.field_size_limit(2**24)
+    for table in [place] if place.is_file() else sorted(place.rglob("*.[ct]sv")):
+        if table.suffix.lower() in _DELIMITERS:
+            try:
+                _require_closed_table(table, columns, is_value)
+            except csv.Error as error:
+                raise DistilleryError(f"{table}: not valid CSV ({error}); correct it") from None
+
+
+def _require_closed_table(
+    table: Path, columns: Collection[str], is_value: Callable[[str], bool]
+) -> None:
+    delimiter = _DELIMITERS[table.suffix.lower()]
+    with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        lines = Remembered(file)
+        reader = csv.reader(lines, delimiter=delimiter)
+        names = next(reader, [])
+        column = next((n for n, name in enumerate(names) if name in columns), None)
+        if column is not None:
+            rows = Rows(delimiter, len(names), column, is_value)
+            rows.require_closed(table, reader.line_num, lines.take())
+            for _ in reader:
+                rows.require_closed(table, reader.line_num, lines.take())
 
 
 def _is_strict(lines: Sequence[str], delimiter: str) -> bool:

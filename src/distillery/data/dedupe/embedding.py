@@ -28,6 +28,7 @@ _BATCH_IMAGES = 64
 _FILE_IMAGES = 2**10
 _ASKING_ROWS = 2**13
 _BLOCK_PAIRS = 2**13
+_MAX_NORM_ERROR = 1e-2  # of numbers rounded to float16
 _SLACK = 1e-3  # of a cosine summed in float32; what is near is summed again, exactly
 
 Held = list[tuple[Path, np.ndarray]]
@@ -81,12 +82,11 @@ class Embedding:
 
     def _held(self, names: np.ndarray) -> Held:
         held = []
-        for file in sorted(self._folder.glob("*.npz")):
+        for file in self._files():
             try:
                 with np.load(file, allow_pickle=False) as values:  # compares the checksums
-                    found, num = values["names"], len(values["vectors"])
-                if len(found) != num:
-                    raise ValueError(f"{len(found)} names of {num} vectors")
+                    found = values["names"]
+                    _require_sound(found, values["vectors"], names.dtype.kind)
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
                 print(f"deduplicate: {file}: damaged ({error}); it is made again", file=sys.stderr)
                 file.unlink()
@@ -99,7 +99,7 @@ class Embedding:
 
     def _embed(self, rows: Rows, source: Images) -> None:
         self._clear()
-        number = max((int(file.stem) for file in self._folder.glob("*.npz")), default=-1) + 1
+        number = max((int(file.stem) for file in self._files()), default=-1) + 1
         images = source.images(rows)
         with bar(len(rows), "deduplicate embedding", unit="image") as progress:
             for start in range(0, len(rows), _FILE_IMAGES):
@@ -117,10 +117,13 @@ class Embedding:
                 with publish(file) as partial, partial.open("wb") as out:
                     np.savez(out, names=rows.names[places], vectors=np.concatenate(vectors))
 
+    def _files(self) -> list[Path]:
+        return sorted(f for f in self._folder.glob("*.npz") if f.stem.isdecimal() and f.is_file())
+
     def _clear(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         for other in self._folder.parent.iterdir():
-            if other != self._folder:
+            if other != self._folder and other.is_dir() and not other.is_symlink():
                 shutil.rmtree(other)
 
     def _unit(self, prepared: Sequence[Any]) -> np.ndarray:
@@ -152,6 +155,19 @@ class Embedding:
             if near.any():
                 pairs = np.stack([asking[i[block]], places[j[block]]], axis=1)[near]
                 yield np.sort(pairs, axis=1)
+
+
+def _require_sound(names: np.ndarray, vectors: np.ndarray, kind: str) -> None:
+    if (
+        names.dtype.kind != kind
+        or vectors.dtype != np.float16
+        or vectors.ndim != 2
+        or names.shape != vectors.shape[:1]
+    ):
+        raise ValueError(f"{names.shape} {names.dtype} names of {vectors.dtype} {vectors.shape}")
+    norms = np.linalg.norm(vectors.astype(np.float32), axis=1)
+    if not (np.abs(norms - 1) < _MAX_NORM_ERROR).all():
+        raise ValueError("vectors that are not of length 1")
 
 
 def _turns(held: Held, is_new: np.ndarray) -> np.ndarray:

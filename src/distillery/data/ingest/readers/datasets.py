@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from distillery.core.errors import DistilleryError, kind_and_reason
+from distillery.data.ingest.readers.folder_tables import FILE_COLUMN, is_file_name
 from distillery.data.ingest.readers.maps import name_of, require_columns, with_maps
 from distillery.data.ingest.readers.rows import BUFFER_BYTES
 from distillery.data.ingest.sample import (
@@ -28,6 +29,7 @@ from distillery.data.ingest.sample import (
     split_suffix,
 )
 from distillery.data.ingest.text import normalise_caption
+from distillery.data.quotes import require_closed_tables
 
 if TYPE_CHECKING:
     import datasets
@@ -52,6 +54,7 @@ def read_datasets(
 
     Raises DistilleryError in one line where there is no such data set, split or column.
     """
+    require_closed_tables(Path(path), (image_column, FILE_COLUMN), is_file_name)
     data = _open(path, split)
     columns = _columns(data, path)
     for key, name in (("image_column", image_column), ("caption_column", caption_column)):

@@ -28,7 +28,7 @@ from distillery.data.quotes import Remembered, Rows
 
 TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
 _SEPARATORS = ",;\t|"
-_FILE_COLUMN = "file_name"
+FILE_COLUMN = "file_name"
 _MAX_HEAD_CHARS = 2**16
 _LINES = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+\Z")
 
@@ -46,7 +46,7 @@ def iter_table_rows(table: Path) -> Iterator[dict[str, Any]]:
 
 def file_name(row: dict[str, Any]) -> str:
     """The name of a row's file; parts may be separated as Windows does."""
-    name = row[_FILE_COLUMN]
+    name = row[FILE_COLUMN]
     text = os.fsdecode(name) if isinstance(name, bytes) else str(name)
     return text.replace("\\", "/")
 
@@ -62,10 +62,10 @@ def _read_csv(table: Path) -> Iterator[dict[str, Any]]:
         reader = csv.DictReader(lines, delimiter=separator, skipinitialspace=True, strict=True)
         names = reader.fieldnames = [_plain(name) for name in reader.fieldnames or []]
         _require_columns(table, 1, names)
-        rows = Rows(separator, len(names), names.index(_FILE_COLUMN), _is_file_name)
+        rows = Rows(separator, len(names), names.index(FILE_COLUMN), is_file_name)
         lines.take()
         for row in reader:
-            if None in row or row[_FILE_COLUMN] in (None, ""):
+            if None in row or row[FILE_COLUMN] in (None, ""):
                 raise DistilleryError(
                     f"{table}:{reader.line_num}: not the columns of line 1; "
                     "quote captions that contain commas"
@@ -76,7 +76,8 @@ def _read_csv(table: Path) -> Iterator[dict[str, Any]]:
         raise DistilleryError(f"{table}: not valid UTF-8 CSV ({error}); correct it") from None
 
 
-def _is_file_name(text: str) -> bool:
+def is_file_name(text: str) -> bool:
+    """Whether it ends as a picture's name does."""
     return is_picture_name(split_suffix(text)[1])
 
 
@@ -84,12 +85,12 @@ def _separator(text: str) -> str:
     """What parts the names in the first line, of which one is `file_name`."""
     head = text[:_MAX_HEAD_CHARS].lstrip("\ufeff").splitlines()[:1]
     names = {s: [_plain(n.strip(' "')) for n in "".join(head).split(s)] for s in _SEPARATORS}
-    return next((s for s in _SEPARATORS if _FILE_COLUMN in names[s]), ",")
+    return next((s for s in _SEPARATORS if FILE_COLUMN in names[s]), ",")
 
 
 def _plain(name: str) -> str:
     """A column's name; that of the files in any case."""
-    return _FILE_COLUMN if name.strip().lower() == _FILE_COLUMN else name.strip()
+    return FILE_COLUMN if name.strip().lower() == FILE_COLUMN else name.strip()
 
 
 def _read_jsonl(table: Path) -> Iterator[dict[str, Any]]:
@@ -115,7 +116,7 @@ def _read_parquet(table: Path) -> Iterator[dict[str, Any]]:
         with open_parquet(table) as file:
             _require_columns(table, 1, file.schema_arrow.names)
             names = [
-                n for n in file.schema_arrow.names if n == _FILE_COLUMN or n.lower() in READ_NAMES
+                n for n in file.schema_arrow.names if n == FILE_COLUMN or n.lower() in READ_NAMES
             ]
             for batch in file.iter_batches(columns=names):
                 yield from rows_of(batch)
@@ -126,10 +127,10 @@ def _read_parquet(table: Path) -> Iterator[dict[str, Any]]:
 def _require_columns(table: Path, line: int, columns: Any) -> None:
     names = [str(name) for name in columns]
     folded = [name.lower() for name in names]
-    if twice := [n for n in (_FILE_COLUMN, *CAPTION_NAMES) if folded.count(n) > 1]:
+    if twice := [n for n in (FILE_COLUMN, *CAPTION_NAMES) if folded.count(n) > 1]:
         raise DistilleryError(f"{table}:{line}: two columns {twice[0]}; keep one of them")
-    if _FILE_COLUMN not in names or not any(name.lower() in CAPTION_NAMES for name in names):
+    if FILE_COLUMN not in names or not any(name.lower() in CAPTION_NAMES for name in names):
         raise DistilleryError(
-            f"{table}:{line}: needs the columns {_FILE_COLUMN} and text, has "
+            f"{table}:{line}: needs the columns {FILE_COLUMN} and text, has "
             f"{shown_name(', '.join(names)) or 'none'}"
         )

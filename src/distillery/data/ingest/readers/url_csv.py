@@ -17,7 +17,8 @@ from distillery.data.quotes import REMEDY, Remembered, Rows
 
 _MAX_FIELD_CHARS = 2**20
 _MAX_RECORD_LINES = 100
-_URL = re.compile(r"https?://\S+|(?:[\w-]+\.)+[A-Za-z]{2,}/\S*")  # a scheme may be missing
+# A scheme may be missing.
+_URL = re.compile(r"(?:https?|ftp|s3|gs)://\S+|(?:[\w-]+\.)+[A-Za-z]{2,}/\S*", re.IGNORECASE)
 _END = "\0end"  # a record of its own, but behind a quote that is never closed
 
 
@@ -38,7 +39,7 @@ def read_csv(table: Path) -> Iterator[dict[str, Any] | None]:
         names = next(reader)
         column = next(n for n, name in enumerate(names) if name.lower() == "url")
         rows = Rows(_delimiter(table), len(names), column, _is_url)
-        lines.take()
+        _require_closed(table, reader.line_num, lines.take(), names, rows)
         while True:
             try:
                 values = next(reader)
