@@ -162,6 +162,7 @@ def run_ingest_at(tmp_path, capsys, changes):
 @pytest.mark.parametrize("name", ["images", "images/train/metadata.csv"])
 def test_rows_that_a_quote_swallows_are_an_error(tmp_path, capsys, name):
     save_image_folder(tmp_path / "images")
+    (tmp_path / "images/a.csv").mkdir()  # a folder is no table
     table = tmp_path / "images/train/metadata.csv"
     table.write_text('file_name,words\n0.jpg,"two\nlines, x"\n1.jpg,"red\n2.jpg,"blue"\n')
     shown = run_ingest(tmp_path, capsys, "datasets", tmp_path / name, **COLUMNS)

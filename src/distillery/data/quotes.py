@@ -87,7 +87,7 @@ def require_closed_tables(
     """
     csv.field_size_limit(2**24)
     for table in [place] if place.is_file() else sorted(place.rglob("*.[ct]sv")):
-        if table.suffix.lower() in _DELIMITERS:
+        if table.suffix.lower() in _DELIMITERS and table.is_file():
             try:
                 _require_closed_table(table, columns, is_value)
             except csv.Error as error:
