@@ -167,3 +167,16 @@ def test_rows_that_a_quote_swallows_are_an_error(tmp_path, capsys, name):
     table.write_text('file_name,words\n0.jpg,"two\nlines, x"\n1.jpg,"red\n2.jpg,"blue"\n')
     shown = run_ingest(tmp_path, capsys, "datasets", tmp_path / name, **COLUMNS)
     assert "metadata.csv:4: a quote that opens here swallows line 5" in shown.error
+
+
+def test_pictures_without_a_row_are_told(tmp_path, capsys):
+    save_image_folder(tmp_path / "images")
+    columns = {**COLUMNS, "ingest.datasets.image_column": "image"}
+    told = []
+    for more in ([], ["train/odd.png"]):
+        write_files(tmp_path / "images", dict.fromkeys(more, PICTURES[0]))
+        assert not run_ingest(tmp_path, capsys, "datasets", tmp_path / "images", **columns).error
+        told.append(capsys.readouterr().err)
+    assert "have no row" not in told[0]
+    num = len(PICTURES) + 1
+    assert f"1 of {num} pictures have no row in its table and are left out" in told[1]

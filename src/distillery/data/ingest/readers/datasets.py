@@ -9,16 +9,15 @@ only those below its own folder, or on the hub, are followed.
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
 from distillery.core.errors import DistilleryError, kind_and_reason
+from distillery.data.ingest.readers.datasets_open import open_data_set
 from distillery.data.ingest.readers.folder_tables import FILE_COLUMN, is_file_name
 from distillery.data.ingest.readers.maps import name_of, require_columns, with_maps
-from distillery.data.ingest.readers.rows import BUFFER_BYTES
 from distillery.data.ingest.sample import (
     MAX_IMAGE_BYTES,
     METADATA_NAMES,
@@ -31,15 +30,7 @@ from distillery.data.ingest.sample import (
 from distillery.data.ingest.text import normalise_caption
 from distillery.data.quotes import require_closed_tables
 
-if TYPE_CHECKING:
-    import datasets
-
-_BATCH_ROWS = 16
 _SEGMENTATION = "segmentation"
-_BUILDERS = {
-    ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json",
-    ".arrow": "arrow", ".tar": "webdataset",
-}  # fmt: skip
 
 
 def read_datasets(
@@ -55,7 +46,8 @@ def read_datasets(
     Raises DistilleryError in one line where there is no such data set, split or column.
     """
     require_closed_tables(Path(path), (image_column, FILE_COLUMN), is_file_name)
-    data = _open(path, split)
+    opened = open_data_set(path, split)
+    data = opened.data
     columns = _columns(data, path)
     for key, name in (("image_column", image_column), ("caption_column", caption_column)):
         if name not in columns:
@@ -72,6 +64,7 @@ def read_datasets(
     wanted = [image_column, caption_column, *used, *map_columns]
     data = data.select_columns(list(dict.fromkeys(wanted)))
     data, labels = _undecoded(data), _label_names(data, caption_column)
+    num_rows = 0
     for number, row in enumerate(_rows(data, path)):
         caption = row[caption_column]
         maps = {name: _image_bytes(row.pop(name), path)[0] for name in map_columns}
@@ -83,78 +76,8 @@ def read_datasets(
             number,
         )
         yield with_maps(sample, maps)
-
-
-def _open(path: str, split: str) -> "datasets.Dataset | datasets.IterableDataset":
-    import datasets
-
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
-    local = Path(path)
-    if not local.exists() and (path.count("/") > 1 or path.startswith((".", "/", "~"))):
-        raise DistilleryError(f"{path}: not found; set ingest.path to a folder, file or hub id")
-    try:
-        if any((local / name).is_file() for name in ("state.json", "dataset_dict.json")):
-            return _of_split(datasets.load_from_disk(path), path, split)
-        if local.exists() and not local.is_dir():
-            return _streamed(_builder(local), split, data_files={split: str(local)})
-        return _streamed(path, split)
-    except DistilleryError:
-        raise
-    except Exception as error:  # hub, network and builders raise whatever they like
-        raise _unreadable(path, error, local.exists()) from None
-
-
-def _streamed(name: str, split: str, **options: Any) -> "datasets.IterableDataset":
-    """Rows as they are asked for; of parquet some at once.
-
-    As shipped, what was read of parquet stays in memory, and Arrow reads up to 1 GiB ahead of who
-    asks. Row group by row group it does not; of the hub that would be a request each, so there it
-    does.
-    """
-    import datasets
-    import pyarrow.dataset
-
-    builder = datasets.load_dataset_builder(name, **options)
-    if hasattr(builder.config, "fragment_scan_options"):
-        builder.config.batch_size = _BATCH_ROWS
-        builder.config.fragment_scan_options = pyarrow.dataset.ParquetFragmentScanOptions(
-            pre_buffer=False, use_buffered_stream=True, buffer_size=BUFFER_BYTES
-        )
-        if Path(name).exists() or "data_files" in options:
-            return builder.as_streaming_dataset(split=split).reshard()
-    return builder.as_streaming_dataset(split=split)
-
-
-def _builder(file: Path) -> str:
-    """Who reads a local file; no name of a file is ever looked up on the hub."""
-    if not file.is_file() or (builder := _BUILDERS.get(file.suffix.lower())) is None:
-        known = ", ".join(_BUILDERS)
-        raise DistilleryError(f"{file}: no file of {known}; give one, or its folder")
-    if builder == "parquet" and pq.read_metadata(file).num_rows == 0:
-        raise DistilleryError(f"{file}: holds no rows; check ingest.path")
-    return builder
-
-
-def _unreadable(path: str, error: Exception, is_local: bool) -> DistilleryError:
-    remedy = (
-        "correct ingest.path or ingest.datasets.split"
-        if is_local
-        else "no such folder or file here, and the hub gives no such data set: check the id and "
-        "the network, or download it and set ingest.path to the folder"
-    )
-    why = kind_and_reason(error)[:300]
-    return DistilleryError(f"{path}: not readable by datasets ({why}); {remedy}")
-
-
-def _of_split(data: Any, path: str, split: str) -> "datasets.Dataset":
-    """A saved data set, or the split of a saved mapping of them."""
-    splits = data if isinstance(data, Mapping) else {str(data.split or split): data}
-    if split not in splits:
-        raise DistilleryError(
-            f"{path}: no split {split}, it has {', '.join(splits)}; correct ingest.datasets.split"
-        )
-    return splits[split]
+        num_rows = number + 1
+    opened.tell_left_out(path, num_rows)
 
 
 def _columns(data: Any, path: str) -> list[str]:
