@@ -9,12 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class FakeHub:
-    """`files` by name, `requests` as (method, path), and whose token came with them."""
+    """`files` by name, `requests` as (method, path), `tokens` by path."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
-        self.tokens: set[str | None] = set()
+        self.tokens: dict[str, str | None] = {}
         self.repository: dict = {}
 
     def answer(self, method: str, path: str, body: bytes) -> dict:
@@ -56,7 +56,7 @@ def fake_hub() -> Iterator[FakeHub]:
     class Handler(BaseHTTPRequestHandler):
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            hub.tokens.add(self.headers.get("Authorization"))
+            hub.tokens[self.path] = self.headers.get("Authorization")
             said = json.dumps(hub.answer(self.command, self.path, body)).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
