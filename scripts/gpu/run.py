@@ -11,7 +11,7 @@ import time
 import traceback
 from pathlib import Path
 
-PARTS = ("correctness", "profile", "training", "sampling")
+PARTS = ("correctness", "profile", "training", "sampling", "kernels")
 
 
 def main() -> int:

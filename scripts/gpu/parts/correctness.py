@@ -39,7 +39,7 @@ from distillery.train.loop import Place as TrainingPlace
 from distillery.train.loop import fit
 from distillery.train.order import Shuffled
 from distillery.train.settings import Settings
-from parts.training import Sizes
+from parts.training import Sizes, bare_step, sizes_of
 
 NUM_STEPS = 20
 PACKAGES = ("pydantic", "duckdb")  # which stages need and a machine with torch may lack
@@ -54,6 +54,9 @@ def run(place: Place) -> None:
         record.measure("runtimes/graph", _same_weights, place, "graph")
         record.measure("runtimes/graph resumed", _resumed, place, "graph")
         record.measure("no waiting in steady steps", _no_waiting, place)
+        for is_strict in (False, True):
+            name = f"full-size training again, {'strict' if is_strict else 'as it is'}"
+            record.measure(name, _full_size_again, place, is_strict)
     record.measure("scenes drawn on CPU and here", _drawn_alike, place)
     if has_all:
         _chain(place, record)
@@ -160,6 +163,21 @@ def _no_waiting(place: Place) -> dict[str, Any]:
             except RuntimeError as error:
                 found[kind] = str(error).splitlines()[0]
     return found
+
+
+def _full_size_again(place: Place, is_strict: bool) -> dict[str, Any]:
+    """Two equal trainings of the dense U-Net, and what a step takes.
+
+    PyTorch's attention has a deterministic backward pass only where it may refuse operations that
+    have none, which is `strict`.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=not is_strict)
+    try:
+        found = [bare_step(place, "dense", "graph", sizes_of(place)) for _ in range(2)]
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    (one, weights), (_, again) = found
+    return {**_compared(weights, again), "ms": one["ms"]}
 
 
 def _drawn_alike(place: Place) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from distillery.core.runtime import KINDS, Kind, Runtime, captured, records
 from distillery.cost.accounting import low_rank_unet, teacher_controlnet
+from distillery.cost.full_size.inference import ALIGNED
 from distillery.diffusion.conditioning import TEXT
 from distillery.models.student_controlnet.model import PRESETS, StudentControlNet
 from distillery.sampling.ddim import Step, Told, ddim_scheduler, sample_latents
@@ -20,12 +21,12 @@ from distillery.sampling.runtime import in_runtime
 
 # U-Net, ControlNet, whether guided.
 MODELS: dict[str, tuple[str, str | None, bool]] = {
-    "teacher, guided": ("dense", None, True),
-    "guidance student": ("dense", None, False),
-    "low-rank, guided": ("low_rank", None, True),
-    "teacher with ControlNet, guided": ("dense", "teacher", True),
-    "ControlNet student, guided": ("dense", "distilled", True),
     "whole student": ("low_rank", "distilled", False),
+    "teacher with ControlNet, guided": ("dense", "teacher", True),
+    "guidance student": ("dense", None, False),
+    "teacher, guided": ("dense", None, True),
+    "ControlNet student, guided": ("dense", "distilled", True),
+    "low-rank, guided": ("low_rank", None, True),
 }
 SCHEDULE = {
     "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
@@ -36,12 +37,13 @@ SCHEDULE = {
 def run(place: Place) -> None:
     record = place.record("sampling")
     record.values["dtype"] = str(place.dtype).removeprefix("torch.")
-    sizes, names = ((1,), list(MODELS)[-1:]) if place.dry else ((1, 8), list(MODELS))
-    networks = _networks(place)
-    # A compiler takes a minute there for one row, so it comes last, what is asked most of it first.
-    quick = product(sizes, names, ("eager",) if place.dry else ("graph", "eager"))
-    slow = [] if place.dry else product(sizes, reversed(names), ("compile",))
-    for batch, name, kind in (*quick, *slow):
+    sizes, names = ((1,), list(MODELS)[:1]) if place.dry else ((8, 1), list(MODELS))
+    networks = networks_of(place)
+    # What is asked most comes first, and a compiler, which takes a minute there for one row, last.
+    recorded = product(sizes, names, ("eager",) if place.dry else ("graph",))
+    eager = [] if place.dry else product((1,), names, ("eager",))
+    compiled = [] if place.dry else product(sizes, names, ("compile",))
+    for batch, name, kind in (*recorded, *eager, *compiled):
         row = f"{name}/b{batch}/{kind}"
         record.measure(row, _model, place, networks, name, batch, kind)
         _summarise(record, sizes)
@@ -64,11 +66,12 @@ def _summarise(record: Any, sizes: tuple[int, ...]) -> None:
     record.write()
 
 
-def _networks(place: Place) -> dict[str, nn.Module]:
+def networks_of(place: Place) -> dict[str, nn.Module]:
+    """Those of `MODELS` with random weights on the device."""
     parts = place.parts()
     teacher = teacher_controlnet(parts)
     made = {
-        "low_rank": low_rank_unet(parts["unet"]),
+        "low_rank": low_rank_unet(parts["unet"], ALIGNED),
         "dense": parts["unet"],
         "distilled": StudentControlNet.empty(teacher, PRESETS["distilled"]),
         "teacher": teacher,
@@ -79,19 +82,13 @@ def _networks(place: Place) -> dict[str, nn.Module]:
 def _model(
     place: Place, networks: dict[str, nn.Module], name: str, batch: int, kind: Kind
 ) -> dict[str, Any]:
-    unet_name, control, is_guided = MODELS[name]
-    unet, net = networks[unet_name], networks[control] if control else None
-    told, noise = _told(place, unet, net, batch, is_guided)
-    for network in (unet, net):
-        if network is not None:
-            network.to(memory_format=torch.contiguous_format)
+    step, told, noise = step_of(place, networks, name, batch)
     num_steps = 2 if place.dry else 10
     scheduler = ddim_scheduler(SCHEDULE, num_steps)
-    step = Step(unet, net, told.scale)
-    run_step = in_runtime(step, Runtime(kind, "high"), batch * (1 + is_guided))
+    run_step = in_runtime(step, Runtime(kind, "high"), batch * (1 + told.is_guided))
 
     def draw() -> None:
-        sample_latents(unet, scheduler, noise, told, run_step)
+        sample_latents(step.unet, scheduler, noise, told, run_step)
 
     for _ in range(1 if place.dry else 2):
         draw()
@@ -100,6 +97,19 @@ def _model(
     if kind == "graph" or place.dry:
         figures["bare_ms"] = _bare_ms(place, step, told, noise)
     return figures
+
+
+def step_of(
+    place: Place, networks: dict[str, nn.Module], name: str, batch: int
+) -> tuple[Step, Told, torch.Tensor]:
+    """A model's sampling step, what it is told, and noise."""
+    unet_name, control, is_guided = MODELS[name]
+    unet, net = networks[unet_name], networks[control] if control else None
+    for network in (unet, net):
+        if network is not None:
+            network.to(memory_format=torch.contiguous_format)
+    told, noise = _told(place, unet, net, batch, is_guided)
+    return Step(unet, net, told.scale), told, noise
 
 
 def _told(

@@ -4,7 +4,6 @@ The loop reads batches as from the cache: half-precision arrays in memory become
 drawn on the CPU. The reference way is diffusers': images, VAE, text encoder, teacher at every step.
 """
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,11 +20,13 @@ from torch import nn
 from distillery.core.runtime import Kind, captured, records, usable
 from distillery.cost.accounting import low_rank_unet
 from distillery.cost.full_size.device import materialise
+from distillery.cost.full_size.inference import ALIGNED
 from distillery.cost.full_size.training import diffusion
 from distillery.diffusion.batch import Batch
 from distillery.diffusion.conditioning import TEXT
 from distillery.diffusion.denoise import denoise
 from distillery.diffusion.objectives import DistillOutput, cached_output
+from distillery.models.compiled_blocks import with_compiled_blocks
 from distillery.train import loop
 from distillery.train.loop import Place as TrainingPlace
 from distillery.train.loop import fit
@@ -33,7 +34,7 @@ from distillery.train.order import Shuffled
 from distillery.train.settings import Settings
 
 MODELS: dict[str, Callable[[nn.Module], nn.Module]] = {
-    "dense": lambda unet: unet, "low_rank": low_rank_unet,
+    "dense": lambda unet: unet, "low_rank": lambda unet: low_rank_unet(unet, ALIGNED),
 }  # fmt: skip
 
 
@@ -52,24 +53,28 @@ class Sizes:
 
 
 def run(place: Place) -> None:
-    record, parts = place.record("training"), place.parts()
+    record, sizes = place.record("training"), sizes_of(place)
+    record.values["batch_size"], record.values["precision"] = (sizes.batch, place.precision)
+    names = ("low_rank",) if place.dry else tuple(MODELS)
+    _runtimes(record, place, names, ("eager",) if place.dry else ("graph",), sizes)
+    record.measure("dense/reference", _reference, place, sizes)
+    if not place.dry:
+        _runtimes(record, place, names, ("compile", "eager"), sizes)
+
+
+def sizes_of(place: Place) -> Sizes:
+    """Of a training's batches and of the models in it."""
+    parts = place.parts()
     config, text = parts["unet"].config, parts["text_encoder"].config
     latent = (config.in_channels, config.sample_size, config.sample_size)
     tokens = (text.max_position_embeddings, config.cross_attention_dim)
-    sizes = Sizes(2 if place.dry else 16, 4 if place.dry else 24, latent, tokens, 8 * latent[1])
-    record.values["batch_size"], record.values["precision"] = (sizes.batch, place.precision)
-    names = ("low_rank",) if place.dry else tuple(MODELS)
-    _runtimes(record, place, names, ("eager",) if place.dry else ("graph", "eager"), sizes)
-    record.measure("dense/reference", _reference, place, sizes)
-    if not place.dry:
-        record.measure("dense/graph/bare, kernels free", _free, place, sizes)
-        _runtimes(record, place, names, ("compile",), sizes)
+    return Sizes(2 if place.dry else 16, 4 if place.dry else 24, latent, tokens, 8 * latent[1])
 
 
 def _runtimes(
     record: Record, place: Place, names: Sequence[str], kinds: Sequence[Kind], sizes: Sizes
 ) -> None:
-    """Loop and bare loop. A compiler takes minutes there for one model, so it comes last."""
+    """Loop and bare loop."""
     for kind, name in product(kinds, names):
         loop_row, bare_row = f"{name}/{kind}/loop", f"{name}/{kind}/bare"
         record.measure(loop_row, _loop, place, name, kind, sizes)
@@ -79,7 +84,8 @@ def _runtimes(
         record.write()
 
 
-def _model(place: Place, name: str) -> nn.Module:
+def random_model(place: Place, name: str) -> nn.Module:
+    """Trainable, in float32, on the device."""
     model = MODELS[name](place.parts()["unet"]).float().requires_grad_(True).train()
     materialise([model], place.device)
     return model
@@ -108,7 +114,7 @@ class Clock:
 
 def _loop(place: Place, name: str, kind: str, sizes: Sizes) -> dict[str, Any]:
     """Images/s between the first and the last look at the losses."""
-    clock, model = Clock(), _model(place, name)
+    clock, model = Clock(), random_model(place, name)
     lesson = DistillOutput(diffusion(), cached_output("cond"))
     where = TrainingPlace(place.device, place.work / "training", clock)
     # As in a training of 50,000 steps, which looks every hundredth time; and nothing is kept.
@@ -125,47 +131,50 @@ def _loop(place: Place, name: str, kind: str, sizes: Sizes) -> dict[str, Any]:
 
 
 def _bare(place: Place, name: str, kind: str, sizes: Sizes) -> dict[str, Any]:
-    """The same step on one batch that lies on the device: nothing is read, copied or logged."""
-    device, model = place.device, _model(place, name)
+    figures, _ = bare_step(place, name, kind, sizes)
+    return {"images_per_s": 1e3 * sizes.batch / figures["ms"], **figures}
+
+
+def bare_step(
+    place: Place, name: str, kind: str, sizes: Sizes
+) -> tuple[dict[str, float], torch.Tensor]:
+    """The same step on one batch that lies on the device: nothing is read, copied or logged.
+
+    Seconds of a step, and the first weights of every layer afterwards, on the CPU.
+    """
+    torch.manual_seed(0)
+    device, model = place.device, random_model(place, name)
+    step, kind = training_step(place, model, sizes), usable(kind, device)
+    run = with_compiled_blocks(step) if kind == "compile" else step
+    job = captured(run, kind, 3) if records(kind, device) else run
+    for _ in range(1 if place.dry else 6):
+        job()
+    found = seconds(job, device, 2 if place.dry else 9)
+    return found, torch.cat([p.detach().flatten()[:4096].cpu() for p in model.parameters()])
+
+
+def training_step(place: Place, model: nn.Module, sizes: Sizes) -> Callable[[], None]:
+    """Forward, backward, clipping and AdamW, as the loop has them."""
+    device = place.device
     batch = Cached(sizes.latent, sizes.text).batch(np.arange(sizes.batch)).to(device)
-    lesson, kind = DistillOutput(diffusion(), cached_output("cond")), usable(kind, device)
+    lesson = DistillOutput(diffusion(), cached_output("cond"))
     options = {"lr": torch.tensor(1e-5, device=device), "capturable": True}
     if device.type == "cpu":
         options = {"lr": 1e-5}
-    trained, narrow = list(model.parameters()), torch.bfloat16
+    trained = list(model.parameters())
     optimizer = torch.optim.AdamW(trained, fused=True, weight_decay=0.01, **options)
-    compiled = torch.compile(model) if kind == "compile" else model
 
     def step() -> None:
-        with torch.autocast(device.type, narrow, enabled=not place.dry, cache_enabled=False):
-            loss = sum(lesson(compiled, batch).values())
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=not place.dry, cache_enabled=False
+        ):
+            loss = sum(lesson(model, batch).values())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
 
-    job = captured(step, kind, 3) if records(kind, device) else step
-    for _ in range(1 if place.dry else 6):
-        job()
-    found = seconds(job, device, 2 if place.dry else 9)
-    return {"images_per_s": 1e3 * sizes.batch / found["ms"], **found}
-
-
-def _free(place: Place, sizes: Sizes) -> dict[str, Any]:
-    """What it costs that kernels give the same result every time."""
-    with _kernels_free():
-        return _bare(place, "dense", "graph", sizes)
-
-
-@contextlib.contextmanager
-def _kernels_free():
-    torch.use_deterministic_algorithms(False)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    return step
 
 
 def _reference(place: Place, sizes: Sizes) -> dict[str, Any]:
@@ -173,7 +182,7 @@ def _reference(place: Place, sizes: Sizes) -> dict[str, Any]:
     device, parts = place.device, place.parts()
     narrow = torch.float32 if place.dry else torch.bfloat16
     vae, text = (place.real(parts[name], narrow) for name in ("vae", "text_encoder"))
-    teacher, student = place.real(parts["unet"], narrow), _model(place, "dense")
+    teacher, student = place.real(parts["unet"], narrow), random_model(place, "dense")
     images = torch.rand(sizes.batch, 3, sizes.images_px, sizes.images_px)
     tokens = torch.zeros(sizes.batch, sizes.text[0], dtype=torch.long)
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-5, fused=True)

@@ -17,7 +17,8 @@ from distillery.core.errors import DistilleryError
 from distillery.cost.counts import count_parameters
 from distillery.models.architectures import ARCHITECTURES, build_meta
 from distillery.models.control_adapter.adapter import UNI_CONTROLNET_KINDS, ControlAdapter
-from distillery.models.lowrank.ranks import plan_ranks
+from distillery.models.layers import layer_shapes
+from distillery.models.lowrank.ranks import align, plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.models.skeleton import on_meta
 from distillery.models.student_controlnet.model import PRESETS, StudentControlNet
@@ -80,9 +81,14 @@ def load_architecture(preset: str, scenes: Path = Path("data/scenes-sd")) -> Par
         return {**parts, "text_encoder": CLIPTextModel(text)}
 
 
-def low_rank_unet(unet: nn.Module) -> LowRankUNet2DConditionModel:
-    """The paper's Stage I student: a third of every rank, conv_in and conv_out dense."""
-    return LowRankUNet2DConditionModel.empty(unet.config, plan_ranks(unet))
+def low_rank_unet(unet: nn.Module, multiple_of: int = 1) -> LowRankUNet2DConditionModel:
+    """The paper's Stage I student: a third of every rank, conv_in and conv_out dense.
+
+    Ranks are rounded down to multiples of `multiple_of`; half-precision kernels want 8, as the
+    presets of Stable Diffusion have it.
+    """
+    ranks = align(plan_ranks(unet), layer_shapes(unet), multiple_of)
+    return LowRankUNet2DConditionModel.empty(unet.config, ranks)
 
 
 def low_rank_adapter(unet: nn.Module, **settings) -> ControlAdapter:

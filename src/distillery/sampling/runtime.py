@@ -3,21 +3,17 @@
 In: a step, a `Runtime`. Out: a function of the same inputs and results. Not here: the loop.
 """
 
-import dataclasses
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from distillery.core.runtime import CompileError, Runtime, captured, compiling, records, tell
+from distillery.models.compiled_blocks import with_compiled_blocks
 from distillery.sampling.ddim import Run, Step
 
 
 def in_runtime(step: Step, wanted: Runtime, num_rows: int) -> Run:
-    """The step, `num_rows` evaluations at once, on the device of its U-Net.
-
-    The U-Net is what is compiled; on CUDA the ControlNet's kernels are recorded with it.
-    """
+    """The step, `num_rows` evaluations at once, on the device of its U-Net."""
     device = step.unet.device
     runtime = wanted.on(device)
     for network in (step.unet, step.controlnet):
@@ -28,12 +24,10 @@ def in_runtime(step: Step, wanted: Runtime, num_rows: int) -> Run:
 
 
 class _Compiled:
-    """The step with its U-Net compiled; as it was where the compiler can't do it."""
+    """The step with its networks' blocks compiled; as it was where the compiler can't do it."""
 
     def __init__(self, step: Step) -> None:
-        self._eager = step
-        # The last batch may be smaller; kernels for any size would be slower for all the others.
-        self._run = dataclasses.replace(step, unet=torch.compile(step.unet, dynamic=False))
+        self._eager, self._run = step, with_compiled_blocks(step)
 
     def __call__(self, *inputs: Any) -> Tensor:
         if self._run is self._eager:
@@ -42,6 +36,6 @@ class _Compiled:
             with compiling():
                 return self._run(*inputs)
         except CompileError as error:
-            tell("compile", f"the U-Net can't be compiled ({error})")
+            tell("compile", f"the model can't be compiled ({error})")
             self._run = self._eager
             return self._eager(*inputs)

@@ -27,6 +27,7 @@ from distillery.core.runtime import (
 )
 from distillery.diffusion.batch import Movable
 from distillery.diffusion.objectives import Terms
+from distillery.models.compiled_blocks import with_compiled_blocks
 from distillery.train.feed import on_device
 from distillery.train.settings import Settings
 from distillery.train.state import TrainState, trainable
@@ -79,8 +80,7 @@ class Step:
         plan: Plan,
         seed: int,
     ) -> None:
-        self._model = torch.compile(trained) if plan.kind == "compile" else trained
-        self._eager, self._objective, self._state = trained, objective, state
+        self._model, self._objective, self._state = trained, objective, state
         self._settings, self._accelerator = settings, accelerator
         self._kind, self._seed = plan.kind, seed
         self._trainable = trainable(state.model)
@@ -116,11 +116,11 @@ class Step:
         """As `_once`; what the compiler can't do is done eagerly from here on."""
         try:
             with compiling():
-                return self._once(parts)
+                return with_compiled_blocks(self._once)(parts)
         except CompileError as error:
             tell(self._kind, f"the model can't be compiled ({error})")
             self._undo()
-            self._model, self._kind, self._run = self._eager, "eager", self._optimise
+            self._kind, self._run = "eager", self._optimise
             return self._once(parts)
 
     def _set_learning_rate(self, rate: float) -> None:

@@ -33,6 +33,7 @@ Parts = Mapping[str, nn.Module]
 PREFIX = "inference/"
 TEXT, DECODER = f"{PREFIX}text_encoder", f"{PREFIX}vae_decoder"
 WHOLE_CONTROLNET = "distilled"
+ALIGNED = 8  # what ranks of the presets of Stable Diffusion are multiples of
 _UNET, _CONTROLNET, _IMAGE = (
     "U-Net evaluation",
     "ControlNet evaluation",
@@ -79,9 +80,12 @@ def _unet(guide: Callable[[Run], Run]) -> Callable[[Parts], Evaluation]:
     return lambda parts: Evaluation({"unet": parts["unet"]}, guide(unet_alone(parts["unet"])))
 
 
-def _low_rank(parts: Parts) -> Evaluation:
-    unet = low_rank_unet(parts["unet"])
-    return Evaluation({"unet": unet}, unet_alone(unet))
+def _low_rank(multiple_of: int) -> Callable[[Parts], Evaluation]:
+    def build(parts: Parts) -> Evaluation:
+        unet = low_rank_unet(parts["unet"], multiple_of)
+        return Evaluation({"unet": unet}, unet_alone(unet))
+
+    return build
 
 
 def _planned(parts: Parts) -> Evaluation:
@@ -137,7 +141,10 @@ PLANNED = f"{PREFIX}unet/planned"  # only with a plan, whose U-Net is the part `
 INFERENCE_ROWS = {
     f"{PREFIX}unet/dense": InferenceRow("The teacher's U-Net alone", "unet", _unet(_same)),
     f"{PREFIX}unet/low_rank": InferenceRow(
-        "Low-rank U-Net alone, a third of every rank", "unet", _low_rank
+        "Low-rank U-Net alone, a third of every rank", "unet", _low_rank(1)
+    ),
+    f"{PREFIX}unet/low_rank_aligned": InferenceRow(
+        f"The same, ranks in multiples of {ALIGNED}", "unet", _low_rank(ALIGNED)
     ),
     PLANNED: InferenceRow("Planned U-Net alone", "unet", _planned),
     f"{PREFIX}guidance/lora_distill": InferenceRow(

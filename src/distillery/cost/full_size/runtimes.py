@@ -6,7 +6,6 @@ here: what the jobs compute.
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 
@@ -21,6 +20,7 @@ from distillery.core.runtime import (
     usable,
 )
 from distillery.cost.timing import Seconds
+from distillery.models.compiled_blocks import with_compiled_blocks
 
 Job = Callable[[], object]
 NUM_WARM_UP = 3  # calls before a job is recorded: an optimiser's state, workspaces
@@ -32,10 +32,9 @@ def usable_runtimes(wanted: Sequence[Kind], device: torch.device) -> tuple[Kind,
 
 
 def ready(job: Job, kind: Kind, device: torch.device) -> Job | None:
-    """The job in a runtime, called until nothing of it is left to make; None if that fails.
-
-    A job that is to be compiled is given compiled, but not yet called.
-    """
+    """The job in a runtime, called until nothing of it is left to make; None if that fails."""
+    if kind == "compile":
+        job = with_compiled_blocks(job)
     run = captured(job, kind, NUM_WARM_UP) if records(kind, device) else job
     try:
         with compiling():
@@ -45,11 +44,6 @@ def ready(job: Job, kind: Kind, device: torch.device) -> Job | None:
         tell(kind, f"it can't be compiled ({error})")
         return None
     return None if isinstance(run, Captures) and run.gave_up else run
-
-
-def compiled(function: Callable[..., Any], kind: Kind) -> Callable[..., Any]:
-    """The function, compiled where the runtime says so."""
-    return torch.compile(function, dynamic=False) if kind == "compile" else function
 
 
 def quickest(seconds: Mapping[Kind, Seconds], clock: str) -> Kind:

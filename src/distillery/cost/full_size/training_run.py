@@ -27,7 +27,7 @@ from distillery.cost.full_size.device import (
     release,
     reset_peaks,
 )
-from distillery.cost.full_size.runtimes import compiled, quickest, ready, usable_runtimes
+from distillery.cost.full_size.runtimes import quickest, ready, usable_runtimes
 from distillery.cost.full_size.setup import Setup
 from distillery.cost.full_size.training import ROWS, Iteration, Row
 from distillery.cost.memory_model import predict_step
@@ -134,20 +134,31 @@ def latent_side(parts: Mapping[str, nn.Module], resolution_px: int) -> int:
     return resolution_px // VAE_SCALE
 
 
-def _measure(iteration: Iteration, meta_batch: Batch, setup: Setup) -> dict[str, Any]:
-    """All runtimes one after another, so that their memory adds up nowhere; the quickest counts."""
+def full_size_step(name: str, parts: Mapping[str, nn.Module], setup: Setup) -> Callable[[], object]:
+    """A row's training step with random weights, everything on the device."""
+    meta = torch.device("meta")
+    batch = make_batch(parts, meta, setup.batch_size, setup.resolution_px)
+    return _on_device(_build(ROWS[name], parts, setup), batch, setup)
+
+
+def _on_device(iteration: Iteration, meta_batch: Batch, setup: Setup) -> Callable[[], object]:
     device = setup.device
     materialise([*iteration.held.values(), *iteration.teacher.values()], device)
-    batch = prepared(iteration, _real(meta_batch, device), device)
+    return _step(iteration, prepared(iteration, _real(meta_batch, device), device), setup)
+
+
+def _measure(iteration: Iteration, meta_batch: Batch, setup: Setup) -> dict[str, Any]:
+    """All runtimes one after another, so that their memory adds up nowhere; the quickest counts."""
+    device, step = setup.device, _on_device(iteration, meta_batch, setup)
     found: dict[Kind, dict[str, Any]] = {}
     taken: dict[Kind, Seconds] = {}
     for kind in usable_runtimes(setup.runtimes, device):
-        job = ready(_step(iteration, batch, setup, kind), kind, device)
+        job = ready(step, kind, device)
         if job is None:
             continue
         reset_peaks(device)
         taken[kind] = run_in_turn({"step": job}, setup.num_repeats, setup.on_step)["step"]
-        found[kind] = _figures(taken[kind], len(batch.keys)) | peaks(device)
+        found[kind] = _figures(taken[kind], setup.batch_size) | peaks(device)
         del job
         release(device)
     best = quickest(taken, "wall")
@@ -160,14 +171,14 @@ def prepared(iteration: Iteration, batch: Batch, device: torch.device) -> Batch:
     return prepare(batch).to(device) if prepare else batch
 
 
-def _step(iteration: Iteration, batch: Batch, setup: Setup, kind: Kind) -> Callable[[], object]:
+def _step(iteration: Iteration, batch: Batch, setup: Setup) -> Callable[[], object]:
     """Forward, backward and AdamW, in mixed precision where the setup has a narrower dtype."""
     device, trained = setup.device, iteration.trained()
     options = {"lr": 1e-5, "fused": True}
     if device.type == "cuda":
         options = {**options, "lr": torch.tensor(1e-5, device=device), "capturable": True}
     optimizer = torch.optim.AdamW(trained, **options)
-    model, narrow = compiled(iteration.model, kind), setup.torch_dtype
+    model, narrow = iteration.model, setup.torch_dtype
 
     def step() -> None:
         # Without its cache of casts, which would outlive a recording.
