@@ -105,6 +105,7 @@ def test_a_profile_that_is_cut_off_keeps_its_rows_and_goes_on(
     assert set(json.loads((out / "profile" / name).read_text())["rows"]) == {
         "uni_controlnet",
         "elr",
+        "elr_aligned",
     }
     again = Profiled()
     assert len(run_profile(profile_part, out, monkeypatch, again)) == 5

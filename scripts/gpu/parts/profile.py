@@ -20,7 +20,7 @@ from distillery.cost.full_size.inference import INFERENCE_ROWS
 from distillery.cost.full_size.ratios import add_images, ratios
 from distillery.cost.profile import device_name
 
-TRAINING = "uni_controlnet,elr,elr_dense,full_distill,lora_distill,lora_distill_lean"
+TRAINING = "uni_controlnet,elr,elr_aligned,elr_dense,full_distill,lora_distill,lora_distill_lean"
 BATCHES = (1, 8)
 CONTROL = "uni_controlnet,elr,elr_dense"
 SHARE = "0.75"  # of the dense U-Net's latency; without a teacher's cache no block is removed

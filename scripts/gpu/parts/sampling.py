@@ -12,8 +12,7 @@ from common import Place, ratio, seconds, wait
 from torch import nn
 
 from distillery.core.runtime import KINDS, Kind, Runtime, captured, records
-from distillery.cost.accounting import low_rank_unet, teacher_controlnet
-from distillery.cost.full_size.inference import ALIGNED
+from distillery.cost.accounting import ALIGNED, low_rank_unet, teacher_controlnet
 from distillery.diffusion.conditioning import TEXT
 from distillery.models.student_controlnet.model import PRESETS, StudentControlNet
 from distillery.sampling.ddim import Step, Told, ddim_scheduler, sample_latents

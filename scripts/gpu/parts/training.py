@@ -18,9 +18,8 @@ from invented import Cached, settings
 from torch import nn
 
 from distillery.core.runtime import Kind, captured, records, usable
-from distillery.cost.accounting import low_rank_unet
+from distillery.cost.accounting import ALIGNED, low_rank_unet
 from distillery.cost.full_size.device import materialise
-from distillery.cost.full_size.inference import ALIGNED
 from distillery.cost.full_size.training import diffusion
 from distillery.diffusion.batch import Batch
 from distillery.diffusion.conditioning import TEXT

@@ -81,11 +81,13 @@ def load_architecture(preset: str, scenes: Path = Path("data/scenes-sd")) -> Par
         return {**parts, "text_encoder": CLIPTextModel(text)}
 
 
+ALIGNED = 8  # what ranks of the presets of Stable Diffusion are multiples of
+
+
 def low_rank_unet(unet: nn.Module, multiple_of: int = 1) -> LowRankUNet2DConditionModel:
     """The paper's Stage I student: a third of every rank, conv_in and conv_out dense.
 
-    Ranks are rounded down to multiples of `multiple_of`; half-precision kernels want 8, as the
-    presets of Stable Diffusion have it.
+    Ranks are rounded down to multiples of `multiple_of`; half-precision kernels want `ALIGNED`.
     """
     ranks = align(plan_ranks(unet), layer_shapes(unet), multiple_of)
     return LowRankUNet2DConditionModel.empty(unet.config, ranks)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import nn
 
-from distillery.cost.accounting import low_rank_unet, teacher_controlnet
+from distillery.cost.accounting import ALIGNED, low_rank_unet, teacher_controlnet
 from distillery.cost.workload import (
     Run,
     batched,
@@ -33,7 +33,6 @@ Parts = Mapping[str, nn.Module]
 PREFIX = "inference/"
 TEXT, DECODER = f"{PREFIX}text_encoder", f"{PREFIX}vae_decoder"
 WHOLE_CONTROLNET = "distilled"
-ALIGNED = 8  # what ranks of the presets of Stable Diffusion are multiples of
 _UNET, _CONTROLNET, _IMAGE = (
     "U-Net evaluation",
     "ControlNet evaluation",

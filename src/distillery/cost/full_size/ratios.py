@@ -15,6 +15,7 @@ NUM_STEPS = 50  # what the guidance paper states its inference time at
 Rows = Mapping[str, Mapping[str, Any]]
 _TRAINING = (
     ("elr", "uni_controlnet"),
+    ("elr_aligned", "uni_controlnet"),
     ("elr_dense", "uni_controlnet"),
     ("lora_distill", "full_distill"),
     ("lora_distill_lean", "full_distill"),
@@ -22,7 +23,9 @@ _TRAINING = (
 )
 _GUIDED = ("teacher_batched", "teacher_two_calls")
 _CONTROLNETS = [n for n in INFERENCE_ROWS if n.startswith(f"{PREFIX}controlnet/")]
+_DENSE, *_OTHER_UNETS = [n for n in INFERENCE_ROWS if n.startswith(f"{PREFIX}unet/")]
 _INFERENCE = (
+    *((name, _DENSE) for name in _OTHER_UNETS),
     *((f"{PREFIX}guidance/lora_distill", f"{PREFIX}guidance/{name}") for name in _GUIDED),
     *((name, _CONTROLNETS[0]) for name in _CONTROLNETS[1:]),
     *((f"{PREFIX}whole/student", f"{PREFIX}whole/{n}") for n in ("teacher", "teacher_two_calls")),

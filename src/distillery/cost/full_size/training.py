@@ -17,7 +17,12 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from distillery.cost.accounting import PAPER_KRONECKER, low_rank_unet, teacher_controlnet
+from distillery.cost.accounting import (
+    ALIGNED,
+    PAPER_KRONECKER,
+    low_rank_unet,
+    teacher_controlnet,
+)
 from distillery.cost.full_size.iteration import Iteration
 from distillery.diffusion.conditioning import TEXT
 from distillery.diffusion.control import ControlTeacher, num_residuals, online_residuals
@@ -92,9 +97,12 @@ def _empty(parts: Parts) -> dict[str, Tensor]:
     return {TEXT: torch.zeros(1, tokens, parts["unet"].config.cross_attention_dim)}
 
 
-def _control(*, low_rank: bool, kronecker: bool) -> Callable[[Parts], Iteration]:
+def _control(*, kronecker: bool, low_rank: int = 0) -> Callable[[Parts], Iteration]:
+    """`low_rank`: what the backbone's ranks are multiples of; 0 for the dense one."""
+
     def build(parts: Parts) -> Iteration:
-        unet = low_rank_unet(parts["unet"]) if low_rank else _copy(parts["unet"])
+        unet = parts["unet"]
+        unet = low_rank_unet(unet, low_rank) if low_rank else _copy(unet)
         adapter = ControlAdapter.empty(
             unet.config,
             ranks=encoder_ranks(unet.config.get("ranks")),
@@ -195,15 +203,19 @@ def _students() -> dict[str, Row]:
 
 ROWS = {
     "uni_controlnet": Row(
-        "Uni-ControlNet, dense backbone", _control(low_rank=False, kronecker=False),
+        "Uni-ControlNet, dense backbone", _control(kronecker=False),
         {"memory_gb": 20.0, "seconds_per_iteration": 5.72},
     ),
     "elr": Row(
-        "ELR, low-rank backbone, Kronecker", _control(low_rank=True, kronecker=True),
+        "ELR, low-rank backbone, Kronecker", _control(kronecker=True, low_rank=1),
         {"memory_gb": 11.0},
     ),
+    "elr_aligned": Row(
+        f"ELR, ranks in multiples of {ALIGNED}, Kronecker",
+        _control(kronecker=True, low_rank=ALIGNED),
+    ),
     "elr_dense": Row(
-        "ELR, dense backbone, Kronecker", _control(low_rank=False, kronecker=True),
+        "ELR, dense backbone, Kronecker", _control(kronecker=True),
         {"memory_gb": 14.0, "seconds_per_iteration": 2.15},
     ),
     "full_finetune": Row("Fine-tuning the U-Net", _full_finetune, {"memory_gb": 21.0}),
