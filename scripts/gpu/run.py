@@ -5,6 +5,7 @@ with `run(place)`; what it measured is written at once, so that one that was cut
 """
 
 import argparse
+import gc
 import importlib
 import sys
 import time
@@ -40,7 +41,9 @@ def main() -> int:
     for part in given.parts:
         started = time.monotonic()
         try:
-            importlib.import_module(f"parts.{part}").run(place)
+            module = importlib.import_module(f"parts.{part}")
+            gc.freeze()  # a search for garbage, before every recording, need not look at libraries
+            module.run(place)
         except Exception:
             traceback.print_exc()
             failed.append(part)

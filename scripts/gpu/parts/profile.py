@@ -25,11 +25,11 @@ BATCHES = (1, 8)
 CONTROL = "uni_controlnet,elr,elr_dense"
 SHARE = "0.75"  # of the dense U-Net's latency; without a teacher's cache no block is removed
 FILES = (
-    ("sd15", "inference", {"dtype": "fp16"}),
     ("sd15", TRAINING, {"dtype": "bf16", "batch_size": 8}),
+    ("sd15", "inference", {"dtype": "fp16"}),
     ("sd15", CONTROL, {"dtype": "bf16", "batch_size": 1}),
-    ("sd21", "inference", {"dtype": "fp16"}),
     ("sd15", "uni_controlnet,elr", {"dtype": "bf16", "batch_size": 8, "checkpointing": True}),
+    ("sd21", "inference", {"dtype": "fp16"}),
 )
 
 
