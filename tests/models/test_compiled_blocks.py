@@ -5,7 +5,6 @@ import os
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 
 from distillery.models import compiled_blocks
@@ -57,8 +56,7 @@ def test_every_residual_and_transformer_block_runs_compiled(unet, seen):
     plain = _gradients(unet)
     assert not seen
     assert torch.equal(plain, with_compiled_blocks(_gradients)(unet))
-    count = [isinstance(m, ResnetBlock2D | BasicTransformerBlock) for m in unet.modules()]
-    assert len(seen) == sum(count)
+    assert len(seen) == sum(isinstance(m, tuple(compiled_blocks.BLOCKS)) for m in unet.modules())
     assert set(seen) == {"ResnetBlock2D", "BasicTransformerBlock"}
 
 
@@ -68,6 +66,14 @@ def test_recomputed_activations_are_those_of_the_forward_pass(unet, seen):
     assert torch.equal(plain, with_compiled_blocks(_gradients)(unet))
     assert set(seen) == {"ResnetBlock2D", "BasicTransformerBlock"}
     assert len(seen) > sum(isinstance(m, ResnetBlock2D) for m in unet.modules())
+
+
+def test_within_one_another_blocks_are_compiled_once(unet, seen):
+    with_compiled_blocks(with_compiled_blocks(_gradients))(unet)
+    assert len(seen) == sum(isinstance(m, tuple(compiled_blocks.BLOCKS)) for m in unet.modules())
+    seen.clear()
+    _gradients(unet)
+    assert not seen
 
 
 def test_nothing_is_compiled_after_an_error(unet, seen):

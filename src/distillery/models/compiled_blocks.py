@@ -15,9 +15,8 @@ from typing import TypeVar
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
-from torch import nn
 
-BLOCKS: tuple[type[nn.Module], ...] = (ResnetBlock2D, BasicTransformerBlock)
+BLOCKS = {kind: kind.forward for kind in (ResnetBlock2D, BasicTransformerBlock)}
 MAX_SHAPES = 128  # of one kind of block, over all that a process runs; torch gives up after 8
 T = TypeVar("T")
 
@@ -28,7 +27,6 @@ def with_compiled_blocks(run: Callable[..., T]) -> Callable[..., T]:
     Whatever torch's compiler raises comes through.
     """
 
-    @functools.wraps(run)
     def compiled(*arguments, **options) -> T:
         with _compiled_blocks():
             return run(*arguments, **options)
@@ -39,14 +37,14 @@ def with_compiled_blocks(run: Callable[..., T]) -> Callable[..., T]:
 @contextlib.contextmanager
 def _compiled_blocks() -> Iterator[None]:
     """All blocks of this process, whatever network holds them, the frozen ones of a loss too."""
-    plain = {kind: kind.forward for kind in BLOCKS}
+    before = {kind: kind.forward for kind in BLOCKS}
     with torch._dynamo.config.patch(recompile_limit=MAX_SHAPES):
         try:
-            for kind, forward in plain.items():
-                kind.forward = _compiled(forward)
+            for kind, plain in BLOCKS.items():
+                kind.forward = _compiled(plain)
             yield
         finally:
-            for kind, forward in plain.items():
+            for kind, forward in before.items():
                 kind.forward = forward
 
 
