@@ -8,7 +8,7 @@ import pytest
 from distillery.core.artifacts import write_json
 from distillery.report import costs, tables
 from distillery.report.evidence import Results, read_run
-from distillery.report.full_size import decides, read_full_size
+from distillery.report.full_size import HALF_PRECISION, decides, read_full_size
 
 MEASURED_CPU = {"peak_allocated_bytes": None, "status": "measured"}
 WHOLE, TEACHER = "sd21/whole/student", "sd21/whole/teacher"
@@ -161,5 +161,6 @@ def test_half_precision_stands_apart_and_predicts_nothing(tmp_path: Path):
     (found,) = read_full_size(read_run(tmp_path, "scenes", (0,)), tmp_path)
     assert found.setting == "sd21-cuda-fp16"
     assert not decides(found)
+    assert decides(found, HALF_PRECISION)
     assert found.metric("sd21/unet/dense", "latency_s")["value"] == 0.02
     assert found.metric("sd21/unet/dense", "memory_batch8_bytes") is None

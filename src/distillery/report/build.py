@@ -39,7 +39,7 @@ from distillery.report.evidence import (
     read_run,
 )
 from distillery.report.for_dvc import write_for_dvc
-from distillery.report.full_size import decides, own_size, read_full_size
+from distillery.report.full_size import own_size, read_full_size
 from distillery.report.gallery import read_gallery
 from distillery.report.page import write_pages
 from distillery.report.pictures import read_rejected
@@ -85,7 +85,7 @@ def build_report(folders: Folders, reports: Path, setup: Setup) -> None:
     full_size = read_full_size(measured, folders.results)
     all_committed = read_committed(folders.results)
     committed, of_latency = judged_on(all_committed), judged_on(all_committed, OF_LATENCY)
-    claims = judge_all(measured, all_committed, [size for size in full_size if decides(size)])
+    claims = judge_all(measured, all_committed, full_size)
     histories = _histories(folders.models)
     gallery = read_gallery(
         folders.samples, run, setup.num_gallery_samples, folders.curated, folders.conditions

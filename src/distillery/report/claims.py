@@ -17,6 +17,7 @@ from distillery.families.names import UNCONTROLLED, label, takes_maps
 from distillery.metrics.shape_probe import why_shut
 from distillery.report.differences import difference
 from distillery.report.evidence import COMMITTED, THIS_RUN, Metric, Results, judged_on
+from distillery.report.full_size import FULL_SIZE, decides
 
 VERDICTS = ("holds", "fails", "tie", "not measured")
 CLAIMS_FILE = Path(__file__).with_name("claims.yaml")
@@ -50,7 +51,8 @@ def judge(
     rule = claim["rule"]
     entry |= {"metric": rule["metric"], "compares": [rule["model"], rule["than"]]}
     if claim["kind"] == "exact" or "at" in rule:
-        decided = _exact(rule, [run, *full_size])
+        at = rule.get("at", FULL_SIZE)
+        decided = _exact(rule, [run, *(size for size in full_size if decides(size, at))])
         return entry | {"scope": THIS_RUN, "this_run": None} | decided
     beside = _all_of(rule, lambda one: _compared(one, run))
     entry |= {"scope": COMMITTED, "this_run": {k: beside[k] for k in ("ours", "ci", "verdict")}}

@@ -22,6 +22,10 @@ ARCHITECTURES = ("sd15", "sd21", "sd-turbo")
 ANALYTIC = "analytic"
 FOLDER = "profile"
 OWN_PX = 512  # of all architectures
+OWN_SIZE, FULL_SIZE, HALF_PRECISION = "own size", "full size", "full size in half precision"
+_PLACES = {
+    OWN_SIZE: (), FULL_SIZE: ("-cuda", f"-{ANALYTIC}"), HALF_PRECISION: ("-cuda-fp16",),
+}  # fmt: skip
 INFERENCE = "inference/"
 NARROW = ("bf16", "fp16")  # stand apart: the papers' figures are of float32, or do not say
 _REMEDY = "write it again with distillery profile --json"
@@ -44,9 +48,9 @@ def read_full_size(run: Results, results_folder: Path) -> list[Results]:
     return _joined([*costs["measured"], *costs[ANALYTIC]])
 
 
-def decides(results: Results) -> bool:
-    """Whether claims about full size may look here: on a GPU or on paper, at the own size."""
-    return results.setting.endswith(("-cuda", f"-{ANALYTIC}"))
+def decides(results: Results, at: str = FULL_SIZE) -> bool:
+    """Whether claims `at` this size may look here: on a GPU or on paper, at the papers' size."""
+    return results.setting.endswith(_PLACES[at])
 
 
 def _of_run(run: Results) -> list[Results]:
