@@ -157,6 +157,45 @@ def test_graphs_on_a_cpu_train_eagerly_and_say_so(tmp_path: Path, capsys, change
     assert torch.equal(_weights(model), _weights(other))
 
 
+@pytest.mark.parametrize("kind", ["eager", "graph"])
+@pytest.mark.parametrize("can", [True, False])
+def test_steps_are_reproducible_on_cuda_and_where_they_cannot_be_it_is_said(
+    tmp_path: Path, monkeypatch, capsys, kind, can
+):
+    """PyTorch's own refusal, of an operation that has no reproducible form on the CPU either."""
+    strict = []
+
+    class OnCuda(step.Step):
+        def __init__(self, *args) -> None:
+            super().__init__(*args)
+            self._is_strict = True
+
+    def objective(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        is_strict = not torch.is_deterministic_algorithms_warn_only_enabled()
+        strict.append(is_strict and torch.are_deterministic_algorithms_enabled())
+        if not can:
+            torch.zeros(3).put_(torch.tensor([1]), torch.ones(1))
+        output = model(batch.latents, batch.timesteps, batch.conditioning["text"]).sample
+        return {"loss": output.square().mean()}
+
+    plain = [one.clone() for one in train(tmp_path / "plain", objective=objective)[0].parameters()]
+    assert not any(strict)
+    strict.clear()
+    monkeypatch.setattr(loop, "Step", OnCuda)
+    pretend_cuda(monkeypatch, step, FakeGraphs())
+    try:
+        found, _ = train(tmp_path / "found", objective=objective, runtime=kind)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert strict[0]
+    assert any(strict[1:]) == can
+    for one, other in zip(plain, found.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "may differ" in line]
+    assert len(lines) == (not can)
+    assert can or "put_" in lines[0]
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_compiled_step_trains_and_one_that_is_not_to_be_had_is_said(
     tmp_path: Path, monkeypatch, capsys, fails

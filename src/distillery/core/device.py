@@ -5,12 +5,14 @@ so a process claims a free one by a file lock that the system drops when the pro
 torchrun the local rank decides.
 """
 
+import contextlib
 import fcntl
 import functools
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -45,6 +47,25 @@ def _compute_reproducibly() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads any
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+
+
+@contextlib.contextmanager
+def strictly_reproducible() -> Iterator[None]:
+    """Kernels whose results change from run to run are refused meanwhile, with a RuntimeError.
+
+    Only then does PyTorch give attention a reproducible backward pass. `is_irreproducible` knows
+    the error.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def is_irreproducible(error: RuntimeError) -> bool:
+    """Whether PyTorch refused an operation that has no reproducible form."""
+    return "use_deterministic_algorithms" in str(error)
 
 
 def num_processes() -> int:

@@ -1,10 +1,9 @@
 """The blocks that diffusers' networks repeat, compiled while something runs.
 
 In: a function that calls U-Nets or ControlNets of any kind, forward and backward. Out: the same
-function, in which every residual and every transformer block is one compiled piece. A Stable
-Diffusion U-Net has 38 of them in 18 sets of shapes, each compiled once: minutes less than a network
-as a whole. What lies between them runs as it is. Not here: recording, and what to do when a
-compiler fails.
+function, in which every residual and every transformer block is one compiled piece. A U-Net of
+Stable Diffusion has 38 of them in 18 sets of shapes, and each set is compiled once. What lies
+between them runs as it is. Not here: recording, and what to do when a compiler fails.
 """
 
 import contextlib

@@ -7,6 +7,7 @@ where they were computed, on the device: reading them makes the host wait for al
 
 import contextlib
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -15,7 +16,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from distillery.core.errors import DistilleryError
+from distillery.core.device import is_irreproducible, strictly_reproducible
+from distillery.core.errors import DistilleryError, reason_of
 from distillery.core.runtime import (
     CompileError,
     Kind,
@@ -83,6 +85,7 @@ class Step:
         self._model, self._objective, self._state = trained, objective, state
         self._settings, self._accelerator = settings, accelerator
         self._kind, self._seed = plan.kind, seed
+        self._is_strict = accelerator.device.type == "cuda"
         self._trainable = trainable(state.model)
         self.names: tuple[str, ...] = ()
         self._run = self._optimise
@@ -93,11 +96,28 @@ class Step:
         """The loss terms [k] of this step, averaged over parts and processes, on the device."""
         state = self._state
         self._set_learning_rate(self._settings.learning_rate_at(state.step))
-        values = self._run_compiled(parts) if self._kind == "compile" else self._once(parts)
+        values = self._run_strictly(parts) if self._is_strict else self._run_kind(parts)
         state.step += 1
         if state.average is not None:
             state.average.update(self._trainable, state.step)
         return values.clone()  # a recorded step writes the next values to the same place
+
+    def _run_strictly(self, parts: Sequence[B]) -> Tensor:
+        """With the same results every time; without, from here on, where an operation can't."""
+        try:
+            with strictly_reproducible():
+                return self._run_kind(parts)
+        except RuntimeError as error:
+            if not is_irreproducible(error):
+                raise
+            print(f"training: two runs may differ in the last bits: {reason_of(error)}",
+                  file=sys.stderr)  # fmt: skip
+            self._undo()
+            self._is_strict = False
+            return self._run_kind(parts)
+
+    def _run_kind(self, parts: Sequence[B]) -> Tensor:
+        return self._run_compiled(parts) if self._kind == "compile" else self._once(parts)
 
     def _once(self, parts: Sequence[B]) -> Tensor:
         prepared = [self._prepare(part, n, len(parts)) for n, part in enumerate(parts)]
