@@ -4,12 +4,13 @@
 #   scripts/on_gpu.sh OUT [PHOTOS]    PHOTOS: a folder of img2dataset shards; else scenes are drawn
 #   scripts/on_gpu.sh --dry OUT       the same at tiny sizes on the CPU, all in one process
 #
-# Five parts, each with its own time limit, each one Python process (starting one takes 12 s there):
-#   correctness  the chain at Stable Diffusion's shapes; runtimes, reruns, resumes compared by hash
+# Six parts, each with its own time limit, each one Python process (starting one takes 12 s there):
+#   correctness  weights under every runtime, after a resume, from run to run
 #   profile      SD 1.5 and 2.1, fp16 evaluations, bf16 training, eager and recorded
 #   training     images/s of the product's loop, of the bare loop, of the reference way
 #   sampling     a step of every model, eager, compiled, recorded, against the bare recorded step
 #   kernels      where the time of a step goes
+#   stages       the chain at Stable Diffusion's shapes; a rerun and a resume compared by hash
 # Beside torch it needs diffusers, transformers, peft and accelerate; the chain of stages also pydantic
 # and duckdb, and is left out, with a line that says so, where they are missing. Without a network:
 #   pip download -d wheels --only-binary=:all: --python-version 3.12 diffusers pydantic duckdb   and there
@@ -48,18 +49,23 @@ run() { # SECONDS PART...
 
 if [[ ${#dry[@]} -gt 0 ]]; then
   export OMP_NUM_THREADS=1
-  run 600 correctness profile training sampling kernels
+  run 600 correctness profile training sampling kernels stages
   exit
 fi
-# What profile predicts takes the CPU two minutes, so it is done while the GPU has other work.
+# What profile predicts takes the CPU a minute, so it is done while the GPU has other work, and before
+# anything is timed that waits for the CPU.
+predictions=()
 for file in 0 1 2 3 4; do
   timeout 140 "$python" scripts/gpu/run.py --out "$out" --predict "$file" >/dev/null 2>&1 &
+  predictions+=("$!")
 done
 trap 'kill $(jobs -p) 2>/dev/null' EXIT
 failed=0
-run 140 correctness || failed=1
-run 140 profile || failed=1
+run 70 correctness || failed=1
+wait "${predictions[@]}"
+run 130 profile || failed=1
 run 90 training || failed=1
 run 60 sampling || failed=1
-run 40 kernels || failed=1
+run 30 kernels || failed=1
+run 90 stages || failed=1
 exit "$failed"

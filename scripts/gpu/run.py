@@ -12,7 +12,7 @@ import time
 import traceback
 from pathlib import Path
 
-PARTS = ("correctness", "profile", "training", "sampling", "kernels")
+PARTS = ("correctness", "profile", "training", "sampling", "kernels", "stages")
 
 
 def main() -> int:

@@ -1,29 +1,22 @@
-"""The chain at Stable Diffusion's shapes, and what must not change: hashes and weights.
+"""What must not change: weights under every runtime, after a resume, from run to run.
 
-A teacher with random weights, images of a photo shard or drawn scenes at its size, through cache,
-decomposition, every family's training for a few steps, generate and evaluate. A training again, and
-one that was killed and resumed, must give equal bytes; each runtime the weights of eager training
-after 20 steps; a steady step must not wait for the device; CPU and GPU must draw alike.
+Each runtime must give the weights of eager training after 20 steps; a steady step must not wait for
+the device; a training at full size is run twice; CPU and GPU must draw alike.
 """
 
-import hashlib
-import importlib.util
 import itertools
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import chain
 import numpy as np
 import torch
-import yaml
 from common import Place
 from invented import Cached
-from short_chain import SCENES, make_teacher, write_params
+from short_chain import SCENES
 
 from distillery.core.progress import bar
 from distillery.core.runtime import Runtime
@@ -42,13 +35,10 @@ from distillery.train.settings import Settings
 from parts.training import Sizes, bare_step, sizes_of
 
 NUM_STEPS = 20
-PACKAGES = ("pydantic", "duckdb")  # which stages need and a machine with torch may lack
 
 
 def run(place: Place) -> None:
     record = place.record("correctness")
-    record.values["photos"] = None if place.photos is None else place.photos.name
-    has_all = "error" not in record.measure("chain/packages", _packages)
     record.measure("runtimes/eager again", _same_weights, place, "eager")
     if not place.dry:
         record.measure("runtimes/graph", _same_weights, place, "graph")
@@ -58,17 +48,8 @@ def run(place: Place) -> None:
             name = f"full-size training again, {'strict' if is_strict else 'as it is'}"
             record.measure(name, _full_size_again, place, is_strict)
     record.measure("scenes drawn on CPU and here", _drawn_alike, place)
-    if has_all:
-        _chain(place, record)
     if not place.dry:
         record.measure("runtimes/compile", _same_weights, place, "compile")
-
-
-def _packages() -> dict[str, Any]:
-    """Raise RuntimeError where one is missing, before anything is waited for."""
-    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise RuntimeError(f"{', '.join(missing)}: not installed; the stages are left out")
-    return {"missing": []}
 
 
 def _train(place: Place, kind: str, folder: Path, **changed: Any) -> torch.Tensor:
@@ -113,13 +94,13 @@ def _resumed(place: Place, kind: str) -> dict[str, Any]:
     """Killed after 12 of 20 steps and started again, against the same without."""
     whole = _train(place, kind, _fresh(place, "whole"), checkpoint_every_steps=5)
     folder = _fresh(place, "cut")
-    with _killed_after(12), _expecting(KeyboardInterrupt):
+    with killed_after(12), expecting(KeyboardInterrupt):
         _train(place, kind, folder, checkpoint_every_steps=5)
     return _compared(whole, _train(place, kind, folder, checkpoint_every_steps=5))
 
 
 @contextmanager
-def _killed_after(num_steps: int) -> Iterator[None]:
+def killed_after(num_steps: int) -> Iterator[None]:
     """A training is interrupted as by Ctrl-C."""
     call, count = step.Step.__call__, itertools.count(1)
 
@@ -133,7 +114,8 @@ def _killed_after(num_steps: int) -> Iterator[None]:
 
 
 @contextmanager
-def _expecting(kind: type[BaseException]) -> Iterator[None]:
+def expecting(kind: type[BaseException]) -> Iterator[None]:
+    """Raise RuntimeError where no such exception comes."""
     try:
         yield
     except kind:
@@ -195,60 +177,3 @@ def _drawn_alike(place: Place) -> dict[str, Any]:
     if not place.dry:
         found["graph_equals_eager"] = bool((draw(place.device, "graph") == here).all())
     return found
-
-
-def _chain(place: Place, record: Any) -> None:
-    """Stage by stage, each once; then one training again and one that was killed."""
-    root = place.work / "chain"
-    teacher = SCENES if place.dry else root / "random-sd15"
-    if not place.dry and not (teacher / "model_index.json").is_file():
-        record.measure("chain/random teacher", _timed, make_teacher, teacher)
-    file, params = write_params(place, root, teacher)
-    for name in chain.SHORT if place.dry else chain.WHOLE:
-        for command in chain.commands(name, params, file)[: 1 if place.dry else None]:
-            label = f"chain/{' '.join(_selected(name, command))}"
-            found = record.measure(label, _timed, chain.run, command)
-            if "error" in found:
-                return  # what follows needs it
-    if not place.dry:
-        record.measure("chain/distill_unet again", _again, params, file, root, False)
-        record.measure("chain/distill_unet resumed", _again, params, file, root, True)
-
-
-def _selected(name: str, command: list[str]) -> list[str]:
-    """The stage with its variant, part or view."""
-    options = dict(itertools.pairwise(command))
-    chosen = [options[f"--{key}"] for key in ("view", "variant", "method", "part")
-              if f"--{key}" in options]  # fmt: skip
-    return [name, *chosen]
-
-
-def _timed(job: Callable[..., object], *arguments: Any) -> dict[str, float]:
-    started = time.perf_counter()
-    job(*arguments)
-    return {"seconds": round(time.perf_counter() - started, 2)}
-
-
-def _again(params: dict[str, Any], file: Path, root: Path, cut: bool) -> dict[str, Any]:
-    """The same training into another folder, from other work: equal bytes of its weights."""
-    paths = {**params["paths"], "models": str(root / "again"), "work": str(root / "work-again")}
-    shutil.rmtree(root / "again", ignore_errors=True)
-    shutil.rmtree(root / "work-again", ignore_errors=True)
-    other = file.with_name("again.yaml")
-    other.write_text(yaml.safe_dump({**params, "paths": paths}))
-    (command,) = chain.commands("distill_unet", {**params, "paths": paths}, other)
-    if cut:
-        with _killed_after(3), _expecting(RuntimeError):
-            chain.run(command)
-    chain.run(command)
-    hashes = [
-        _hash(Path(folder) / "unet/elr") for folder in (params["paths"]["models"], root / "again")
-    ]
-    return {"equal": hashes[0] == hashes[1]}
-
-
-def _hash(folder: Path) -> str:
-    total = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        total.update(path.read_bytes())
-    return total.hexdigest()
