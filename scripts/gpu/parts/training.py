@@ -17,6 +17,7 @@ from common import Place, Record, ratio, seconds, wait
 from invented import Cached, settings
 from torch import nn
 
+from distillery.core.device import strictly_reproducible
 from distillery.core.runtime import Kind, captured, records, usable
 from distillery.cost.accounting import ALIGNED, low_rank_unet
 from distillery.cost.full_size.device import materialise
@@ -135,16 +136,19 @@ def _bare(place: Place, name: str, kind: str, sizes: Sizes) -> dict[str, Any]:
 
 
 def bare_step(
-    place: Place, name: str, kind: str, sizes: Sizes
+    place: Place, name: str, kind: str, sizes: Sizes, *, is_strict: bool = True
 ) -> tuple[dict[str, float], torch.Tensor]:
     """The same step on one batch that lies on the device: nothing is read, copied or logged.
 
-    Seconds of a step, and the first weights of every layer afterwards, on the CPU.
+    Seconds of a step, and the first weights of every layer afterwards, on the CPU. `is_strict`: in
+    kernels that give the same bits every time, as the loop has them.
     """
     torch.manual_seed(0)
     device, model = place.device, random_model(place, name)
     step, kind = training_step(place, model, sizes), usable(kind, device)
     run = with_compiled_blocks(step) if kind == "compile" else step
+    if is_strict and device.type == "cuda":
+        run = strictly_reproducible()(run)
     job = captured(run, kind, 3) if records(kind, device) else run
     for _ in range(1 if place.dry else 6):
         job()
