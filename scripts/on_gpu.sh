@@ -56,16 +56,16 @@ fi
 # anything is timed that waits for the CPU.
 predictions=()
 for file in 0 1 2 3 4; do
-  timeout 140 "$python" scripts/gpu/run.py --out "$out" --predict "$file" >/dev/null 2>&1 &
+  timeout 90 "$python" scripts/gpu/run.py --out "$out" --predict "$file" >/dev/null 2>&1 &
   predictions+=("$!")
 done
 trap 'kill $(jobs -p) 2>/dev/null' EXIT
 failed=0
-run 70 correctness || failed=1
+run 90 correctness || failed=1
 wait "${predictions[@]}"
-run 130 profile || failed=1
+run 120 profile || failed=1
 run 90 training || failed=1
 run 60 sampling || failed=1
 run 30 kernels || failed=1
-run 90 stages || failed=1
+run 70 stages || failed=1
 exit "$failed"

@@ -140,15 +140,12 @@ def bare_step(
 ) -> tuple[dict[str, float], torch.Tensor]:
     """The same step on one batch that lies on the device: nothing is read, copied or logged.
 
-    Seconds of a step, and the first weights of every layer afterwards, on the CPU. `is_strict`: in
-    kernels that give the same bits every time, as the loop has them.
+    Seconds of a step, and the first weights of every layer afterwards, on the CPU.
     """
     torch.manual_seed(0)
     device, model = place.device, random_model(place, name)
-    step, kind = training_step(place, model, sizes), usable(kind, device)
+    step, kind = training_step(place, model, sizes, is_strict), usable(kind, device)
     run = with_compiled_blocks(step) if kind == "compile" else step
-    if is_strict and device.type == "cuda":
-        run = strictly_reproducible()(run)
     job = captured(run, kind, 3) if records(kind, device) else run
     for _ in range(1 if place.dry else 6):
         job()
@@ -156,8 +153,13 @@ def bare_step(
     return found, torch.cat([p.detach().flatten()[:4096].cpu() for p in model.parameters()])
 
 
-def training_step(place: Place, model: nn.Module, sizes: Sizes) -> Callable[[], None]:
-    """Forward, backward, clipping and AdamW, as the loop has them."""
+def training_step(
+    place: Place, model: nn.Module, sizes: Sizes, is_strict: bool = True
+) -> Callable[[], None]:
+    """Forward, backward, clipping and AdamW, as the loop has them.
+
+    `is_strict`: in kernels that give the same bits every time, which is the loop's way too.
+    """
     device = place.device
     batch = Cached(sizes.latent, sizes.text).batch(np.arange(sizes.batch)).to(device)
     lesson = DistillOutput(diffusion(), cached_output("cond"))
@@ -177,7 +179,7 @@ def training_step(place: Place, model: nn.Module, sizes: Sizes) -> Callable[[], 
         optimizer.step()
         optimizer.zero_grad()
 
-    return step
+    return strictly_reproducible()(step) if is_strict and device.type == "cuda" else step
 
 
 def _reference(place: Place, sizes: Sizes) -> dict[str, Any]:

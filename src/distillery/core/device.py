@@ -56,11 +56,13 @@ def strictly_reproducible() -> Iterator[None]:
     Only then does PyTorch give attention a reproducible backward pass. `is_irreproducible` knows
     the error.
     """
+    is_on = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=False)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.use_deterministic_algorithms(is_on, warn_only=warns)
 
 
 def is_irreproducible(error: RuntimeError) -> bool:

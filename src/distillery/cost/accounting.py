@@ -24,6 +24,7 @@ from distillery.models.skeleton import on_meta
 from distillery.models.student_controlnet.model import PRESETS, StudentControlNet
 
 Parts = dict[str, nn.Module]
+ALIGNED = 8  # what ranks of the presets of Stable Diffusion are multiples of
 PAPER_KRONECKER = {"n": 4, "r": 8}
 KEEP_DENSE_IN_ADAPTER = ("conv_in", "controlnet_*")
 PIPELINE, WITH_ADAPTER = "U-Net + text encoder + VAE", "U-Net + control adapter"
@@ -79,9 +80,6 @@ def load_architecture(preset: str, scenes: Path = Path("data/scenes-sd")) -> Par
         }
         parts = {name.partition("_")[0]: module for name, module in parts.items()}
         return {**parts, "text_encoder": CLIPTextModel(text)}
-
-
-ALIGNED = 8  # what ranks of the presets of Stable Diffusion are multiples of
 
 
 def low_rank_unet(unet: nn.Module, multiple_of: int = 1) -> LowRankUNet2DConditionModel:
