@@ -109,13 +109,13 @@ class Record:
 
 
 class _Heard:
-    """Standard error, with the lines that say what runs eagerly kept."""
+    """Standard error, with the lines that say what is not to be had kept."""
 
     def __init__(self, stream: Any) -> None:
         self.stream, self.fallbacks = stream, []
 
     def write(self, text: str) -> int:
-        self.fallbacks += [line for line in text.splitlines() if "running eagerly" in line]
+        self.fallbacks += [line for line in text.splitlines() if line.startswith("runtime ")]
         return self.stream.write(text)
 
     def __getattr__(self, name: str) -> Any:

@@ -11,6 +11,7 @@ from distillery.commands import profile
 from distillery.commands.profile_text import as_text
 from distillery.core import runtime
 from distillery.core.errors import DistilleryError
+from distillery.core.runtime import CompileError
 from distillery.cost.accounting import load_architecture
 from distillery.cost.full_size import fit, runtimes
 from distillery.cost.full_size import training_run as full_size_run
@@ -131,10 +132,32 @@ def test_all_runtimes_stand_in_one_file_and_the_quickest_counts(parts, monkeypat
     assert entry["samples_s"] == entry["runtimes"][entry["runtime"]]["samples_s"]
 
 
-def test_a_runtime_that_is_not_here_is_measured_as_another_once(parts, capsys):
-    row = full_size_run.profile_row("elr", parts, replace(SETUP, runtimes=("graph", "eager")))
-    assert list(row["runtimes"]) == ["eager"]
+def test_a_runtime_that_is_not_here_is_measured_as_another_and_said_once(tiny_teacher, capsys):
+    rows, options = "elr,inference/unet/dense", {"batch_sizes": (1,), "resolution_px": 64}
+    both = ("graph", "eager")
+    found = profile.profile(str(tiny_teacher), rows, runtimes=both, num_repeats=1, **options)
+    elr, dense = found["rows"].values()
+    assert list(elr["runtimes"]) == list(dense["batches"]["1"]["runtimes"]) == ["eager"]
+    assert found["settings"]["runtimes"] == ["eager"]
     assert capsys.readouterr().err.count("runtime graph") == 1
+
+
+def test_a_row_that_no_runtime_runs_is_predicted_and_the_next_goes_on(
+    tiny_teacher, monkeypatch, capsys
+):
+    def refuse(job):
+        raise CompileError("no such operator")
+
+    monkeypatch.setattr(profile, "usable_runtimes", lambda kinds, device: tuple(kinds))
+    monkeypatch.setattr(runtimes, "with_compiled_blocks", lambda job: lambda: refuse(job))
+    found = profile.profile(
+        str(tiny_teacher), "elr,inference/unet/dense", runtimes=("compile",), num_repeats=1,
+        batch_sizes=(1,), resolution_px=64,
+    )  # fmt: skip
+    elr, dense = found["rows"].values()
+    assert elr["status"] == dense["batches"]["1"]["status"] == "predicted only"
+    assert "can't be compiled (no such operator)" in capsys.readouterr().err
+    assert "elr" in as_text(found)
 
 
 def test_narrow_numbers_need_less_memory_for_activations(parts):

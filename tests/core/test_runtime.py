@@ -92,6 +92,15 @@ def test_a_runtime_that_a_device_has_not_is_named(capsys, monkeypatch):
     ]
 
 
+def test_what_cuda_cannot_compile_is_recorded(capsys, monkeypatch):
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
+    assert runtime.usable("compile", torch.device("cuda")) == "graph"
+    assert capsys.readouterr().err == (
+        "runtime compile: compiling for CUDA needs Triton, which is not installed; "
+        "running as graph\n"
+    )
+
+
 def test_trees_keep_their_form():
     tree = [Pair("p", {"y": torch.ones(2)}), (torch.zeros(1), "text", None)]
     doubled = mapped(tree, lambda tensor: tensor * 2)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distillery.core.errors import DistilleryError
+from distillery.core.runtime import CompileError
 from distillery.diffusion.batch import Batch
 from distillery.train import loop, step
 from fake_graphs import FakeGraphs, pretend_cuda
@@ -223,3 +224,21 @@ def test_a_compiled_step_trains_and_one_that_is_not_to_be_had_is_said(
         == ["runtime compile: the model can't be compiled (no such operator); running eagerly"]
         * fails
     )
+
+
+def test_a_step_that_cuda_cannot_compile_is_recorded(tmp_path: Path, monkeypatch, capsys):
+    def refuse(run):
+        def once(parts):
+            raise CompileError("no such operator")
+
+        return once
+
+    eager, _ = train(tmp_path / "eager", steps=6)
+    graphs = FakeGraphs()
+    pretend_cuda(monkeypatch, step, graphs)
+    monkeypatch.setattr(step, "with_compiled_blocks", refuse)
+    fallen, _ = train(tmp_path / "compile", steps=6, runtime="compile")
+    assert (graphs.num_recorded, graphs.num_replayed) == (1, 6 - step.WARM_UP_STEPS)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "runtime" in line]
+    assert line.endswith("the model can't be compiled (no such operator); running as graph")
+    torch.testing.assert_close(_weights(fallen), _weights(eager), rtol=1e-5, atol=1e-7)

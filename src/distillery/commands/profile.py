@@ -31,6 +31,7 @@ from distillery.cost.full_size import training_run as full_size_run
 from distillery.cost.full_size.fit import fit_rows
 from distillery.cost.full_size.inference import INFERENCE_ROWS, PLANNED, planned_unet
 from distillery.cost.full_size.ratios import add_images, ratios
+from distillery.cost.full_size.runtimes import usable_runtimes
 from distillery.cost.full_size.setup import Predictions, Setup, usual_folder
 from distillery.cost.full_size.training import ROWS
 from distillery.cost.profile import device_name
@@ -117,10 +118,12 @@ def profile(
     names, parts = choose_rows(rows, plan), load_architecture(preset)
     if plan is not None:
         parts["planned"] = planned_unet(parts["unet"], plan)
+    place, num_repeats = torch.device(device), num_repeats if memory_gb is None else 0
     setup = Setup(
-        torch.device(device), resolution_px or NATIVE_PX.get(preset, 512), batch_size,
-        tuple(batch_sizes), num_repeats if memory_gb is None else 0, dtype, weights,
-        checkpointing, tuple(runtimes), Predictions(usual_folder()),
+        place, resolution_px or NATIVE_PX.get(preset, 512), batch_size, tuple(batch_sizes),
+        num_repeats, dtype, weights, checkpointing,
+        usable_runtimes(runtimes, place) if num_repeats else tuple(runtimes),
+        Predictions(usual_folder()),
     )  # fmt: skip
     settings = {"preset": preset, **_settings(setup), "rows": names}
     if memory_gb is not None:

@@ -54,19 +54,22 @@ class Runtime:
 
 
 EAGER = Runtime()
+_MANNER = {"eager": "eagerly", "graph": "as graph", "compile": "compiled, not recorded"}
 
 
 def usable(kind: Kind, device: torch.device) -> Kind:
-    """`kind`, or `eager` where this device has no such runtime, which is said."""
+    """`kind`, or what this device has instead, which is said."""
     why = None
     if kind == "graph" and device.type != "cuda":
         why = f"CUDA graphs need a CUDA device, and this is {device.type}"
     if kind == "compile":
         why = _why_not_compiled(device)
-    if why is None:
-        return kind
-    tell(kind, why)
-    return "eager"
+    return kind if why is None else tell(kind, why, uncompiled(device))
+
+
+def uncompiled(device: torch.device) -> Kind:
+    """What runs where nothing compiles: on CUDA a step is recorded all the same."""
+    return "graph" if device.type == "cuda" else "eager"
 
 
 def records(kind: Kind, device: torch.device) -> bool:
@@ -74,9 +77,10 @@ def records(kind: Kind, device: torch.device) -> bool:
     return kind != "eager" and device.type == "cuda"
 
 
-def tell(kind: Kind, why: str) -> None:
-    """The one line about a runtime that is not to be had."""
-    print(f"runtime {kind}: {why}; running eagerly", file=sys.stderr)
+def tell(kind: Kind, why: str, instead: Kind = "eager") -> Kind:
+    """The one line about a runtime that is not to be had; returns what runs instead."""
+    print(f"runtime {kind}: {why}; running {_MANNER[instead]}", file=sys.stderr)
+    return instead
 
 
 def _why_not_compiled(device: torch.device) -> str | None:
@@ -180,7 +184,8 @@ class Captured:
         except RuntimeError as error:  # CUDA refuses what has to wait for the device
             # Ending the recording fails as well, and says less than what it failed for.
             cause = error.__context__ if isinstance(error.__context__, Exception) else error
-            tell(self._kind, f"the step can't be recorded ({reason_of(cause)})")
+            instead: Kind = "compile" if self._kind == "compile" else "eager"
+            tell(self._kind, f"the step can't be recorded ({reason_of(cause)})", instead)
             self.gave_up = True
             self._undo()
             return False

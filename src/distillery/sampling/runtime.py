@@ -7,7 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
-from distillery.core.runtime import CompileError, Runtime, captured, compiling, records, tell
+from distillery.core.runtime import (
+    CompileError,
+    Runtime,
+    captured,
+    compiling,
+    records,
+    tell,
+    uncompiled,
+)
 from distillery.models.compiled_blocks import with_compiled_blocks
 from distillery.sampling.ddim import Run, Step
 
@@ -28,6 +36,7 @@ class _Compiled:
 
     def __init__(self, step: Step) -> None:
         self._eager, self._run = step, with_compiled_blocks(step)
+        self._instead = uncompiled(step.unet.device)
 
     def __call__(self, *inputs: Any) -> Tensor:
         if self._run is self._eager:
@@ -36,6 +45,6 @@ class _Compiled:
             with compiling():
                 return self._run(*inputs)
         except CompileError as error:
-            tell("compile", f"the model can't be compiled ({error})")
+            tell("compile", f"the model can't be compiled ({error})", self._instead)
             self._run = self._eager
             return self._eager(*inputs)

@@ -9,7 +9,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
@@ -58,8 +58,7 @@ def plan_of(settings: Settings, accelerator: Accelerator) -> Plan:
     elif settings.weights == "bf16":
         why = "weights in bf16 are rounded by other noise in every step"
     if kind == "graph" and why:
-        tell(kind, why)
-        kind = "eager"
+        kind = tell(kind, why)
     return Plan(kind, why is None and records(kind, accelerator.device))
 
 
@@ -84,13 +83,11 @@ class Step:
     ) -> None:
         self._model, self._objective, self._state = trained, objective, state
         self._settings, self._accelerator = settings, accelerator
-        self._kind, self._seed = plan.kind, seed
+        self._plan, self._seed = plan, seed
         self._is_strict = accelerator.device.type == "cuda"
         self._trainable = trainable(state.model)
         self.names: tuple[str, ...] = ()
-        self._run = self._optimise
-        if plan.records:
-            self._run = captured(self._optimise, plan.kind, WARM_UP_STEPS, self._undo)
+        self._run = self._runner()
 
     def __call__(self, parts: Sequence[B]) -> Tensor:
         """The loss terms [k] of this step, averaged over parts and processes, on the device."""
@@ -101,6 +98,11 @@ class Step:
         if state.average is not None:
             state.average.update(self._trainable, state.step)
         return values.clone()  # a recorded step writes the next values to the same place
+
+    def _runner(self) -> Callable[[Sequence[B]], Tensor]:
+        if not self._plan.records:
+            return self._optimise
+        return captured(self._optimise, self._plan.kind, WARM_UP_STEPS, self._undo)
 
     def _run_strictly(self, parts: Sequence[B]) -> Tensor:
         """With the same results every time; without, from here on, where an operation can't."""
@@ -117,7 +119,7 @@ class Step:
             return self._run_kind(parts)
 
     def _run_kind(self, parts: Sequence[B]) -> Tensor:
-        return self._run_compiled(parts) if self._kind == "compile" else self._once(parts)
+        return self._run_compiled(parts) if self._plan.kind == "compile" else self._once(parts)
 
     def _once(self, parts: Sequence[B]) -> Tensor:
         prepared = [self._prepare(part, n, len(parts)) for n, part in enumerate(parts)]
@@ -133,14 +135,16 @@ class Step:
         return prepare(part, rank + number * num_processes, num_parts * num_processes)
 
     def _run_compiled(self, parts: Sequence[B]) -> Tensor:
-        """As `_once`; what the compiler can't do is done eagerly from here on."""
+        """As `_once`; where the compiler fails, without it from here on."""
         try:
             with compiling():
                 return with_compiled_blocks(self._once)(parts)
         except CompileError as error:
-            tell(self._kind, f"the model can't be compiled ({error})")
+            instead: Kind = "graph" if self._plan.records else "eager"
+            tell("compile", f"the model can't be compiled ({error})", instead)
             self._undo()
-            self._kind, self._run = "eager", self._optimise
+            self._plan = replace(self._plan, kind=instead)
+            self._run = self._runner()
             return self._once(parts)
 
     def _set_learning_rate(self, rate: float) -> None:

@@ -32,7 +32,7 @@ from distillery.cost.full_size.device import (
     reset_peaks,
 )
 from distillery.cost.full_size.inference import INFERENCE_ROWS, Evaluation, shared_parts
-from distillery.cost.full_size.runtimes import Job, quickest, ready, usable_runtimes
+from distillery.cost.full_size.runtimes import Job, quickest, ready
 from distillery.cost.full_size.setup import Setup
 from distillery.cost.full_size.training_run import latent_side
 from distillery.cost.memory_model import predict_evaluation
@@ -155,7 +155,7 @@ def _time(
         try:
             entry.update(_peaks_alone(evaluation, work, device))
             run = latency_job(evaluation.run, work)
-            for kind in usable_runtimes(setup.runtimes, device):
+            for kind in setup.runtimes:
                 if (job := ready(run, kind, device)) is not None:
                     jobs[name, kind] = job
         except (MemoryError, RuntimeError) as error:

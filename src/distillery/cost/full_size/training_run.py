@@ -27,7 +27,7 @@ from distillery.cost.full_size.device import (
     release,
     reset_peaks,
 )
-from distillery.cost.full_size.runtimes import quickest, ready, usable_runtimes
+from distillery.cost.full_size.runtimes import quickest, ready
 from distillery.cost.full_size.setup import Setup
 from distillery.cost.full_size.training import ROWS, Iteration, Row
 from distillery.cost.memory_model import predict_step
@@ -152,7 +152,7 @@ def _measure(iteration: Iteration, meta_batch: Batch, setup: Setup) -> dict[str,
     device, step = setup.device, _on_device(iteration, meta_batch, setup)
     found: dict[Kind, dict[str, Any]] = {}
     taken: dict[Kind, Seconds] = {}
-    for kind in usable_runtimes(setup.runtimes, device):
+    for kind in setup.runtimes:
         job = ready(step, kind, device)
         if job is None:
             continue
@@ -161,6 +161,8 @@ def _measure(iteration: Iteration, meta_batch: Batch, setup: Setup) -> dict[str,
         found[kind] = _figures(taken[kind], setup.batch_size) | peaks(device)
         del job
         release(device)
+    if not taken:
+        return {"status": PREDICTED}  # no runtime asked for is to be had, which was said
     best = quickest(taken, "wall")
     return {"status": MEASURED, "runtime": best, **found[best], "runtimes": found}
 
