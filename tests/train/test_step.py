@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from distillery.core.errors import DistilleryError
 from distillery.core.runtime import CompileError
 from distillery.diffusion.batch import Batch
+from distillery.models import compiled_blocks
 from distillery.train import loop, step
 from fake_graphs import FakeGraphs, pretend_cuda
 from toy import ToySamples, train
@@ -213,7 +214,7 @@ def test_a_compiled_step_trains_and_one_that_is_not_to_be_had_is_said(
         return once
 
     monkeypatch.setattr(step, "usable", lambda kind, device: kind)
-    monkeypatch.setattr(step, "with_compiled_blocks", compiled)
+    monkeypatch.setattr(compiled_blocks, "with_compiled_blocks", compiled)
     eager, _ = train(tmp_path / "eager", steps=5)
     found, _ = train(tmp_path / "compile", steps=5, runtime="compile")
     assert torch.equal(_weights(eager), _weights(found))
@@ -236,7 +237,7 @@ def test_a_step_that_cuda_cannot_compile_is_recorded(tmp_path: Path, monkeypatch
     eager, _ = train(tmp_path / "eager", steps=6)
     graphs = FakeGraphs()
     pretend_cuda(monkeypatch, step, graphs)
-    monkeypatch.setattr(step, "with_compiled_blocks", refuse)
+    monkeypatch.setattr(compiled_blocks, "with_compiled_blocks", refuse)
     fallen, _ = train(tmp_path / "compile", steps=6, runtime="compile")
     assert (graphs.num_recorded, graphs.num_replayed) == (1, 6 - step.WARM_UP_STEPS)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "runtime" in line]

@@ -3,17 +3,19 @@
 In: a function that calls U-Nets or ControlNets of any kind, forward and backward. Out: the same
 function, in which every residual and every transformer block is one compiled piece. A U-Net of
 Stable Diffusion has 38 of them in 18 sets of shapes, and each set is compiled once. What lies
-between them runs as it is. Not here: recording, and what to do when a compiler fails.
+between them runs as it is, and all of it where the compiler fails. Not here: recording.
 """
 
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
+
+from distillery.core.runtime import CompileError, Kind, compiling, tell
 
 BLOCKS = {kind: kind.forward for kind in (ResnetBlock2D, BasicTransformerBlock)}
 MAX_SHAPES = 128  # of one kind of block, over all that a process runs; torch gives up after 8
@@ -31,6 +33,31 @@ def with_compiled_blocks(run: Callable[..., T]) -> Callable[..., T]:
             return run(*arguments, **options)
 
     return compiled
+
+
+class Compiled:
+    """`run` with compiled blocks; as it is from where the compiler fails on, which is said.
+
+    `instead` is the runtime that is left then; `undo` is called before the failed call is repeated.
+    """
+
+    def __init__(
+        self, run: Callable[..., T], instead: Kind, undo: Callable[[], object] = lambda: None
+    ) -> None:
+        self._plain, self._instead, self._undo = run, instead, undo
+        self._run = with_compiled_blocks(run)
+
+    def __call__(self, *arguments: Any) -> T:
+        if self._run is self._plain:
+            return self._plain(*arguments)
+        try:
+            with compiling():
+                return self._run(*arguments)
+        except CompileError as error:
+            tell("compile", f"the model can't be compiled ({error})", self._instead)
+        self._run = self._plain
+        self._undo()
+        return self._plain(*arguments)
 
 
 @contextlib.contextmanager

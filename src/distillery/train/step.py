@@ -9,7 +9,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -18,18 +18,10 @@ from torch import Tensor, nn
 
 from distillery.core.device import is_irreproducible, strictly_reproducible
 from distillery.core.errors import DistilleryError, reason_of
-from distillery.core.runtime import (
-    CompileError,
-    Kind,
-    captured,
-    compiling,
-    records,
-    tell,
-    usable,
-)
+from distillery.core.runtime import Kind, captured, records, tell, usable
 from distillery.diffusion.batch import Movable
 from distillery.diffusion.objectives import Terms
-from distillery.models.compiled_blocks import with_compiled_blocks
+from distillery.models.compiled_blocks import Compiled
 from distillery.train.feed import on_device
 from distillery.train.settings import Settings
 from distillery.train.state import TrainState, trainable
@@ -83,32 +75,33 @@ class Step:
     ) -> None:
         self._model, self._objective, self._state = trained, objective, state
         self._settings, self._accelerator = settings, accelerator
-        self._plan, self._seed = plan, seed
+        self._seed = seed
         self._is_strict = accelerator.device.type == "cuda"
         self._trainable = trainable(state.model)
         self.names: tuple[str, ...] = ()
-        self._run = self._runner()
+        self._run = self._in_runtime(plan)
 
     def __call__(self, parts: Sequence[B]) -> Tensor:
         """The loss terms [k] of this step, averaged over parts and processes, on the device."""
         state = self._state
         self._set_learning_rate(self._settings.learning_rate_at(state.step))
-        values = self._run_strictly(parts) if self._is_strict else self._run_kind(parts)
+        values = self._run_strictly(parts) if self._is_strict else self._once(parts)
         state.step += 1
         if state.average is not None:
             state.average.update(self._trainable, state.step)
         return values.clone()  # a recorded step writes the next values to the same place
 
-    def _runner(self) -> Callable[[Sequence[B]], Tensor]:
-        if not self._plan.records:
-            return self._optimise
-        return captured(self._optimise, self._plan.kind, WARM_UP_STEPS, self._undo)
+    def _in_runtime(self, plan: Plan) -> Callable[[Sequence[B]], Tensor]:
+        run: Callable[[Sequence[B]], Tensor] = self._optimise
+        if plan.kind == "compile":
+            run = Compiled(run, "graph" if plan.records else "eager", self._undo)
+        return captured(run, plan.kind, WARM_UP_STEPS, self._undo) if plan.records else run
 
     def _run_strictly(self, parts: Sequence[B]) -> Tensor:
         """With the same results every time; without, from here on, where an operation can't."""
         try:
             with strictly_reproducible():
-                return self._run_kind(parts)
+                return self._once(parts)
         except RuntimeError as error:
             if not is_irreproducible(error):
                 raise
@@ -116,10 +109,7 @@ class Step:
                   file=sys.stderr)  # fmt: skip
             self._undo()
             self._is_strict = False
-            return self._run_kind(parts)
-
-    def _run_kind(self, parts: Sequence[B]) -> Tensor:
-        return self._run_compiled(parts) if self._plan.kind == "compile" else self._once(parts)
+            return self._once(parts)
 
     def _once(self, parts: Sequence[B]) -> Tensor:
         prepared = [self._prepare(part, n, len(parts)) for n, part in enumerate(parts)]
@@ -133,19 +123,6 @@ class Step:
             return part
         rank, num_processes = self._accelerator.process_index, self._accelerator.num_processes
         return prepare(part, rank + number * num_processes, num_parts * num_processes)
-
-    def _run_compiled(self, parts: Sequence[B]) -> Tensor:
-        """As `_once`; where the compiler fails, without it from here on."""
-        try:
-            with compiling():
-                return with_compiled_blocks(self._once)(parts)
-        except CompileError as error:
-            instead: Kind = "graph" if self._plan.records else "eager"
-            tell("compile", f"the model can't be compiled ({error})", instead)
-            self._undo()
-            self._plan = replace(self._plan, kind=instead)
-            self._run = self._runner()
-            return self._once(parts)
 
     def _set_learning_rate(self, rate: float) -> None:
         for group in self._state.optimizer.param_groups:
