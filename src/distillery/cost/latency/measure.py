@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
+from distillery.core.runtime import CudaGraphs
 from distillery.cost.latency.table import Spread
 from distillery.cost.latency.units import Tensors, Unit, form_of
 
@@ -131,19 +132,13 @@ def _job(
     if clock.runtime == "eager":
         turn = itertools.cycle(copies)
         return lambda: unit.call(next(turn), tensors)
-    return _captured(lambda: [unit.call(module, tensors) for module in copies]).replay
 
+    def run() -> list[object]:
+        return [unit.call(module, tensors) for module in copies]
 
-def _captured(run: Callable[[], object]) -> torch.cuda.CUDAGraph:
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph
+    graphs = CudaGraphs()
+    graphs.warm_up(run)
+    return graphs.record(run)[0]
 
 
 def _num_calls(job: Callable[[], object], clock: Clock) -> int:
