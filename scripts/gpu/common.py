@@ -9,7 +9,6 @@ import json
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from distillery.core.device import claim_device
 from distillery.cost.accounting import load_architecture
 from distillery.cost.full_size.device import materialise, release
 from distillery.cost.profile import device_name
+from distillery.cost.timing import seconds_of
 
 
 @dataclass(frozen=True)
@@ -134,21 +134,9 @@ def _circumstances(place: Place) -> dict[str, Any]:
     }
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def seconds(job: Callable[[], object], device: torch.device, num: int) -> dict[str, float]:
     """Median of `num` timed calls with the least and the greatest; the caller warms up."""
-    taken = []
-    for _ in range(num):
-        wait(device)
-        started = time.perf_counter()
-        job()
-        wait(device)
-        taken.append(time.perf_counter() - started)
+    taken = [seconds_of(job, device) for _ in range(num)]
     return {
         "ms": 1e3 * statistics.median(taken), "ms_least": 1e3 * min(taken),
         "ms_most": 1e3 * max(taken), "n": num,

@@ -23,6 +23,7 @@ from distillery.core.errors import DistilleryError
 from distillery.core.runtime import CudaGraphs
 from distillery.cost.latency.table import Spread
 from distillery.cost.latency.units import Tensors, Unit, form_of
+from distillery.cost.timing import seconds_of
 
 RUNTIMES = ("eager", "graph")
 PROCESSOR, WALL = "processor time", "wall"
@@ -148,21 +149,11 @@ def _num_calls(job: Callable[[], object], clock: Clock) -> int:
     return max(1, min(200, round(least / max(_seconds(job, 1, clock.device), 1e-7))))
 
 
-def _seconds(job: Callable[[], object], count: int, device: torch.device) -> float:
+def _seconds(job: Callable[[], object], num_calls: int, device: torch.device) -> float:
     now = time.thread_time if clock_of(device) == PROCESSOR else time.perf_counter
-    _wait(device)
-    started = now()
-    for _ in range(count):
-        job()
-    _wait(device)
-    return now() - started
+    return seconds_of(job, device, num_calls, now)
 
 
 def clock_of(device: torch.device) -> str:
     """`processor time` on a CPU with one thread, else `wall`."""
     return PROCESSOR if device.type == "cpu" and torch.get_num_threads() == 1 else WALL
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
