@@ -14,13 +14,13 @@ Usage: python benchmarks/kronecker.py [--quick] [--threads 1] [--device cpu] [--
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
+from results import keep
 from timing import ratio_interval, seconds_of_one
 from torch import Tensor, nn
 
@@ -107,8 +107,7 @@ def main() -> None:
         run(f"conv {size[0]} @ {size[1]} px", conv_case(*size), repeats, arguments.device)
         for size in CONV
     ]
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    keep({"rows": rows}, arguments.json, ("peft", "torch"))
 
 
 if __name__ == "__main__":

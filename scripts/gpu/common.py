@@ -6,7 +6,6 @@ In: what the command line says. Out: a `Place`, whose records are written after 
 import contextlib
 import datetime
 import json
-import os
 import statistics
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 from distillery.core.device import claim_device
+from distillery.core.publishing import publish
 from distillery.cost.accounting import load_architecture
 from distillery.cost.full_size.device import materialise, release
 from distillery.cost.profile import device_name
@@ -102,10 +102,13 @@ class Record:
 
     def write(self) -> None:
         """Replace the file by what is known."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.values, indent=1) + "\n")
-        os.replace(partial, self.path)
+        keep(self.path, self.values)
+
+
+def keep(path: Path, values: Mapping[str, Any]) -> None:
+    """JSON at `path`, in the order in which it was measured; a figure may be no number."""
+    with publish(path) as partial:
+        partial.write_text(json.dumps(values, indent=1) + "\n")
 
 
 class _Heard:
