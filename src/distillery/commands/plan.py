@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distillery.commands import schedule
+from distillery.commands.amounts import counted
 from distillery.commands.changes import Changes, as_lines, changed
 from distillery.core.artifacts import MANIFEST, read_manifest
 from distillery.core.errors import DistilleryError
@@ -189,11 +190,6 @@ def _totals(totals: dict[str, Any]) -> str:
     ]
     never = f"; {unknown} never ran here, how long they take is not known" if unknown else ""
     return ", ".join(parts) + never
-
-
-def counted(number: int, what: str) -> str:
-    """`1 stage`, `2 stages`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _seconds(value: float | None) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from distillery.commands.amounts import counted
 from distillery.commands.changes import rows
 from distillery.commands.compare.open import path_of
 from distillery.commands.compare.runs import Comparison, Move, compare_runs
 from distillery.commands.compare.text import by_model, of_changed
-from distillery.commands.plan import counted
 from distillery.core.artifacts import require_outside
 from distillery.core.errors import DistilleryError
 from distillery.core.publishing import publish
