@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from distillery.commands.amounts import amount, as_given, at_least
-from distillery.commands.latency import TABLES, load_parts, parts_of
+from distillery.commands.latency import load_parts, parts_of
 from distillery.core.artifacts import content_of, hash_json
 from distillery.core.errors import DistilleryError
 from distillery.cost.latency.costs import Costs, costs_of
@@ -21,6 +21,7 @@ from distillery.cost.latency.table import LatencyTable, read_tables, write_form
 from distillery.cost.latency.units import Anatomy
 from distillery.families.unet.calibration import Calibration
 from distillery.families.unet.latency_plan import (
+    TABLES,
     Target,
     candidates,
     make_plan,
