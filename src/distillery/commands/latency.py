@@ -115,11 +115,9 @@ def load_parts(preset: str, teacher: Path | None = None) -> dict[str, nn.Module]
     return load_architecture(str(teacher_folder(params) or architecture_of(params)))
 
 
-def architecture_parts(
-    preset: str, resolution_px: int | None = None, teacher: Path | None = None
-) -> Anatomy:
+def architecture_parts(preset: str, resolution_px: int | None = None) -> Anatomy:
     """Layers and blocks of a preset's U-Net at a resolution; its own if None."""
-    return parts_of(load_parts(preset, teacher), resolution_px)
+    return parts_of(load_parts(preset), resolution_px)
 
 
 def parts_of(models: Mapping[str, nn.Module], resolution_px: int | None = None) -> Anatomy:

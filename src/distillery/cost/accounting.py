@@ -119,12 +119,10 @@ def paper_entries(preset: str, parts: Mapping[str, nn.Module]) -> list[Entry]:
     return entries
 
 
-def entry_of(
-    name: str, architecture: str, scope: str, parts: Mapping[str, nn.Module], note: str = ""
-) -> Entry:
+def entry_of(name: str, architecture: str, scope: str, parts: Mapping[str, nn.Module]) -> Entry:
     """Counts of parts whose `requires_grad` says what is trained; the optimiser gets just that."""
     trained = [p for part in parts.values() for p in part.parameters() if p.requires_grad]
-    return Entry(name, architecture, scope, count_parameters(parts, trained), note=note)
+    return Entry(name, architecture, scope, count_parameters(parts, trained))
 
 
 def _entry(
