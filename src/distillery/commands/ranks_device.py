@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from distillery.commands.amounts import amount, as_given, at_least
 from distillery.commands.latency import load_parts, parts_of
@@ -60,7 +59,7 @@ def plan(
     parts = parts_of(models, resolution_px)
     table = _table(device, parts, tables)
     costs = costs_of(parts, table)
-    targets = targets_of(costs, given, sum(_size(models[name]) for name in _OTHERS))
+    targets = targets_of(costs, given, sum(models[name].num_parameters() for name in _OTHERS))
     ranks = candidates(parts, multiple_of or table.multiple_of, KEEP_DENSE)
     _require_reach(costs, targets, ranks, removes=cache is not None)
     errors = _errors(costs, ranks, teacher, cache)
@@ -152,10 +151,6 @@ def _errors(
         return weight_errors(unet, list(ranks))
     calibration = Calibration(teacher, cache / "base", NUM_SAMPLES, BATCH_SIZE)
     return calibration.errors(unet, ranks, lambda: calibration.moments(unet, ranks))
-
-
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def as_text(said: Mapping[str, Any]) -> str:

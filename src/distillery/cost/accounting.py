@@ -55,7 +55,7 @@ class _Model:
     note: str = ""
 
 
-def load_architecture(preset: str, scenes: Path = Path("data/scenes-sd")) -> Parts:
+def load_architecture(preset: str) -> Parts:
     """`unet`, `text_encoder`, `vae` on meta of `sd15`, `sd21`, `scenes` or a diffusers folder.
 
     A folder with ControlNets (`controlnet_*/`) gives the first one as `controlnet`.
@@ -63,7 +63,7 @@ def load_architecture(preset: str, scenes: Path = Path("data/scenes-sd")) -> Par
     """
     if preset in ARCHITECTURES:
         return build_meta(preset)
-    folder = scenes if preset == "scenes" else Path(preset)
+    folder = Path("data/scenes-sd" if preset == "scenes" else preset)
     kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
     for name in (*kinds, "text_encoder"):
         if not (folder / name / "config.json").is_file():
