@@ -2,7 +2,7 @@
 
 In: modules on their device, batch size, number of repeats. Out: `Estimate`s of the median in
 seconds, with quartiles. Models are timed in turn, so that a slow moment of the machine hits all of
-them. Counts (parameters, MACs) are `models.counts`. Process memory never stands for a device's:
+them. Counts (parameters, MACs) are `counts`. Process memory never stands for a device's:
 without CUDA it is not measured.
 """
 

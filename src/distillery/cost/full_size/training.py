@@ -2,7 +2,7 @@
 
 In: a pipeline's parts on the meta device. Out: for each row the trained module, what else lies in
 memory, and the objective that the training stage itself uses. Nothing has weights here; running
-and measuring is `full_size_run`.
+and measuring is `training_run`.
 
 Rows that train from images hold text encoder and VAE, as training scripts do, although latents and
 text embeddings are given: the iteration itself is what is timed. Rows from the cache hold neither.
