@@ -10,11 +10,11 @@ Usage: python benchmarks/hadamard.py [--latent 32] [--repeats 3] [--batch 1] [--
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from diffusers import ControlNetModel
+from timing import seconds_of_one
 from torch import Tensor, nn
 
 from distillery.cost.counts import count_macs, count_parameters
@@ -43,14 +43,8 @@ def random_values(model: nn.Module, device: str, dtype: torch.dtype) -> nn.Modul
 
 @torch.no_grad()
 def seconds(model: nn.Module, arguments: Inputs) -> float:
-    """One evaluation; processor time on the CPU, so that other work counts little."""
-    on_gpu = arguments[0].is_cuda
-    clock = time.perf_counter if on_gpu else time.process_time
-    start = clock()
-    model(*arguments, return_dict=False)
-    if on_gpu:
-        torch.cuda.synchronize()
-    return clock() - start
+    """One evaluation."""
+    return seconds_of_one(lambda: model(*arguments, return_dict=False), arguments[0].device)
 
 
 def paired(teacher: nn.Module, model: nn.Module, arguments: Inputs, repeats: int) -> Timed:

@@ -14,14 +14,14 @@ Usage: python benchmarks/kronecker.py [--quick] [--threads 1] [--device cpu] [--
 """
 
 import argparse
-import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
+from results import keep
+from timing import ratio_interval, seconds_of_one
 from torch import Tensor, nn
 
 from distillery.models.kronecker import KroneckerConfig
@@ -60,12 +60,9 @@ def num_trainable(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def step_s(model: nn.Module, x: Tensor, clock: Callable[[], float]) -> float:
+def step_s(model: nn.Module, x: Tensor) -> float:
     """Seconds of one forward and backward pass; gradients are dropped afterwards, untimed."""
-    start = clock()
-    result = model(x)
-    result.backward(x)
-    duration_s = clock() - start
+    duration_s = seconds_of_one(lambda: model(x).backward(x), x.device)
     model.zero_grad(set_to_none=True)
     x.grad = None
     return duration_s
@@ -73,25 +70,9 @@ def step_s(model: nn.Module, x: Tensor, clock: Callable[[], float]) -> float:
 
 def measure(made: dict[str, nn.Module], x: Tensor, repeats: int) -> dict[str, np.ndarray]:
     """Seconds per repeat and method, after one untimed round."""
-    clock = time.process_time if x.device.type == "cpu" else synchronised
     x = x.requires_grad_()
-    rounds = [
-        {name: step_s(model, x, clock) for name, model in made.items()} for _ in range(repeats + 1)
-    ]
+    rounds = [{name: step_s(model, x) for name, model in made.items()} for _ in range(repeats + 1)]
     return {name: np.array([times[name] for times in rounds[1:]]) for name in made}
-
-
-def synchronised() -> float:
-    torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def ratio(peer_s: np.ndarray, ours_s: np.ndarray) -> tuple[float, float, float]:
-    """Median of peer / ours, with the ends of its 95% bootstrap interval over repeats."""
-    ratios = peer_s / ours_s
-    draws = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
-    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
-    return float(np.median(ratios)), float(low), float(high)
 
 
 def run(name: str, case: tuple, repeats: int, device: str) -> dict:
@@ -100,7 +81,8 @@ def run(name: str, case: tuple, repeats: int, device: str) -> dict:
     times = measure(made, x.to(device), repeats)
     row = {"shape": name, "ms": {k: float(np.median(t)) * 1e3 for k, t in times.items()}}
     row["parameters"] = {k: num_trainable(model) for k, model in made.items()}
-    row["ratio"] = {k: ratio(t, times["kronecker"]) for k, t in times.items() if k != "kronecker"}
+    own = times.pop("kronecker")
+    row["ratio"] = {k: ratio_interval(taken, own) for k, taken in times.items()}
     cells = [f"{k} {m:.2f} [{low:.2f}, {high:.2f}]" for k, (m, low, high) in row["ratio"].items()]
     print(f"{name:>18} {row['ms']['kronecker']:8.1f} ms   {'   '.join(cells)}", flush=True)
     return row
@@ -125,8 +107,7 @@ def main() -> None:
         run(f"conv {size[0]} @ {size[1]} px", conv_case(*size), repeats, arguments.device)
         for size in CONV
     ]
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    keep({"rows": rows}, arguments.json, ("peft", "torch"))
 
 
 if __name__ == "__main__":

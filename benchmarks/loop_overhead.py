@@ -26,6 +26,7 @@ from unittest import mock
 import numpy as np
 import torch
 from invented import Cached, settings
+from results import keep
 from timing import ratio_interval
 
 from distillery.cost.accounting import load_architecture
@@ -149,8 +150,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     rows = [measure(name, asked.rounds, asked.steps) for name in CASES]
-    if asked.json:
-        asked.json.write_text(json.dumps(rows, indent=1) + "\n")
+    keep({"rows": rows}, asked.json, ("diffusers", "torch"))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Usage: python benchmarks/starting.py [--repeats 5] [--json FILE]
 """
 
 import argparse
-import json
 import os
 import resource
 import socket
@@ -21,6 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from results import keep
 from timing import ratio_interval
 
 from distillery.core.code.lock import stage_inputs
@@ -93,8 +93,7 @@ def main() -> None:
                 }  # fmt: skip
                 rows.append(row)
                 print(row, flush=True)
-    if asked.json:
-        asked.json.write_text(json.dumps(rows, indent=1, default=float) + "\n")
+    keep({"rows": rows}, asked.json, ("diffusers", "torch", "transformers"))
 
 
 if __name__ == "__main__":

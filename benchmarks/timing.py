@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
+from distillery.cost.timing import seconds_of
+
 NUM_RESAMPLES = 2000
 
 
@@ -23,11 +25,16 @@ def time_ways(
     order = random.Random(0)
     for number in range(rounds + 1):
         for name in order.sample(list(ways), len(ways)):
-            started = _now(device)
-            ways[name]()
+            taken = seconds_of_one(ways[name], device)
             if number:
-                seconds[name].append(_now(device) - started)
+                seconds[name].append(taken)
     return {name: np.array(values) for name, values in seconds.items()}
+
+
+def seconds_of_one(job: Callable[[], object], device: torch.device) -> float:
+    """Of one call."""
+    now = time.process_time if device.type == "cpu" else time.perf_counter
+    return seconds_of(job, device, now=now)
 
 
 def ratio_interval(slow: np.ndarray, fast: np.ndarray) -> tuple[float, float, float]:
@@ -41,10 +48,3 @@ def ratio_interval(slow: np.ndarray, fast: np.ndarray) -> tuple[float, float, fl
 def ratio_text(slow: np.ndarray, fast: np.ndarray) -> str:
     """`1.85x [1.80, 1.91]`."""
     return "{:5.2f}x [{:.2f}, {:.2f}]".format(*ratio_interval(slow, fast))
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()

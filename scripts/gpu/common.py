@@ -6,10 +6,8 @@ In: what the command line says. Out: a `Place`, whose records are written after 
 import contextlib
 import datetime
 import json
-import os
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,11 @@ import torch
 from torch import nn
 
 from distillery.core.device import claim_device
+from distillery.core.publishing import publish
 from distillery.cost.accounting import load_architecture
 from distillery.cost.full_size.device import materialise, release
 from distillery.cost.profile import device_name
+from distillery.cost.timing import seconds_of
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,13 @@ class Record:
 
     def write(self) -> None:
         """Replace the file by what is known."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.values, indent=1) + "\n")
-        os.replace(partial, self.path)
+        keep(self.path, self.values)
+
+
+def keep(path: Path, values: Mapping[str, Any]) -> None:
+    """JSON at `path`, in the order in which it was measured; a figure may be no number."""
+    with publish(path) as partial:
+        partial.write_text(json.dumps(values, indent=1) + "\n")
 
 
 class _Heard:
@@ -134,21 +137,9 @@ def _circumstances(place: Place) -> dict[str, Any]:
     }
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def seconds(job: Callable[[], object], device: torch.device, num: int) -> dict[str, float]:
     """Median of `num` timed calls with the least and the greatest; the caller warms up."""
-    taken = []
-    for _ in range(num):
-        wait(device)
-        started = time.perf_counter()
-        job()
-        wait(device)
-        taken.append(time.perf_counter() - started)
+    taken = [seconds_of(job, device) for _ in range(num)]
     return {
         "ms": 1e3 * statistics.median(taken), "ms_least": 1e3 * min(taken),
         "ms_most": 1e3 * max(taken), "n": num,

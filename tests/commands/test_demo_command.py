@@ -50,8 +50,19 @@ def test_the_projects_models_are_known(here: Path) -> None:
     assert demo.known_models(here, ["models/unet/elr"]) == ["models/unet/elr"]
     with pytest.raises(DistilleryError, match="a/folder: no model's folder"):
         demo.known_models(here, ["unet/elr", "a/folder"])
-    with pytest.raises(DistilleryError, match="no students"):
+    with pytest.raises(DistilleryError, match="not found"):
         demo.known_models(Path("nowhere/params.yaml"), [])
+
+
+def test_students_are_looked_for_where_the_params_say(here: Path, tmp_path: Path) -> None:
+    params, models = yaml.safe_load(here.read_text()), tmp_path / "other"
+    params["paths"] |= {"models": str(models), "teacher": str(models / "teacher")}
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump(params))
+    with pytest.raises(DistilleryError, match="other: no students"):
+        demo.known_models(own, [])
+    shutil.copytree("models", models)
+    assert demo.known_models(own, []) == ["teacher/guided", "unet/elr"]
 
 
 def test_models_draw_side_by_side_with_time_and_memory(here: Path) -> None:

@@ -183,7 +183,7 @@ def test_the_least_that_is_named_can_be_had(device, capsys, monkeypatch):
 
 def test_so_can_that_of_a_plan_without_a_device(capsys, monkeypatch):
     with pytest.raises(DistilleryError) as refused:
-        ranks.plan("scenes", target_unet=1e3)
+        ranks.plan("scenes", {"--target-unet": 1e3})
     least = re.search(r"takes (\S+M)", str(refused.value))[1]
     monkeypatch.setattr(ranks.rank_planner, "uniform_ranks", _goes_on)
     arguments = ["ranks", "--preset", "scenes", "--target-unet", least]

@@ -226,12 +226,15 @@ def test_a_page_or_json_and_never_in_an_artefact(
         assert reason in capsys.readouterr().err
 
 
-def test_a_revision_has_no_pictures_and_the_page_says_so(before: Path, tmp_path: Path):
+def test_a_revision_has_no_pictures_and_the_page_says_so(
+    before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     shutil.copytree(before / "metrics", tmp_path / "r/metrics")
     shutil.copyfile(before / "params.yaml", tmp_path / "r/params.yaml")
     for arguments in (("init", "-q"), ("add", "."), ("commit", "-qm", "first")):
         _git(tmp_path / "r", *arguments)
-    write_html("HEAD", str(before), tmp_path / "page.html", tmp_path / "r")
+    monkeypatch.chdir(tmp_path / "r")
+    write_html("HEAD", str(before), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "nothing moved beyond its interval" in page
     assert "come without its images" in page

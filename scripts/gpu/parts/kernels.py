@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import Place, wait
+from common import Place
 from torch.profiler import ProfilerActivity, profile
 
 from distillery.cost.full_size.setup import Setup
 from distillery.cost.full_size.training_run import full_size_step
+from distillery.cost.timing import wait
 from parts.sampling import networks_of, step_of
 from parts.training import random_model, sizes_of, training_step
 

@@ -6,13 +6,12 @@ a row that fails is named in it under `failed` and does not stop the others.
 """
 
 import json
-import os
 import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from common import Place
+from common import Place, keep
 
 from distillery.commands.profile import NATIVE_PX, choose_rows, default_path, profile
 from distillery.commands.ranks_device import plan
@@ -60,11 +59,7 @@ def _plan(place: Place, preset: str) -> Path:
     """By the roofline of an H100 at batch size 8."""
     path = place.work / f"plan-{preset}.json"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        said = plan(preset, "h100-fp16-b8", {"--target-share": SHARE})
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(said))
-        os.replace(partial, path)
+        keep(path, plan(preset, "h100-fp16-b8", {"--target-share": SHARE}))
     return path
 
 
@@ -102,7 +97,7 @@ class File:
                 why = f"{type(error).__name__}: {error}".splitlines()[0]
                 failed |= dict.fromkeys(_alike(first, left), why)
         if failed and self._path is not None:
-            self._write({**self._known, "failed": failed})
+            keep(self._path, {**self._known, "failed": failed})
         return list(failed)
 
     def _profile(self, rows: Iterable[str]) -> None:
@@ -119,13 +114,7 @@ class File:
         self._known = {**found, "rows": rows, "ratios": ratios(rows)}
         if self._path is None:
             self._path = self._place.out / "profile" / default_path(found).name
-        self._write(self._known)
-
-    def _write(self, record: Mapping[str, Any]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps(record, indent=1) + "\n")
-        os.replace(partial, self._path)
+        keep(self._path, self._known)
 
 
 def _alike(first: Iterable[str], rows: Iterable[str]) -> list[str]:

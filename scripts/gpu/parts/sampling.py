@@ -3,16 +3,16 @@
 Milliseconds are of one denoising step of a batch, text encoding and decoding apart.
 """
 
-import time
 from itertools import product
 from typing import Any
 
 import torch
-from common import Place, ratio, seconds, wait
+from common import Place, ratio, seconds
 from torch import nn
 
 from distillery.core.runtime import KINDS, Kind, Runtime, captured, records
 from distillery.cost.accounting import ALIGNED, low_rank_unet, teacher_controlnet
+from distillery.cost.timing import seconds_of
 from distillery.diffusion.conditioning import TEXT
 from distillery.models.student_controlnet.model import PRESETS, StudentControlNet
 from distillery.sampling.ddim import Step, Told, ddim_scheduler, sample_latents
@@ -134,9 +134,5 @@ def _bare_ms(place: Place, step: Step, told: Told, noise: torch.Tensor) -> float
     job = captured(bare, "graph") if records("graph", place.device) else bare
     for _ in range(3):
         job()
-    wait(place.device)
-    count, started = (1, time.perf_counter()) if place.dry else (20, time.perf_counter())
-    for _ in range(count):
-        job()
-    wait(place.device)
-    return 1e3 * (time.perf_counter() - started) / count
+    num_steps = 1 if place.dry else 20
+    return 1e3 * seconds_of(job, place.device, num_steps) / num_steps

@@ -13,7 +13,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from common import Place, Record, ratio, seconds, wait
+from common import Place, Record, ratio, seconds
 from invented import Cached, settings
 from torch import nn
 
@@ -22,6 +22,7 @@ from distillery.core.runtime import Kind, captured, records, usable
 from distillery.cost.accounting import ALIGNED, low_rank_unet
 from distillery.cost.full_size.device import materialise
 from distillery.cost.full_size.training import diffusion
+from distillery.cost.timing import wait
 from distillery.diffusion.batch import Batch
 from distillery.diffusion.conditioning import TEXT
 from distillery.diffusion.denoise import denoise

@@ -1,4 +1,4 @@
-"""Amounts as users write them: `790M`, `1.5e6`, `80G`.
+"""Amounts as users write and read them: `790M`, `1.5e6`, `80G`, `2 stages`.
 
 In: text. Out: a number, and the reverse. Which amounts make sense is the command's business.
 """
@@ -46,3 +46,8 @@ def as_given(text: str | float) -> tuple[float, str]:
         suffix = text.strip()[-1]
         return _SUFFIXES[suffix.upper().replace("K", "k")], suffix
     return 1.0, ""
+
+
+def counted(number: int, what: str) -> str:
+    """`1 stage`, `2 stages`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

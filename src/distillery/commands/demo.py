@@ -21,8 +21,10 @@ from distillery.core.device import claim_device
 from distillery.core.errors import DistilleryError
 from distillery.core.precision import torch_dtype
 from distillery.families import STUDENTS
+from distillery.families.description import STUDENT
 from distillery.families.load import Student, attach, load_student
 from distillery.families.names import label
+from distillery.params import load_params
 from distillery.sampling.sampler import Sampler
 from distillery.sampling.samples import Prompt
 from distillery.teacher.load import Teacher, load_teacher
@@ -57,11 +59,11 @@ def known_models(params_file: Path, models: Sequence[str]) -> list[str]:
         for model in models:
             choose(model, params_file)
         return list(models)
-    root = params_file.parent / "models"
+    root = Path(load_params(params_file).paths.models)
     trained = [
         f"{family.name}/{path.parent.name}"
         for family in STUDENTS.values()
-        for path in sorted(root.glob(f"{family.name}/*/student.json"))
+        for path in sorted(root.glob(f"{family.name}/*/{STUDENT}"))
     ]
     if not trained:
         raise DistilleryError(

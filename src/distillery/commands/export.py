@@ -193,15 +193,16 @@ def _refuse_adapter(model: Model) -> None:
 
 def _with_lora(model: Model) -> UNet2DConditionModel:
     """The backbone with the LoRA beside its weights, not merged into them."""
-    backbone = load_unet(model.bases.get("backbone", model.teacher))
-    return load_guidance_unet(model.folder, backbone, fuse=False, scale=model.guidance_scale)
+    backbone = load_unet(model.backbone)
+    return load_guidance_unet(
+        model.folder, backbone, fuse=False, scale=model.folders.guidance_scale
+    )
 
 
 def _hub_models(model: Model) -> dict[str, Any]:
     """Models by subfolder; a LoRA of a dense U-Net stays a LoRA, of a low-rank one it is merged."""
     is_lora = (model.folder / LORA_FILE).is_file()
-    backbone = model.bases.get("backbone", model.teacher)
-    unet = _with_lora(model) if is_lora and backbone == model.teacher else model.unet
+    unet = _with_lora(model) if is_lora and model.backbone == model.teacher else model.unet
     parts = {"unet": unet, "controlnet": model.controlnet}
     parts = {name: part for name, part in parts.items() if part is not None}
     return parts if len(parts) > 1 else {hub.ROOT: next(iter(parts.values()))}
@@ -209,7 +210,7 @@ def _hub_models(model: Model) -> dict[str, Any]:
 
 def _card(model: Model, options: Options) -> HubCard:
     header, name = _header(model.folder), model.name
-    sampling = model.description.sampling
+    sampling, scale = model.description.sampling, model.folders.guidance_scale
     once = sampling.evaluations_per_step == 1
     readme = model.folder / CARD
     project = model.folder.resolve().parents[2]  # of models/<family>/<variant>, not where we stand
@@ -218,7 +219,7 @@ def _card(model: Model, options: Options) -> HubCard:
         name=name,
         base_model=options.base_model or header.get("base_model", "unknown"),
         license=options.license or header.get("license", "other"),
-        guidance_scale=model.guidance_scale if sampling.is_told_scale else 1 if once else None,
+        guidance_scale=scale if sampling.is_told_scale else 1 if once else None,
         datasets=options.datasets,
         results=results_of(metrics) if options.metrics or metrics.is_file() else None,
         about=sections_of(readme.read_text(encoding="utf-8")) if readme.is_file() else "",

@@ -18,7 +18,7 @@ from distillery.core.artifacts import read_json
 from distillery.core.errors import DistilleryError
 from distillery.core.runtime import Runtime
 from distillery.families import FAMILIES, Family
-from distillery.families.description import STUDENT, read_description
+from distillery.families.description import STUDENT, Description, read_description
 from distillery.families.load import Folders
 from distillery.families.profiled import combined_folders
 from distillery.families.teacher import TEACHER
@@ -76,16 +76,27 @@ def real(folder: Path) -> Path:
     return folder if behind == os.path.abspath(folder) else Path(behind)
 
 
-def _described(folder: Path, params: Params | None) -> Choice:
-    """A student that says itself what it is and builds on."""
-    description = read_description(folder)
+def folders_of(folder: Path, description: Description) -> Folders:
+    """Where a student's parts lie, as it says itself; told the highest scale that it has learned.
+
+    Raises DistilleryError where a part is missing, or is another one by now.
+    """
     bases = description.bases(folder)
     if TEACHER.name not in bases:
         raise DistilleryError(f"{folder / STUDENT}: names no teacher; rerun the model's stage")
     teacher = bases.pop(TEACHER.name)
-    settings = _settings(teacher, description.sampling.guidance_scale, params)
     model = bases.pop("model", folder)  # the trained part of a whole student
-    return Choice(description.name, Folders(teacher, model, 0, [0], **bases), settings)
+    scale = description.sampling.guidance_scale
+    highest = max(scale) if isinstance(scale, list) else scale
+    return Folders(teacher, model, 0, [0], **bases, guidance_scale=highest)
+
+
+def _described(folder: Path, params: Params | None) -> Choice:
+    """A student that says itself what it is and builds on."""
+    description = read_description(folder)
+    folders = folders_of(folder, description)
+    settings = _settings(folders.teacher, folders.guidance_scale, params)
+    return Choice(description.name, folders, settings)
 
 
 def _named(model: str, params: Params) -> Choice:
@@ -135,7 +146,7 @@ def _require(model: str, *folders: Path) -> None:
             )
 
 
-def _settings(teacher: Path, learned: Any, params: Params | None) -> dict[str, Any]:
+def _settings(teacher: Path, learned: float | None, params: Params | None) -> dict[str, Any]:
     """Those of the params; without any, what the model was made for: its size, its scale."""
     if params is not None:
         generate = params.generate
@@ -148,10 +159,9 @@ def _settings(teacher: Path, learned: Any, params: Params | None) -> dict[str, A
             "dtype": generate.dtype,
             "runtime": Runtime(generate.runtime, generate.matmul_precision, generate.memory_format),
         }
-    scales = learned if isinstance(learned, list) else [learned or GUIDANCE_SCALE]
     return {
         "num_inference_steps": NUM_INFERENCE_STEPS,
-        "guidance_scale": max(scales),
+        "guidance_scale": learned or GUIDANCE_SCALE,
         "resolution_px": _own_size_px(teacher),
         "batch_size": BATCH_SIZE,
         "device": "cuda" if torch.cuda.is_available() else "cpu",

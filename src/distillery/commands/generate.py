@@ -16,9 +16,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from distillery.commands.amounts import counted
 from distillery.commands.controls import Given, controlled, map_files, of_model, read_given
 from distillery.commands.find_model import choose
-from distillery.commands.plan import counted
 from distillery.core.artifacts import content_of, read_json, require_outside, write_json
 from distillery.core.device import claim_device
 from distillery.core.errors import DistilleryError

@@ -9,7 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from distillery.commands.plan import counted, record_cut, resolve_jobs
+from distillery.commands.amounts import counted
+from distillery.commands.plan import record_cut, resolve_jobs
 from distillery.core.errors import DistilleryError
 
 RECORDS = Path(".snakemake/metadata")  # where Snakemake notes what it made

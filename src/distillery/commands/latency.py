@@ -23,11 +23,9 @@ from distillery.cost.latency.roofline import MACHINES, Machine, measure_machine
 from distillery.cost.latency.table import LatencyTable, plan_s, short_dtype, table_name
 from distillery.cost.latency.units import Anatomy, anatomy
 from distillery.families.unet.latency_plan import as_planned
+from distillery.models.control_adapter.hints import VAE_SCALE
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.removed import layers_kept
-
-PX_PER_LATENT = 8
-TABLES = Path("docs/results/latency")
 
 
 def measure(
@@ -117,25 +115,23 @@ def load_parts(preset: str, teacher: Path | None = None) -> dict[str, nn.Module]
     return load_architecture(str(teacher_folder(params) or architecture_of(params)))
 
 
-def architecture_parts(
-    preset: str, resolution_px: int | None = None, teacher: Path | None = None
-) -> Anatomy:
+def architecture_parts(preset: str, resolution_px: int | None = None) -> Anatomy:
     """Layers and blocks of a preset's U-Net at a resolution; its own if None."""
-    return parts_of(load_parts(preset, teacher), resolution_px)
+    return parts_of(load_parts(preset), resolution_px)
 
 
 def parts_of(models: Mapping[str, nn.Module], resolution_px: int | None = None) -> Anatomy:
     """The same for models that are loaded already. Raises DistilleryError for sizes that clash."""
     unet = models["unet"]
     factor = 2 ** (len(unet.config.block_out_channels) - 1)
-    px = resolution_px or unet.config.sample_size * PX_PER_LATENT
-    if px % (PX_PER_LATENT * factor):
+    px = resolution_px or unet.config.sample_size * VAE_SCALE
+    if px % (VAE_SCALE * factor):
         raise DistilleryError(
             f"--resolution {px}: this U-Net halves its input {factor.bit_length() - 1} times; "
-            f"use a multiple of {PX_PER_LATENT * factor}"
+            f"use a multiple of {VAE_SCALE * factor}"
         )
     tokens = models["text_encoder"].config.max_position_embeddings
-    return anatomy(unet, side=px // PX_PER_LATENT, num_tokens=tokens)
+    return anatomy(unet, side=px // VAE_SCALE, num_tokens=tokens)
 
 
 def as_text(tables: Sequence[LatencyTable], parts: Anatomy) -> str:

@@ -6,11 +6,10 @@ perhaps a ControlNet student's folder. Out: a `Model`, loaded. Not here: what be
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from diffusers import ControlNetModel, UNet2DConditionModel
 
-from distillery.commands.find_model import USUAL_PARAMS, choose, real
+from distillery.commands.find_model import USUAL_PARAMS, choose, folders_of, real
 from distillery.core.errors import DistilleryError
 from distillery.families import FAMILIES
 from distillery.families.description import STUDENT, Description, read_description
@@ -30,19 +29,19 @@ class Model:
     folder: Path
     name: str
     description: Description
-    bases: dict[str, Path]
+    folders: Folders
     unet: UNet2DConditionModel | None
     controlnet: ControlNetModel | None
     other: Path | None = None
 
     @property
     def teacher(self) -> Path:
-        return self.bases["teacher"]
+        return self.folders.teacher
 
     @property
-    def guidance_scale(self) -> float | None:
-        """That it has learned, the highest of several; None of the rest."""
-        return _scale(self.description)
+    def backbone(self) -> Path:
+        """What it was trained on, the teacher where that is no student."""
+        return self.folders.backbone or self.teacher
 
 
 def open_model(model: Path, controlnet: Path | None = None) -> Model:
@@ -65,29 +64,14 @@ def _open(folder: Path, controlnet: Path | None, name: str | None = None) -> Mod
     description = read_description(folder)
     if controlnet is not None and description.family in CONTROLNETS:
         raise DistilleryError(f"{folder}: is a ControlNet; --controlnet goes with a U-Net student")
-    bases = description.bases(folder)
-    if "teacher" not in bases:
-        raise DistilleryError(f"{folder}/student.json: names no teacher; rerun the model's stage")
-    student = _load(folder, description, bases)
+    folders = folders_of(folder, description)
+    student = load_student(description.name, folders)
     is_control = description.family in CONTROLNETS
     own = student.controlnet if is_control else None
     if controlnet is not None:
         other = read_description(controlnet)
-        own = _load(controlnet, other, other.bases(controlnet)).controlnet
+        own = load_student(other.name, folders_of(controlnet, other)).controlnet
         if own is None:
             raise DistilleryError(f"--controlnet {controlnet}: {other.name} is no ControlNet")
     unet, name = None if is_control else student.unet, name or description.name
-    return Model(folder, name, description, bases, unet, own, controlnet)
-
-
-def _load(folder: Path, description: Description, bases: dict[str, Path]) -> Any:
-    folders = Folders(
-        bases["teacher"], folder, 0, [0],
-        backbone=bases.get("backbone"), guidance_scale=_scale(description) or 1.0,
-    )  # fmt: skip
-    return load_student(description.name, folders)
-
-
-def _scale(description: Description) -> float | None:
-    scale = description.sampling.guidance_scale
-    return scale if scale is None or isinstance(scale, int | float) else max(scale)
+    return Model(folder, name, description, folders, unet, own, controlnet)

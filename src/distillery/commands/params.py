@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distillery.core.errors import DistilleryError
-
-_COLUMNS = ("total", "unet", "adapter", "requires_grad", "in_optimiser")
+from distillery.cost.counts import COLUMNS
 
 
 def count(preset: str, teacher: Path | None = None) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def as_json(listing: dict[str, Any]) -> str:
 
 def as_text(listing: dict[str, Any]) -> str:
     """Tables for the terminal: the papers' models, notes on them, then the params' students."""
-    head = ["model", "of", "paper", *(c.replace("_", " ") for c in _COLUMNS), "on disk", "scope"]
+    head = ["model", "of", "paper", *(c.replace("_", " ") for c in COLUMNS), "on disk", "scope"]
     rows = [_row(model, model["printed"] or "-") for model in listing["models"]]
     lines = _aligned([head, *rows])
     noted = [m for m in listing["models"] if m["note"]]
@@ -103,7 +102,7 @@ def as_text(listing: dict[str, Any]) -> str:
 
 def _row(model: dict[str, Any], second: str) -> list[str]:
     counts = model["counts"]
-    numbers = [_short(counts[column]) for column in _COLUMNS]
+    numbers = [_short(counts[column]) for column in COLUMNS]
     on_disk = f"{counts['bytes_on_disk'] / 1e6:.1f} MB"
     return [model["name"], model["architecture"], second, *numbers, on_disk, model["scope"]]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distillery.commands import schedule
+from distillery.commands.amounts import counted
 from distillery.commands.changes import Changes, as_lines, changed
 from distillery.core.artifacts import MANIFEST, read_manifest
 from distillery.core.errors import DistilleryError
@@ -87,10 +88,10 @@ def script(targets: Sequence[str] = ("all",)) -> str:
     return "\n".join(["set -e", *commands])
 
 
-def lock_left(root: Path = Path()) -> str:
-    """What to do about the lock of a Snakemake that was killed in `root`; empty without one."""
-    locks = root / ".snakemake" / "locks"
-    if not (locks.is_dir() and any(locks.iterdir())) or _is_running(root):
+def lock_left() -> str:
+    """What to do about the lock of a Snakemake that was killed here; empty without one."""
+    locks = Path(".snakemake/locks")
+    if not (locks.is_dir() and any(locks.iterdir())) or _is_running():
         return ""
     return (
         "A Snakemake that ran here was killed and left its lock: run `snakemake --unlock` first; "
@@ -98,13 +99,13 @@ def lock_left(root: Path = Path()) -> str:
     )
 
 
-def record_cut(root: Path = Path()) -> str:
+def record_cut() -> str:
     """What to do about a record that a killed DVC has not written out; empty where all are whole.
 
     DVC writes them in place.
     """
     for name, (start, end) in _RECORDS.items():
-        file = root / name
+        file = Path(name)
         if not file.is_file():
             continue
         text = file.read_text(encoding="utf-8", errors="replace")
@@ -116,12 +117,12 @@ def record_cut(root: Path = Path()) -> str:
     return ""
 
 
-def _is_running(root: Path) -> bool:
-    """Whether a Snakemake works in the folder; only processes of this machine are seen."""
+def _is_running() -> bool:
+    """Whether a Snakemake works here; only processes of this machine are seen."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             command = (process / "cmdline").read_bytes()
-            if b"snakemake" in command and (process / "cwd").resolve() == root.resolve():
+            if b"snakemake" in command and (process / "cwd").resolve() == Path.cwd():
                 return True
     return False
 
@@ -189,11 +190,6 @@ def _totals(totals: dict[str, Any]) -> str:
     ]
     never = f"; {unknown} never ran here, how long they take is not known" if unknown else ""
     return ", ".join(parts) + never
-
-
-def counted(number: int, what: str) -> str:
-    """`1 stage`, `2 stages`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _seconds(value: float | None) -> str:

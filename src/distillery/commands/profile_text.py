@@ -7,8 +7,9 @@ what was not run, and why.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from distillery.cost.counts import COLUMNS
+
 _BYTES = ("weights", "gradients", "optimiser", "teacher", "activations", "peak")
-_COLUMNS = ("total", "unet", "adapter", "requires_grad", "in_optimiser")
 _EVALUATED = (
     "batch", "runtime", "s/image", "from", "to", "allocated", "reserved", "predicted", "MACs",
     "image",
@@ -64,7 +65,7 @@ def _training(rows: Mapping[str, Any], about: str) -> Iterator[str]:
     )
     yield from (_cost_line(name, row, width) for name, row in rows.items())
     yield ""
-    yield f"{'row':<{width}}" + "".join(f"{c:>15}" for c in (*_COLUMNS, "on disk"))
+    yield f"{'row':<{width}}" + "".join(f"{c:>15}" for c in (*COLUMNS, "on disk"))
     yield from (_size_line(name, row, width) for name, row in rows.items())
     yield ""
 
@@ -116,7 +117,7 @@ def _cost_line(name: str, row: Mapping[str, Any], width: int) -> str:
 
 def _size_line(name: str, row: Mapping[str, Any], width: int) -> str:
     counts = row["parameters"]
-    numbers = "".join(f"{counts[column] / 1e6:>14.2f}M" for column in _COLUMNS)
+    numbers = "".join(f"{counts[column] / 1e6:>14.2f}M" for column in COLUMNS)
     return f"{name:<{width}}{numbers}{counts['bytes_on_disk'] / 1e6:>12.1f} MB"
 
 

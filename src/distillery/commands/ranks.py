@@ -4,8 +4,7 @@ In: an architecture or a params file, one budget, and the teacher's folder if ra
 spectra. Out: a table or JSON, and a file of ranks. Nothing is decomposed or trained.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,79 +25,62 @@ TARGETS = ("total", "unet", "flops")
 
 
 def plan(
-    preset: str,
-    *,
-    target_total: float | None = None,
-    target_unet: float | None = None,
-    target_flops: float | None = None,
-    teacher: Path | None = None,
-    keep_dense: Sequence[str] = rank_planner.KEEP_DENSE,
+    preset: str, given: Mapping[str, str | float | None], *, teacher: Path | None = None
 ) -> dict[str, Any]:
     """Ranks for exactly one target, by the uniform rule, or with `teacher` by its spectra.
 
-    `target_total`: parameters of U-Net, text encoder and VAE; `target_unet`: of the U-Net;
-    `target_flops`: FLOPs (two per multiply-accumulate) of one U-Net evaluation for one image.
-    Raises DistilleryError for none or several targets, or one out of reach.
-    """
-    given = {"total": target_total, "unet": target_unet, "flops": target_flops}
-    kinds = [kind for kind, value in given.items() if value is not None]
-    if len(kinds) != 1:
-        raise DistilleryError("give exactly one of --target-total, --target-unet, --target-flops")
-    parts = load_parts(preset, teacher)
-    kind, target = kinds[0], float(given[kinds[0]])
-    costs, budget = _budget(kind, target, parts, keep_dense)
-    _require_within_reach(kind, target, costs, budget)
-    uniform = rank_planner.uniform_ranks(
-        layer_shapes(parts["unet"]), costs, budget, keep_dense=keep_dense
-    )
-    planned = {
-        "preset": preset,
-        "target": {"kind": kind, "value": target},
-        "rule": "uniform",
-        "ranks": uniform,
-    }
-    if teacher is not None:
-        planned |= _by_spectrum(teacher, costs, budget, uniform)
-    return {
-        **planned,
-        "components": _components(parts, planned["ranks"]),
-        "macs": _macs(parts, planned["ranks"]),
-    }
-
-
-def plan_given(
-    preset: str, given: Mapping[str, str | float | None], *, teacher: Path | None = None
-) -> dict[str, Any]:
-    """`plan` for targets by option, as they were typed; also says the plan layer by layer.
-
-    Raises DistilleryError for a target of time, which needs a device.
+    `given` are targets by option, as they were typed: `--target-total`, parameters of U-Net, text
+    encoder and VAE; `--target-unet`, of the U-Net; `--target-flops`, FLOPs (two per
+    multiply-accumulate) of one U-Net evaluation for one image. Raises DistilleryError for none or
+    several targets, for one out of reach, and for a target of time, which needs a device.
     """
     for option in ("--target-ms", "--target-share"):
         if given.get(option) is not None:
             raise DistilleryError(f"{option}: give --device NAME, whose latency table counts")
-    options = {f"target_{kind}": f"--target-{kind}" for kind in TARGETS}
-    numbers = {name: amount(given.get(option), option) for name, option in options.items()}
-    unet = load_parts(preset, teacher)["unet"]
+    options = {kind: f"--target-{kind}" for kind in TARGETS}
+    targets = {kind: amount(given.get(option), option) for kind, option in options.items()}
+    parts = load_parts(preset, teacher)
     try:
-        said = plan(preset, teacher=teacher, **numbers)
+        planned = _planned(parts, targets, teacher)
     except DistilleryError as error:
         asked = ", ".join(f"{o} {v}" for o, v in given.items() if v is not None)
         raise DistilleryError(f"{asked}: {error}" if asked else str(error)) from error
-    said["layers"] = [
-        {"name": n, "form": "low_rank" if n in said["ranks"] else "dense",
-         "rank": said["ranks"].get(n)}
-        for n in layer_shapes(unet)
-    ]  # fmt: skip
-    return said
+    return {"preset": preset, **planned}
+
+
+def _planned(
+    parts: Mapping[str, nn.Module], targets: Mapping[str, float | None], teacher: Path | None
+) -> dict[str, Any]:
+    kinds = [kind for kind, value in targets.items() if value is not None]
+    if len(kinds) != 1:
+        raise DistilleryError("give exactly one of --target-total, --target-unet, --target-flops")
+    kind, target = kinds[0], float(targets[kinds[0]])
+    costs, budget = _budget(kind, target, parts)
+    _require_within_reach(kind, target, costs, budget)
+    shapes = layer_shapes(parts["unet"])
+    uniform = rank_planner.uniform_ranks(shapes, costs, budget)
+    planned = {"target": {"kind": kind, "value": target}, "rule": "uniform", "ranks": uniform}
+    if teacher is not None:
+        planned |= _by_spectrum(teacher, costs, budget, uniform)
+    ranks = planned["ranks"]
+    return {
+        **planned,
+        "components": _components(parts, ranks),
+        "macs": _macs(parts, ranks),
+        "layers": [
+            {"name": n, "form": "low_rank" if n in ranks else "dense", "rank": ranks.get(n)}
+            for n in shapes
+        ],
+    }
 
 
 def _budget(
-    kind: str, target: float, parts: Mapping[str, nn.Module], keep_dense: Sequence[str]
+    kind: str, target: float, parts: Mapping[str, nn.Module]
 ) -> tuple[dict[str, Cost], float]:
     """Costs of the layers that may be decomposed, and what of the target is left for them."""
     unet = parts["unet"]
     shapes = layer_shapes(unet)
-    names = rank_planner.factorable(shapes, keep_dense)
+    names = rank_planner.factorable(shapes)
     if kind == "flops":
         inputs = _inputs(parts)
         costs, whole = rank_planner.mac_costs(unet, **inputs), count_macs(unet, **inputs)
@@ -178,11 +160,6 @@ def _macs(parts: Mapping[str, nn.Module], ranks: Mapping[str, int]) -> dict[str,
 def _inputs(parts: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
     tokens = parts["text_encoder"].config.max_position_embeddings
     return meta_inputs(parts["unet"], parts["unet"].config.sample_size, tokens)
-
-
-def as_json(planned: Mapping[str, Any]) -> str:
-    """What `--json` prints and `--out` writes."""
-    return json.dumps(planned, indent=1)
 
 
 def as_text(planned: Mapping[str, Any]) -> str:

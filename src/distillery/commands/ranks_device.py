@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from distillery.commands.amounts import amount, as_given, at_least
-from distillery.commands.latency import TABLES, load_parts, parts_of
+from distillery.commands.latency import load_parts, parts_of
 from distillery.core.artifacts import content_of, hash_json
 from distillery.core.errors import DistilleryError
 from distillery.cost.latency.costs import Costs, costs_of
@@ -21,6 +20,7 @@ from distillery.cost.latency.table import LatencyTable, read_tables, write_form
 from distillery.cost.latency.units import Anatomy
 from distillery.families.unet.calibration import Calibration
 from distillery.families.unet.latency_plan import (
+    TABLES,
     Target,
     candidates,
     make_plan,
@@ -59,7 +59,7 @@ def plan(
     parts = parts_of(models, resolution_px)
     table = _table(device, parts, tables)
     costs = costs_of(parts, table)
-    targets = targets_of(costs, given, sum(_size(models[name]) for name in _OTHERS))
+    targets = targets_of(costs, given, sum(models[name].num_parameters() for name in _OTHERS))
     ranks = candidates(parts, multiple_of or table.multiple_of, KEEP_DENSE)
     _require_reach(costs, targets, ranks, removes=cache is not None)
     errors = _errors(costs, ranks, teacher, cache)
@@ -151,10 +151,6 @@ def _errors(
         return weight_errors(unet, list(ranks))
     calibration = Calibration(teacher, cache / "base", NUM_SAMPLES, BATCH_SIZE)
     return calibration.errors(unet, ranks, lambda: calibration.moments(unet, ranks))
-
-
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def as_text(said: Mapping[str, Any]) -> str:

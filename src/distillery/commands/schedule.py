@@ -21,9 +21,9 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def num_heavy(profile: Path = PROFILE) -> int:
+def num_heavy() -> int:
     """How many heavy jobs may run at once; 1 where no profile says so."""
-    values = yaml.safe_load(profile.read_text()) if profile.is_file() else {}
+    values = yaml.safe_load(PROFILE.read_text()) if PROFILE.is_file() else {}
     pairs = (str(one).partition("=") for one in values.get("resources", ()))
     return max(1, *(int(number) for name, _, number in pairs if name == "heavy"), 1)
 

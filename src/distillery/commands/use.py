@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from distillery.commands.plan import counted
+from distillery.commands.amounts import counted
 from distillery.core.errors import DistilleryError
 from distillery.core.publishing import publish
 from distillery.params.load import check_values, read_values

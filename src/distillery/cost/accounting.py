@@ -55,7 +55,7 @@ class _Model:
     note: str = ""
 
 
-def load_architecture(preset: str, scenes: Path = Path("data/scenes-sd")) -> Parts:
+def load_architecture(preset: str) -> Parts:
     """`unet`, `text_encoder`, `vae` on meta of `sd15`, `sd21`, `scenes` or a diffusers folder.
 
     A folder with ControlNets (`controlnet_*/`) gives the first one as `controlnet`.
@@ -63,7 +63,7 @@ def load_architecture(preset: str, scenes: Path = Path("data/scenes-sd")) -> Par
     """
     if preset in ARCHITECTURES:
         return build_meta(preset)
-    folder = scenes if preset == "scenes" else Path(preset)
+    folder = Path("data/scenes-sd" if preset == "scenes" else preset)
     kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
     for name in (*kinds, "text_encoder"):
         if not (folder / name / "config.json").is_file():
@@ -119,12 +119,10 @@ def paper_entries(preset: str, parts: Mapping[str, nn.Module]) -> list[Entry]:
     return entries
 
 
-def entry_of(
-    name: str, architecture: str, scope: str, parts: Mapping[str, nn.Module], note: str = ""
-) -> Entry:
+def entry_of(name: str, architecture: str, scope: str, parts: Mapping[str, nn.Module]) -> Entry:
     """Counts of parts whose `requires_grad` says what is trained; the optimiser gets just that."""
     trained = [p for part in parts.values() for p in part.parameters() if p.requires_grad]
-    return Entry(name, architecture, scope, count_parameters(parts, trained), note=note)
+    return Entry(name, architecture, scope, count_parameters(parts, trained))
 
 
 def _entry(

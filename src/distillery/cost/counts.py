@@ -17,6 +17,7 @@ from distillery.models.architectures import build_meta
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 
 ADAPTER_PARTS = ("adapter", "controlnet")
+COLUMNS = ("total", "unet", "adapter", "requires_grad", "in_optimiser")
 
 
 def count_parameters(
@@ -36,7 +37,7 @@ def count_parameters(
     A tensor that appears several times is counted once.
     """
     parts = model if isinstance(model, Mapping) else {"unet": model}
-    counts = dict.fromkeys(("total", "unet", "adapter", "requires_grad", "in_optimiser"), 0)
+    counts = dict.fromkeys(COLUMNS, 0)
     for part, parameter, in_adapter in _unique_parameters(parts):
         is_adapter = in_adapter or part in ADAPTER_PARTS
         counts["total"] += parameter.numel()

@@ -17,7 +17,7 @@ from transformers import CLIPTextModel
 
 from distillery.core.artifacts import content_of
 from distillery.cost import timing as cost
-from distillery.cost.counts import count_macs, count_parameters
+from distillery.cost.counts import COLUMNS, count_macs, count_parameters
 from distillery.cost.workload import Profiled, Workload, controlnet_alone, unet_alone
 from distillery.metrics.intervals import exact, metrics_file
 from distillery.models.architectures import build_meta
@@ -32,7 +32,6 @@ PAPER_RATIO = 1 / 3
 ORIGINAL = "original"  # has the teacher's size
 AS_TRAINED = "the model as it trains: a LoRA beside its base, with text encoder and VAE"
 AS_TRAINED_STEP = "training step of the model as it trains"
-COLUMNS = ("total", "unet", "adapter", "requires_grad", "in_optimiser")
 
 
 def profile_models(

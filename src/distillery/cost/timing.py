@@ -2,7 +2,7 @@
 
 In: modules on their device, batch size, number of repeats. Out: `Estimate`s of the median in
 seconds, with quartiles. Models are timed in turn, so that a slow moment of the machine hits all of
-them. Counts (parameters, MACs) are `models.counts`. Process memory never stands for a device's:
+them. Counts (parameters, MACs) are `counts`. Process memory never stands for a device's:
 without CUDA it is not measured.
 """
 
@@ -70,16 +70,32 @@ def run_in_turn(
 
 
 def _seconds(job: Callable[[], object]) -> tuple[float, float]:
-    _wait()
+    wait()
     started, started_processor = time.perf_counter(), time.process_time()
     job()
-    _wait()
+    wait()
     return time.perf_counter() - started, time.process_time() - started_processor
 
 
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def seconds_of(
+    job: Callable[[], object],
+    device: torch.device,
+    num_calls: int = 1,
+    now: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Of all calls together by the clock `now`, with all done before and after."""
+    wait(device)
+    started = now()
+    for _ in range(num_calls):
+        job()
+    wait(device)
+    return now() - started
+
+
+def wait(device: torch.device | None = None) -> None:
+    """Until the device, CUDA's current one if None, has done all it was given."""
+    if device.type == "cuda" if device else torch.cuda.is_available():
+        torch.cuda.synchronize(device)
 
 
 def latency_job(run: Callable[[Workload], Tensor], workload: Workload) -> Callable[[], object]:

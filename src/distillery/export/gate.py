@@ -10,11 +10,11 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import nn
 
+from distillery.models.control_adapter.hints import VAE_SCALE
 from distillery.models.export import assert_same_output
 
 TOLERANCE = 1e-4
 _TEXT_LENGTH = 8
-_VAE_SCALE = 8
 
 
 def same_unet(
@@ -35,7 +35,7 @@ def same_controlnet(
     Raises DistilleryError if it exceeds `tolerance`.
     """
     config = {**a.config, "sample_size": side}
-    shape = (2, config["conditioning_channels"], _VAE_SCALE * side, _VAE_SCALE * side)
+    shape = (2, config["conditioning_channels"], VAE_SCALE * side, VAE_SCALE * side)
     inputs = {**_unet_inputs(config), "controlnet_cond": torch.rand(shape, generator=_seeded())}
 
     def flat(model: nn.Module):

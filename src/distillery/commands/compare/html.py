@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from distillery.commands.amounts import counted
 from distillery.commands.changes import rows
 from distillery.commands.compare.open import path_of
 from distillery.commands.compare.runs import Comparison, Move, compare_runs
 from distillery.commands.compare.text import by_model, of_changed
-from distillery.commands.plan import counted
 from distillery.core.artifacts import require_outside
 from distillery.core.errors import DistilleryError
 from distillery.core.publishing import publish
@@ -33,12 +33,12 @@ NO_PICTURES = (
 )
 
 
-def write_html(before: str, after: str, out: Path, repository: Path = Path()) -> str:
+def write_html(before: str, after: str, out: Path) -> str:
     """Write the page to `out`; returns what to say of it."""
     if out.is_dir():
         raise DistilleryError(f"{out}: is a folder; name a file, such as compare.html")
     require_outside(out)
-    found = compare_runs(before, after, repository)
+    found = compare_runs(before, after)
     page = environment(autoescape=True)
     page.filters |= {
         "number": story.number, "metric_name": label_of, "model_label": label, "mark": _mark,

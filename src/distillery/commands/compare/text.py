@@ -7,7 +7,6 @@ for a terminal, or JSON.
 import json
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from distillery.commands.changes import as_lines
 from distillery.commands.compare.runs import Comparison, Move, compare_runs
@@ -18,9 +17,9 @@ from distillery.report import story
 CLOSENESS = "prediction_distance"
 
 
-def compare(before: str, after: str, *, as_json: bool, repository: Path = Path()) -> str:
+def compare(before: str, after: str, *, as_json: bool) -> str:
     """The comparison as text, or as JSON."""
-    comparison = compare_runs(before, after, repository)
+    comparison = compare_runs(before, after)
     return json.dumps(comparison.as_json(), indent=1) if as_json else as_text(comparison)
 
 

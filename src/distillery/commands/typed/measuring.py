@@ -94,7 +94,7 @@ def ranks(
     if device is None:
         from distillery.commands import ranks as command
 
-        said = command.plan_given(preset, given, teacher=teacher)
+        said = command.plan(preset, given, teacher=teacher)
     else:
         from distillery.commands import ranks_device as command
 

@@ -2,10 +2,10 @@
 
 In: a pipeline's parts on the meta device. Out: for each row the modules that must lie in memory and
 one evaluation of a batch. Rows of a group are timed in turn. Nothing has weights here; running and
-measuring is `full_size_inference_run`.
+measuring is `inference_run`.
 
-A fused LoRA leaves shape and number of all weights as they are (`lora.fuse_lora`), so the teacher's
-U-Net stands for a student with one, and the low-rank U-Net for a low-rank student with one.
+A fused LoRA leaves shape and number of all weights as they are (`models.lora.layers.fuse_lora`), so
+the teacher's U-Net stands for a student with one, and the low-rank U-Net for a low-rank one.
 """
 
 from collections.abc import Callable, Mapping

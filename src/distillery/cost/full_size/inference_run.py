@@ -1,4 +1,4 @@
-"""Running the evaluations of `full_size_inference`: counted, predicted, then measured in turn.
+"""Running the evaluations of `inference`: counted, predicted, then measured in turn.
 
 In: rows by name, an architecture's parts on meta, a `Setup`. Out: one plain dict per row, with an
 entry per batch size: figures of the quickest runtime, and of each under `runtimes`. Seconds are

@@ -1,8 +1,8 @@
 """Full-size rows of one run against each other: seconds, memory, operations; and whole images.
 
-In: rows as `full_size_run` and `full_size_inference_run` give them. Out: ratios by
-`<model>/<other>`, the model's share of the other; seconds of an image of 50 steps, put together
-from measured parts. Only rows of one run are compared.
+In: rows as `training_run` and `inference_run` give them. Out: ratios by `<model>/<other>`, the
+model's share of the other; seconds of an image of 50 steps, put together from measured parts. Only
+rows of one run are compared.
 """
 
 import statistics

@@ -2,7 +2,7 @@
 
 In: a pipeline's parts on the meta device. Out: for each row the trained module, what else lies in
 memory, and the objective that the training stage itself uses. Nothing has weights here; running
-and measuring is `full_size_run`.
+and measuring is `training_run`.
 
 Rows that train from images hold text encoder and VAE, as training scripts do, although latents and
 text embeddings are given: the iteration itself is what is timed. Rows from the cache hold neither.
@@ -54,12 +54,11 @@ CANNY = "canny"
 
 @dataclass(frozen=True)
 class Row:
-    """`paper`: what the source prints of it; `from_cache`: trains from the teacher's cache."""
+    """`paper`: what the source prints of it."""
 
     title: str
     build: Callable[[Parts], Iteration]
     paper: Mapping[str, float] = field(default_factory=dict)
-    from_cache: bool = False
 
 
 class InDtype(nn.Module):
@@ -223,7 +222,7 @@ ROWS = {
     "lora_finetune": Row("+ LoRA", _lora_finetune, {"memory_gb": 9.6}),
     "lora_distill": Row("+ both, one W0", _lora_distill, {"memory_gb": 10.3}),
     "lora_distill_lean": Row(
-        "+ cached teacher, bf16 base, checkpointing", _lora_distill_lean, from_cache=True
+        "+ cached teacher, bf16 base, checkpointing", _lora_distill_lean
     ),
     "controlnet_teacher": Row(
         "ControlNet as it is, diffusion loss", _controlnet(None, distilled=False)
@@ -231,6 +230,6 @@ ROWS = {
     **_students(),
     "unet_dense_online": Row("Stage I, dense student, teacher online", _stage_one_online),
     "unet_low_rank_cached": Row(
-        "Stage I, low-rank student, cached teacher", _stage_one_cached, from_cache=True
+        "Stage I, low-rank student, cached teacher", _stage_one_cached
     ),
 }  # fmt: skip

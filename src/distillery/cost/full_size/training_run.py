@@ -1,4 +1,4 @@
-"""Running the iterations of `full_size`: predicted memory, then measured time and memory.
+"""Running the iterations of `training`: predicted memory, then measured time and memory.
 
 In: rows by name, an architecture's parts on meta, a `Setup`. Out: one plain dict per row.
 Weights are random, of the scale that keeps activations near 1. A row that does not fit the device

@@ -47,9 +47,8 @@ class Costs:
 
 def costs_of(parts: Anatomy, table: LatencyTable) -> Costs:
     """The costs of a U-Net's choices; raises DistilleryError for a table that lacks a layer."""
-    dense = np.array(
-        [table.model_s(parts.model.key), _num_weights(parts.model), _macs(parts.model)]
-    )
+    num_weights = sum(p.numel() for p in parts.model.module.parameters())
+    dense = np.array([table.model_s(parts.model.key), num_weights, _macs(parts.model)])
     counted: dict[str, int] = {}
     blocks = {}
     for name, unit in parts.blocks.items():
@@ -95,10 +94,6 @@ class _Called(nn.Module):
 
     def forward(self) -> object:
         return self.unit.call(self.unit.module.float(), self.tensors)
-
-
-def _num_weights(unit: Unit) -> int:
-    return sum(p.numel() for p in unit.module.parameters())
 
 
 def _num_weights_gone(parts: Anatomy, block: str) -> int:

@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
+from distillery.core.runtime import CudaGraphs
 from distillery.cost.latency.table import Spread
 from distillery.cost.latency.units import Tensors, Unit, form_of
+from distillery.cost.timing import seconds_of
 
 RUNTIMES = ("eager", "graph")
 PROCESSOR, WALL = "processor time", "wall"
@@ -131,19 +133,13 @@ def _job(
     if clock.runtime == "eager":
         turn = itertools.cycle(copies)
         return lambda: unit.call(next(turn), tensors)
-    return _captured(lambda: [unit.call(module, tensors) for module in copies]).replay
 
+    def run() -> list[object]:
+        return [unit.call(module, tensors) for module in copies]
 
-def _captured(run: Callable[[], object]) -> torch.cuda.CUDAGraph:
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph
+    graphs = CudaGraphs()
+    graphs.warm_up(run)
+    return graphs.record(run)[0]
 
 
 def _num_calls(job: Callable[[], object], clock: Clock) -> int:
@@ -153,21 +149,11 @@ def _num_calls(job: Callable[[], object], clock: Clock) -> int:
     return max(1, min(200, round(least / max(_seconds(job, 1, clock.device), 1e-7))))
 
 
-def _seconds(job: Callable[[], object], count: int, device: torch.device) -> float:
+def _seconds(job: Callable[[], object], num_calls: int, device: torch.device) -> float:
     now = time.thread_time if clock_of(device) == PROCESSOR else time.perf_counter
-    _wait(device)
-    started = now()
-    for _ in range(count):
-        job()
-    _wait(device)
-    return now() - started
+    return seconds_of(job, device, num_calls, now)
 
 
 def clock_of(device: torch.device) -> str:
     """`processor time` on a CPU with one thread, else `wall`."""
     return PROCESSOR if device.type == "cpu" and torch.get_num_threads() == 1 else WALL
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -5,7 +5,6 @@ prediction is a bound with a fixed utilisation (Williams et al. 2009), and is na
 """
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from distillery.cost.latency.units import Tensors, Unit, form_of
+from distillery.cost.timing import seconds_of
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,4 @@ def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
 
 
 def _fastest(job: Callable[[], object], device: torch.device, repeats: int) -> float:
-    seconds = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        job()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds[1:])
+    return min([seconds_of(job, device) for _ in range(repeats + 1)][1:])

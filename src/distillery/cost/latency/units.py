@@ -139,15 +139,15 @@ def _model_key(config: Mapping, side: int, num_tokens: int) -> str:
     return f"unet {widths}, {config['layers_per_block']} deep, {heads} heads, {text} @{side}x{side}"
 
 
-def rank_grid(shape: LayerShape, multiple_of: int, max_ranks: int = MAX_RANKS) -> list[int]:
-    """Ranks to time: `aligned_ranks`, or `max_ranks` of them spread evenly.
+def rank_grid(shape: LayerShape, multiple_of: int) -> list[int]:
+    """Ranks to time: `aligned_ranks`, or `MAX_RANKS` of them spread evenly.
 
     A layer too small for any has a third of its rank timed, for students that other rules made.
     """
     ranks = aligned_ranks(shape, multiple_of) or [max(1, shape.full_rank // 3)]
-    if len(ranks) <= max_ranks:
+    if len(ranks) <= MAX_RANKS:
         return ranks
-    places = [round(i * (len(ranks) - 1) / (max_ranks - 1)) for i in range(max_ranks)]
+    places = [round(i * (len(ranks) - 1) / (MAX_RANKS - 1)) for i in range(MAX_RANKS)]
     return [ranks[place] for place in places]
 
 

@@ -122,7 +122,7 @@ def write_decomposition(
         moments = calibration.moments({*_free(unet, wanted), *ranks})
     if wanted.method == PLANNED:
         keep_dense = wanted.rank["keep_dense"]
-        target = low_rank_size(unet, ranks)
+        target = LowRankUNet2DConditionModel.empty(unet.config, ranks).num_parameters()
         ranks = spectrum_ranks(unet, target=target, keep_dense=keep_dense, moments=moments)
     init = DATA_AWARE if moments else SVD
     student, layers = factorise_unet(unet, ranks, init, removed=removed, moments=moments)
@@ -130,10 +130,11 @@ def write_decomposition(
     if wanted.method == BALANCED:
         rebalance(student)
     student.save_pretrained(out)
+    sizes = {"teacher": unet.num_parameters(), "student": student.num_parameters()}
     report = {
         "init": wanted.method,
         "rank": dict(wanted.rank),
-        "unet_parameters": {"teacher": _count(unet), "student": _count(student)},
+        "unet_parameters": sizes,
         "layers": layers,
     }
     write_json(out / LAYERS, report if plan is None else {**report, "plan": plan})
@@ -210,12 +211,3 @@ class _Calibrated:
 
 def _free(unet: UNet2DConditionModel, wanted: Decomposition) -> list[str]:
     return factorable(layer_shapes(unet), wanted.rank["keep_dense"])
-
-
-def low_rank_size(unet: UNet2DConditionModel, ranks: Mapping[str, int]) -> int:
-    """Parameters of the low-rank form of `unet` with these ranks."""
-    return _count(LowRankUNet2DConditionModel.empty(unet.config, ranks))
-
-
-def _count(model: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
