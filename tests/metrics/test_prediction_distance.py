@@ -25,8 +25,8 @@ from distillery.metrics.prediction_distance import (
 )
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.layers import add_lora
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.ranks import plan_ranks
-from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.teacher.load import Teacher, encode_prompts, load_teacher
 
 CAPTIONS = ["a red circle", "a blue square", "a star", "a green ring"]
@@ -96,7 +96,7 @@ def test_students_are_measured_per_seed_behind_the_export_gate(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    student = LowRankUNet2DConditionModel.from_dense(teacher.unet, plan_ranks(teacher.unet))
+    student = factorise_unet(teacher.unet, plan_ranks(teacher.unet))[0]
     student.save_pretrained(tmp_path / "model")
     teacher.unet.save_pretrained(tmp_path / "model" / "seed-7")
 

@@ -28,9 +28,8 @@ from distillery.diffusion.objectives import (
 )
 from distillery.families.about import About
 from distillery.models.load import load_unet
-from distillery.models.lowrank.factorise import build_student
 from distillery.models.lowrank.removed import removed_in
-from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel, unet_arguments
 from distillery.train.preview import Preview
 from distillery.train.seeds import Job, Training, train_seeds
 from distillery.train.sources import Sources
@@ -54,17 +53,20 @@ def start_student(
 ) -> UNet2DConditionModel:
     """A variant before its first step; `random` depends on `seed`, the others on the teacher only.
 
-    `init_folder` is the decomposition of this name; that of `random` is the ranks alone. Raises
-    DistilleryError for a combination that does not exist.
+    `init_folder` is the decomposition of this name; that of `random` is the ranks alone. Random
+    weights are drawn on the CPU, and leave the global generator as it was. A dense student is
+    random: the params refuse others.
     """
-    if architecture == "low_rank" and init == "random":
-        config = LowRankUNet2DConditionModel.load_config(init_folder)
-        removed = removed_in(config)
-        return build_student(config, init=init, ranks=config["ranks"], removed=removed, seed=seed)
-    if architecture == "low_rank":
+    if init != "random":
         return LowRankUNet2DConditionModel.from_pretrained(init_folder)
-    config = UNet2DConditionModel.load_config(teacher / "unet")
-    return build_student(config, architecture=architecture, init=init, seed=seed)
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(seed)
+        if architecture == "dense":
+            config = UNet2DConditionModel.load_config(teacher / "unet")
+            return UNet2DConditionModel(**unet_arguments(config))
+        config = LowRankUNet2DConditionModel.load_config(init_folder)
+        ranks, removed = config["ranks"], removed_in(config)
+        return LowRankUNet2DConditionModel(**unet_arguments(config), ranks=ranks, removed=removed)
 
 
 def train_students(

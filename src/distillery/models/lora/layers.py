@@ -111,12 +111,3 @@ def fuse_lora(unet: UNet2DConditionModel) -> UNet2DConditionModel:
             raise DistilleryError(f"{name}: the LoRA has a NaN; train it again") from error
     unet.unload_lora()
     return unet
-
-
-def storage_bytes(*modules: nn.Module) -> int:
-    """Bytes of the parameters of all `modules`, storage that several share counted once."""
-    storages = {}
-    for parameter in (p for module in modules for p in module.parameters()):
-        storage = parameter.untyped_storage()
-        storages[(parameter.device, storage.data_ptr())] = storage.nbytes()
-    return sum(storages.values())
