@@ -10,7 +10,7 @@ from diffusers import ControlNetModel
 
 from distillery.core.errors import DistilleryError
 from distillery.core.run import Run
-from distillery.families import family_of, pairings
+from distillery.families import family_of
 from distillery.families.description import Description, Sampling, write_description
 from distillery.families.distances import Asking, Judged, distances_of, prediction_distances
 from distillery.families.load import Folders, load_student
@@ -23,6 +23,7 @@ from distillery.metrics.prediction_distance import (
     plain,
     relative_distances,
 )
+from distillery.models import gate
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.layers import add_lora
 from distillery.models.lowrank.factorise import factorise_unet
@@ -109,7 +110,7 @@ def test_students_are_measured_per_seed_behind_the_export_gate(
     assert found[0]["prediction_distance"][0].value > 0.01
     assert found[7]["prediction_distance"][0].value == 0
     assert len(found[0]["prediction_distance"][0].per_image) == 4
-    monkeypatch.setattr(pairings, "EXPORT_TOLERANCE", -1.0)
+    monkeypatch.setattr(gate, "TOLERANCE", -1.0)
     with pytest.raises(DistilleryError, match="outputs differ"):
         measure()
 
