@@ -79,7 +79,8 @@ def train_students(
     diffusion = sources.diffusion(distillation.weighting, distillation.gamma, distillation.space)
     cache = sources.cache(*([] if distillation.online else ["cond"]))
     data = sources.data(cache)
-    ask = _teacher_output(sources.teacher, distillation, job.device)
+    teacher = load_unet(sources.teacher, job.device) if distillation.online else None
+    ask = cached_output("cond") if teacher is None else online_output(teacher)
 
     def compare(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         noisy = diffusion.noisy(batch)
@@ -87,7 +88,7 @@ def train_students(
 
     training = Training(
         start,
-        lambda model: _objective(diffusion, distillation, ask, model),
+        lambda model: _objective(diffusion, distillation, ask, teacher, model),
         data,
         described=dataclasses.asdict(distillation),
         compare=compare,
@@ -98,32 +99,18 @@ def train_students(
     )
 
 
-@dataclass(frozen=True)
-class _OnlineTeacher:
-    """A teacher in memory, callable as a `TeacherOutput`."""
-
-    unet: UNet2DConditionModel
-
-    def __call__(self, batch: Batch, noisy: torch.Tensor) -> torch.Tensor:
-        return online_output(self.unet)(batch, noisy)
-
-
-def _teacher_output(
-    teacher: Path, distillation: Distillation, device: torch.device
-) -> TeacherOutput:
-    if not distillation.online:
-        return cached_output("cond")
-    return _OnlineTeacher(load_unet(teacher, device))
-
-
 def _objective(
-    diffusion: Diffusion, distillation: Distillation, ask: TeacherOutput, student: nn.Module
+    diffusion: Diffusion,
+    distillation: Distillation,
+    ask: TeacherOutput,
+    teacher: nn.Module | None,
+    student: nn.Module,
 ) -> Objective:
     if distillation.objective == "noise":
         return Denoise(diffusion)
     features = None
-    if distillation.lambda_feature and isinstance(ask, _OnlineTeacher):
-        features = FeatureDistance(student, ask.unet)
+    if distillation.lambda_feature and teacher is not None:
+        features = FeatureDistance(student, teacher)
     return DistillOutput(
         diffusion, ask, distillation.lambda_diffusion, distillation.lambda_feature, features
     )
