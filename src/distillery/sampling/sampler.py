@@ -129,11 +129,6 @@ class Sampler:
         return {TEXT: encode_prompts(self.teacher, captions)}
 
 
-def seed_folder(model: Path, seed: int, seeds: Sequence[int]) -> Path:
-    """Where a model folder keeps the U-Net of a training seed: the first at its root."""
-    return model if seed == seeds[0] else model / f"seed-{seed}"
-
-
 def write_samples(
     folder: Path,
     sampler: Sampler,
