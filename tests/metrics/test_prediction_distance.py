@@ -12,7 +12,7 @@ from distillery.core.errors import DistilleryError
 from distillery.core.run import Run
 from distillery.families import family_of
 from distillery.families.description import Description, Sampling, write_description
-from distillery.families.distances import Asking, Judged, distances_of, prediction_distances
+from distillery.families.distances import Asking, distances_of, prediction_distances
 from distillery.families.load import Folders, load_student
 from distillery.families.pairings import Pairing, pairing
 from distillery.metrics.evaluation import Records
@@ -102,8 +102,8 @@ def test_students_are_measured_per_seed_behind_the_export_gate(
     teacher.unet.save_pretrained(tmp_path / "model" / "seed-7")
 
     def measure():
-        judged = Judged("unet/x", tiny_teacher, tmp_path / "model", [0, 7], 3.0)
-        return distances_of(run, judged, RECORDS, ASKING, torch.device("cpu"))
+        folders = Folders(tiny_teacher, tmp_path / "model", 0, [0, 7], guidance_scale=3.0)
+        return distances_of(run, "unet/x", folders, RECORDS, ASKING, torch.device("cpu"))
 
     found, reason = measure()
     assert reason == {}
@@ -118,8 +118,8 @@ def test_students_are_measured_per_seed_behind_the_export_gate(
 def test_the_unguided_teacher_is_judged_by_the_guided_one(
     tiny_teacher: Path, teacher: Teacher, run: Run
 ):
-    judged = Judged("teacher/unguided", tiny_teacher, tiny_teacher, [0], 3.0)
-    found, _ = distances_of(run, judged, RECORDS, ASKING, torch.device("cpu"))
+    folders = Folders(tiny_teacher, tiny_teacher, 0, [0], guidance_scale=3.0)
+    found, _ = distances_of(run, "teacher/unguided", folders, RECORDS, ASKING, torch.device("cpu"))
     estimate, settings = found[0]["prediction_distance"]
     assert estimate.value > 0
     assert "scale 3" in settings["guidance"]
@@ -175,7 +175,7 @@ def test_any_pair_of_predictions_can_be_compared(teacher: Teacher, run: Run):
 
 @pytest.mark.parametrize("variant", ["control/elr", "teacher/guided"])
 def test_variants_without_a_teacher_say_so(variant: str, run: Run, tmp_path: Path):
-    judged = Judged(variant, tmp_path, tmp_path, [0], 3.0)
-    found, reason = distances_of(run, judged, RECORDS, ASKING, torch.device("cpu"))
+    folders = Folders(tmp_path, tmp_path, 0, [0], guidance_scale=3.0)
+    found, reason = distances_of(run, variant, folders, RECORDS, ASKING, torch.device("cpu"))
     assert found == {}
     assert "no teacher" in reason["prediction_distance"]
