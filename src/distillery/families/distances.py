@@ -134,6 +134,6 @@ def reconstruct(teacher_folder: Path, device: torch.device) -> Callable[[np.ndar
 
     def back_and_forth(images: np.ndarray) -> np.ndarray:
         parts = (encode_images(teacher, part) for part in batches(images, BATCH_SIZE))
-        return np.concatenate([decode_latents(teacher, latents) for latents in parts])
+        return np.concatenate([decode_latents(teacher.vae, latents) for latents in parts])
 
     return back_and_forth

@@ -95,7 +95,7 @@ class Sampler:
 
     def images(self, prompts: Sequence[Prompt]) -> np.ndarray:
         """uint8 RGB [n, H, W, 3], decoded from `latents`."""
-        return decode_latents(self.teacher, self.latents(prompts))
+        return decode_latents(self.teacher.vae, self.latents(prompts))
 
     def latents(self, prompts: Sequence[Prompt]) -> Tensor:
         """[n, C, h, w] by DDIM (`ddim.sample_latents`), in the U-Net's dtype."""
