@@ -2,7 +2,7 @@
 
 In: a dense or low-rank U-Net, a rank, which layers. Out: the same module with PEFT adapters, or
 without them again. Sources: Hu et al. 2022, "LoRA"; PEFT does the arithmetic. Not here: files
-(`lora_files`), training.
+(`files`), training.
 """
 
 import contextlib
