@@ -27,7 +27,7 @@ from distillery.core.run import Run
 from distillery.data.loader import Record, load_image
 from distillery.diffusion.batch import Batch
 from distillery.diffusion.objectives import Diffusion, DistillOutput, cached_output, online_output
-from distillery.models.lowrank.factorise import build_student
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.teacher.cache.read import CachedSamples, TeacherCache
 from distillery.teacher.cache.size import CachePlan
@@ -83,7 +83,7 @@ def time_sources(
     """Seconds per step of each source, and of reading alone, in every round."""
     device = teacher.unet.device
     ranks = plan_ranks(teacher.unet, "ratio")
-    student = build_student(teacher.unet, ranks=ranks).float().requires_grad_(True).train()
+    student = factorise_unet(teacher.unet, ranks)[0].float().requires_grad_(True).train()
     diffusion = Diffusion.create(
         alphas_cumprod(teacher.scheduler),
         teacher.prediction_type,

@@ -5,6 +5,7 @@ import copy
 import pytest
 from diffusers import UNet2DConditionModel
 
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from tiny_models import tiny_unet
@@ -17,7 +18,7 @@ def teacher() -> UNet2DConditionModel:
 
 @pytest.fixture(scope="session")
 def svd_student(teacher: UNet2DConditionModel) -> LowRankUNet2DConditionModel:
-    return LowRankUNet2DConditionModel.from_dense(teacher, plan_ranks(teacher))
+    return factorise_unet(teacher, plan_ranks(teacher))[0]
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from distillery.commands import demo, demo_page
 from distillery.core.errors import DistilleryError
 from distillery.families.description import Description, base_of, write_description
 from distillery.models.load import load_unet
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.ranks import plan_ranks
-from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from project import tiny_params
 from report.devtools import opened
 
@@ -33,7 +33,7 @@ def project(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     shutil.copytree(tiny_teacher, root / "models/teacher")
     unet = load_unet(tiny_teacher)
     elr = root / "models/unet/elr"
-    LowRankUNet2DConditionModel.from_dense(unet, plan_ranks(unet)).save_pretrained(elr)
+    factorise_unet(unet, plan_ranks(unet))[0].save_pretrained(elr)
     bases = {"teacher": base_of(root / "models/teacher", elr)}
     write_description(elr, Description("unet", "elr", bases))
     return root

@@ -24,8 +24,8 @@ from distillery.models.load import load_unet
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.layers import add_lora
 from distillery.models.lora.negative import add_negative, save_negative
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.ranks import plan_ranks
-from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.sampling.samples import Prompt
 from project import tiny_params
 
@@ -41,7 +41,7 @@ def finished_project(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactor
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     shutil.copytree(tiny_teacher, root / params["paths"]["teacher"])
     unet = load_unet(tiny_teacher)
-    student = LowRankUNet2DConditionModel.from_dense(unet, plan_ranks(unet))
+    student = factorise_unet(unet, plan_ranks(unet))[0]
     elr = root / params["paths"]["models"] / "unet/elr"
     student.save_pretrained(elr)
     teacher = root / params["paths"]["teacher"]

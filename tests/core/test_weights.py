@@ -1,6 +1,5 @@
 """Damaged weights are named before they are used, and are not read more often than needed."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -95,12 +94,35 @@ def test_a_flip_with_the_old_time_is_found(teacher: Path, tmp_path: Path) -> Non
         weights.require_recorded(teacher / "unet")
 
 
-def test_folders_without_a_record_pass(teacher: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text", ['{"name": "of another program"}', '{"files": ["a.js"]}', "[]", "null", "1", None]
+)
+def test_folders_without_a_record_pass(teacher: Path, tmp_path: Path, text: str | None) -> None:
     shutil.copytree(teacher / "unet", tmp_path / "own")
-    (tmp_path / "own/manifest.json").write_text(json.dumps({"name": "of another program"}))
+    manifest = tmp_path / "own/manifest.json"
+    manifest.mkdir() if text is None else manifest.write_text(text)
     weights.require_recorded(tmp_path / "own")
-    (tmp_path / "own/manifest.json").write_text("[")
-    weights.require_recorded(tmp_path / "own")
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, -2])
+@pytest.mark.parametrize("place", ["", "unet", NAME])
+def test_a_cut_manifest_is_named(teacher: Path, size: int, place: str) -> None:
+    manifest = teacher / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:size])
+    with pytest.raises(DamagedError, match=r"manifest.json: no JSON .*or delete .*/teacher and"):
+        weights.require_recorded(teacher / place)
+
+
+def test_every_flipped_bit_of_a_manifest_is_named(teacher: Path) -> None:
+    manifest = teacher / "manifest.json"
+    whole = manifest.read_bytes()
+    for place in (whole.index(b'"files"') + 2, whole.index(b'"ancestors"') + 2, 0, 5, -3):
+        for bit in range(8):
+            data = bytearray(whole)
+            data[place] ^= 1 << bit
+            manifest.write_bytes(data)
+            with pytest.raises(DamagedError, match=r"manifest.json: "):
+                weights.require_recorded(teacher / "unet")
 
 
 def test_tensors_that_were_filled_at_random_are_named() -> None:

@@ -13,8 +13,8 @@ from distillery.models.control_adapter.adapter import ControlAdapter
 from distillery.models.load import load_unet
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.layers import add_lora
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.ranks import plan_ranks
-from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 
 KRONECKER = {
     "n": 4, "r": 2, "alpha": 2.0, "share_A": True, "zero": "v", "indivisible": "error",
@@ -25,7 +25,7 @@ KRONECKER = {
 def opened(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Profiled]:
     models = tmp_path_factory.mktemp("models")
     unet = load_unet(tiny_teacher)
-    student = LowRankUNet2DConditionModel.from_dense(unet, plan_ranks(unet))
+    student = factorise_unet(unet, plan_ranks(unet))[0]
     for name, model, backbone in (
         ("unet/elr", student, None),
         ("control/elr", ControlAdapter.from_unet(student, kronecker=KRONECKER), "unet/elr"),

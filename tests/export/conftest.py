@@ -11,7 +11,7 @@ from distillery.models.control_adapter import ControlAdapter
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.guidance_embedding import add_scale_embedding
 from distillery.models.lora.layers import add_lora
-from distillery.models.lowrank import LowRankUNet2DConditionModel
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.student_controlnet import PRESETS, build_student
 from models.control_helpers import KRONECKER
@@ -47,7 +47,7 @@ def make_project(root: Path) -> None:
     pipeline = tiny_pipeline()
     pipeline.save_pretrained(root / "models/teacher")
     unet = pipeline.unet
-    student = LowRankUNet2DConditionModel.from_dense(unet, plan_ranks(unet))
+    student = factorise_unet(unet, plan_ranks(unet))[0]
     student.save_pretrained(root / "models/unet/elr")
     _describe(root, "unet/elr")
     _lean(root, unet)
@@ -88,7 +88,7 @@ def _lean(root: Path, unet) -> None:
     removed = ["up_blocks.1.attentions.0", "up_blocks.0.resnets.0"]
     gone = tuple(f"{name}." for name in removed)
     ranks = {name: rank for name, rank in plan_ranks(unet).items() if not name.startswith(gone)}
-    lean = LowRankUNet2DConditionModel.from_dense(unet, ranks, removed=removed)
+    lean = factorise_unet(unet, ranks, removed=removed)[0]
     lean.save_pretrained(root / "models/unet/lean")
     _describe(root, "unet/lean")
 

@@ -13,9 +13,9 @@ from distillery.export.lora_transfer import read_delta, transfer
 from distillery.models.load import load_unet
 from distillery.models.lora.files import load_lora, save_lora
 from distillery.models.lora.layers import add_lora, fuse_lora
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.removed import is_gone, layers_kept, removable_blocks
-from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from export.conftest import unlike_start
 from tiny_models import tiny_unet
 
@@ -60,8 +60,8 @@ def test_a_student_with_removed_blocks_takes_what_it_has_layers_for(
 ) -> None:
     teacher = load_unet(project / "models/teacher")
     gone = [name for name in removable_blocks(teacher) if "attentions" in name][:1]
-    student = LowRankUNet2DConditionModel.from_dense(teacher, plan_ranks_but(teacher, gone),
-                                                     removed=gone)  # fmt: skip
+    student = factorise_unet(teacher, plan_ranks_but(teacher, gone),
+                                                     removed=gone)[0]  # fmt: skip
     student.save_pretrained(tmp_path / "s")
     made = transfer(lora, project / "models/teacher", tmp_path / "s", exact=True)
     added = _added(project, lora)

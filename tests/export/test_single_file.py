@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from distillery.core.artifacts import hash_file
 from distillery.core.errors import DistilleryError
 from distillery.export import single_file
-from distillery.export.gate import same_controlnet
+from distillery.models.gate import same_controlnet
 from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.models.student_controlnet import StudentControlNet
 

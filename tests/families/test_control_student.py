@@ -28,8 +28,8 @@ from distillery.families.control.training import (
 )
 from distillery.models.control_adapter.adapter import ControlAdapter
 from distillery.models.load import load_unet
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.ranks import plan_ranks
-from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.train.sources import Sources
 from tiny_models import tiny_controlnet, tiny_unet, unet_inputs
 from two_processes import STEPS, require_same_steps
@@ -59,7 +59,7 @@ def root(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_cache(folder, v_teacher(tiny_teacher, folder / "teacher"), folder / "cache", views=())
     _write_maps(folder / "conditions")
     unet = load_unet(folder / "teacher")
-    LowRankUNet2DConditionModel.from_dense(unet, plan_ranks(unet)).save_pretrained(folder / "elr")
+    factorise_unet(unet, plan_ranks(unet))[0].save_pretrained(folder / "elr")
     return folder
 
 

@@ -18,6 +18,7 @@ from distillery.families.guidance.training import (
 )
 from distillery.models.load import load_unet
 from distillery.models.lora.files import load_guidance_unet
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.train.sources import Sources
@@ -47,7 +48,7 @@ def root(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_curated(folder)
     teacher = v_teacher(tiny_teacher, folder / "teacher")
     write_cache(folder, teacher, folder / "cache", views=("cond", "uncond"))
-    student = LowRankUNet2DConditionModel.from_dense(teacher.unet, plan_ranks(teacher.unet))
+    student = factorise_unet(teacher.unet, plan_ranks(teacher.unet))[0]
     student.save_pretrained(folder / "elr")
     return folder
 

@@ -19,6 +19,7 @@ from distillery.models.control_adapter.adapter import ControlAdapter
 from distillery.models.load import load_controlnet, load_unet
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.layers import add_lora, lora_layers
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.models.student_controlnet.model import StudentControlNet, build_student
@@ -31,7 +32,7 @@ from distillery.teacher.load import load_teacher
 def models(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
     unet = load_unet(tiny_teacher)
-    elr = LowRankUNet2DConditionModel.from_dense(unet, plan_ranks(unet))
+    elr = factorise_unet(unet, plan_ranks(unet))[0]
     elr.save_pretrained(root / "unet/elr")
     elr.save_pretrained(root / "unet/elr/seed-1")
     ControlAdapter.from_unet(elr, conditions=("sketch", "canny")).save_pretrained(

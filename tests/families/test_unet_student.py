@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
 from cache_helpers import job, v_teacher, write_cache, write_curated
@@ -134,12 +134,19 @@ def test_starting_points(root: Path) -> None:
     assert not torch.allclose(first.expand.weight, second.expand.weight)
     aware = _start(root, "low_rank", "data_aware").get_submodule(name)
     assert not torch.allclose(aware.merged_weight(), first.merged_weight())
+    state = torch.get_rng_state()
     for architecture in ("low_rank", "dense"):
         same, again, other = (
             _start(root, architecture, "random", seed).conv_in.weight for seed in (1, 1, 2)
         )
         assert torch.equal(same, again)
         assert not torch.equal(same, other)
+    assert torch.equal(torch.get_rng_state(), state)
+    drawn = _start(root, "dense", "random", seed=1)
+    assert type(drawn) is UNet2DConditionModel
+    torch.manual_seed(1)
+    own = UNet2DConditionModel.from_config(drawn.config).state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in drawn.state_dict().items())
 
 
 def test_the_report_gives_errors_and_sizes(root: Path) -> None:

@@ -10,9 +10,9 @@ from diffusers import ControlNetModel
 
 from distillery.core.errors import DistilleryError
 from distillery.core.run import Run
-from distillery.families import family_of, pairings
+from distillery.families import family_of
 from distillery.families.description import Description, Sampling, write_description
-from distillery.families.distances import Asking, Judged, distances_of, prediction_distances
+from distillery.families.distances import Asking, distances_of, prediction_distances
 from distillery.families.load import Folders, load_student
 from distillery.families.pairings import Pairing, pairing
 from distillery.metrics.evaluation import Records
@@ -23,10 +23,11 @@ from distillery.metrics.prediction_distance import (
     plain,
     relative_distances,
 )
+from distillery.models import gate
 from distillery.models.lora.files import save_lora
 from distillery.models.lora.layers import add_lora
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.ranks import plan_ranks
-from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.teacher.load import Teacher, encode_prompts, load_teacher
 
 CAPTIONS = ["a red circle", "a blue square", "a star", "a green ring"]
@@ -96,20 +97,20 @@ def test_students_are_measured_per_seed_behind_the_export_gate(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    student = LowRankUNet2DConditionModel.from_dense(teacher.unet, plan_ranks(teacher.unet))
+    student = factorise_unet(teacher.unet, plan_ranks(teacher.unet))[0]
     student.save_pretrained(tmp_path / "model")
     teacher.unet.save_pretrained(tmp_path / "model" / "seed-7")
 
     def measure():
-        judged = Judged("unet/x", tiny_teacher, tmp_path / "model", [0, 7], 3.0)
-        return distances_of(run, judged, RECORDS, ASKING, torch.device("cpu"))
+        folders = Folders(tiny_teacher, tmp_path / "model", 0, [0, 7], guidance_scale=3.0)
+        return distances_of(run, "unet/x", folders, RECORDS, ASKING, torch.device("cpu"))
 
     found, reason = measure()
     assert reason == {}
     assert found[0]["prediction_distance"][0].value > 0.01
     assert found[7]["prediction_distance"][0].value == 0
     assert len(found[0]["prediction_distance"][0].per_image) == 4
-    monkeypatch.setattr(pairings, "EXPORT_TOLERANCE", -1.0)
+    monkeypatch.setattr(gate, "TOLERANCE", -1.0)
     with pytest.raises(DistilleryError, match="outputs differ"):
         measure()
 
@@ -117,8 +118,8 @@ def test_students_are_measured_per_seed_behind_the_export_gate(
 def test_the_unguided_teacher_is_judged_by_the_guided_one(
     tiny_teacher: Path, teacher: Teacher, run: Run
 ):
-    judged = Judged("teacher/unguided", tiny_teacher, tiny_teacher, [0], 3.0)
-    found, _ = distances_of(run, judged, RECORDS, ASKING, torch.device("cpu"))
+    folders = Folders(tiny_teacher, tiny_teacher, 0, [0], guidance_scale=3.0)
+    found, _ = distances_of(run, "teacher/unguided", folders, RECORDS, ASKING, torch.device("cpu"))
     estimate, settings = found[0]["prediction_distance"]
     assert estimate.value > 0
     assert "scale 3" in settings["guidance"]
@@ -174,7 +175,7 @@ def test_any_pair_of_predictions_can_be_compared(teacher: Teacher, run: Run):
 
 @pytest.mark.parametrize("variant", ["control/elr", "teacher/guided"])
 def test_variants_without_a_teacher_say_so(variant: str, run: Run, tmp_path: Path):
-    judged = Judged(variant, tmp_path, tmp_path, [0], 3.0)
-    found, reason = distances_of(run, judged, RECORDS, ASKING, torch.device("cpu"))
+    folders = Folders(tmp_path, tmp_path, 0, [0], guidance_scale=3.0)
+    found, reason = distances_of(run, variant, folders, RECORDS, ASKING, torch.device("cpu"))
     assert found == {}
     assert "no teacher" in reason["prediction_distance"]

@@ -4,6 +4,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from tiny_models import tiny_unet
@@ -13,7 +14,7 @@ KRONECKER = {"n": 4, "r": 2, "alpha": 2.0, "share_A": True, "zero": "v", "indivi
 
 def low_rank_unet() -> LowRankUNet2DConditionModel:
     dense = tiny_unet()
-    return LowRankUNet2DConditionModel.from_dense(dense, plan_ranks(dense)).eval()
+    return factorise_unet(dense, plan_ranks(dense))[0].eval()
 
 
 def inputs(num_samples: int = 2, px: int = 64, seed: int = 1) -> tuple[Tensor, ...]:

@@ -13,10 +13,10 @@ from distillery.models.lowrank.damage import (
     removal_errors,
     sensitivities,
 )
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.moments import collect_second_moments
 from distillery.models.lowrank.removed import removable_blocks
 from distillery.models.lowrank.spectra import discarded, output_spectra, weight_spectra
-from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from tiny_models import unet_inputs
 
 BATCHES = [unet_inputs(seed=seed) for seed in (1, 2)]
@@ -43,7 +43,7 @@ def test_removals_are_measured_as_the_student_without_the_block(damage, unet):
     errors = removal_errors(damage)
     assert list(errors) == list(removable_blocks(unet))
     for name in ("mid_block.resnets.1", "up_blocks.1.attentions.0"):
-        student = LowRankUNet2DConditionModel.from_dense(unet, {}, removed=[name])
+        student = factorise_unet(unet, {}, removed=[name])[0]
         assert errors[name] == pytest.approx(distance(student, unet), rel=1e-4)
         assert errors[name] > 0
 
@@ -71,7 +71,7 @@ def test_sensitivities_give_the_distance_of_the_low_rank_layer(damage, unet):
             lost = discarded(spectra[name])
             rank = probe_rank(lost, ranks[name])
             init = "svd" if used is None else "data_aware"
-            student = LowRankUNet2DConditionModel.from_dense(unet, {name: rank}, init, moments=used)
+            student = factorise_unet(unet, {name: rank}, init, moments=used)[0]
             assert found[name] * lost[rank] == pytest.approx(distance(student, unet), rel=1e-3)
 
 

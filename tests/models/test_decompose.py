@@ -33,16 +33,6 @@ def test_svd_matches_the_library(shape):
     torch.testing.assert_close(singular_values(weight), s, rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_balanced_has_the_same_product_and_equal_factors(shape):
-    weight = weight_of(shape)
-    rank = min(weight.flatten(1).shape) // 2
-    a, b = decompose(weight, rank, "balanced")
-    paper = decompose(weight, rank)
-    torch.testing.assert_close(a @ b, paper.a @ paper.b, rtol=0, atol=1e-12)
-    torch.testing.assert_close(a.norm(dim=0), b.norm(dim=1), rtol=1e-10, atol=0)
-
-
 def test_full_rank_is_exact():
     weight = weight_of((9, 30))
     a, b = decompose(weight, 9)

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from distillery.core.errors import DistilleryError
 from distillery.models.export import assert_same_output, export_dense, save_model
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from tiny_models import tiny_pipeline, tiny_unet, unet_inputs
@@ -30,7 +31,7 @@ save_file({"images": torch.from_numpy(images).contiguous()}, sys.argv[2])
 @pytest.fixture(scope="module")
 def student() -> LowRankUNet2DConditionModel:
     teacher = tiny_unet()
-    return LowRankUNet2DConditionModel.from_dense(teacher, plan_ranks(teacher))
+    return factorise_unet(teacher, plan_ranks(teacher))[0]
 
 
 @pytest.fixture(scope="module")

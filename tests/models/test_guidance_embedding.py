@@ -10,6 +10,7 @@ from distillery.models.lora.guidance_embedding import (
     scale_embedding,
     tell_scale,
 )
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from tiny_models import tiny_unet, unet_inputs
@@ -36,7 +37,7 @@ def test_the_embedding_is_the_pipelines() -> None:
 def test_it_changes_nothing_at_first(kind: type) -> None:
     unet = tiny_unet()
     if kind is LowRankUNet2DConditionModel:
-        unet = kind.from_dense(unet, plan_ranks(unet))
+        unet = factorise_unet(unet, plan_ranks(unet))[0]
     told = add_scale_embedding(unet).eval()
     assert type(told) is kind
     got = told(**unet_inputs(), timestep_cond=torch.randn(2, EMBEDDING_DIM)).sample

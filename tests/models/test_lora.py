@@ -14,7 +14,6 @@ from distillery.models.lora.layers import (
     fuse_lora,
     lora_layers,
     lora_parameters,
-    storage_bytes,
     target_names,
 )
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
@@ -151,16 +150,6 @@ def test_a_lora_that_is_not_finite_is_not_merged(unet: UNet2DConditionModel) -> 
     lora_parameters(unet)[0].data.fill_(float("nan"))
     with pytest.raises(DistilleryError, match="NaN; train it again"):
         fuse_lora(unet)
-
-
-def test_storage_is_counted_once(unet: UNet2DConditionModel) -> None:
-    alone = storage_bytes(unet)
-    assert alone == sum(p.numel() for p in unet.parameters()) * 4
-    assert storage_bytes(unet, unet) == alone
-    assert storage_bytes(unet, copy.deepcopy(unet)) == 2 * alone
-    with_lora(unet)
-    added = sum(p.numel() for p in lora_parameters(unet)) * 4
-    assert storage_bytes(unet) == alone + added
 
 
 def num_copies(weight: torch.Tensor) -> int:

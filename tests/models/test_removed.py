@@ -10,7 +10,7 @@ from distillery.core.errors import DistilleryError
 from distillery.models.control_adapter import ControlAdapter
 from distillery.models.export import export_dense
 from distillery.models.layers import layer_shapes, low_rank_layers
-from distillery.models.lowrank.factorise import build_student, factorise_unet
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.removed import is_gone, layers_kept, removable_blocks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel, lora_targets
@@ -38,13 +38,13 @@ def skipping(unet, removed):
 
 @pytest.fixture(scope="module")
 def pruned(teacher):
-    return LowRankUNet2DConditionModel.from_dense(teacher, {}, removed=REMOVED)
+    return factorise_unet(teacher, {}, removed=REMOVED)[0]
 
 
 @pytest.fixture(scope="module")
 def small(teacher):
     ranks = layers_kept(plan_ranks(teacher), REMOVED)
-    return LowRankUNet2DConditionModel.from_dense(teacher, ranks, removed=REMOVED)
+    return factorise_unet(teacher, ranks, removed=REMOVED)[0]
 
 
 def test_it_is_the_dense_unet_with_skips_in_place_of_its_blocks(teacher, pruned):
@@ -61,7 +61,7 @@ def shallow():
 
 @pytest.mark.parametrize("name", removable_blocks(tiny_unet(layers_per_block=1)))
 def test_every_block_can_be_removed(shallow, name):
-    student = LowRankUNet2DConditionModel.from_dense(shallow, {}, removed=[name])
+    student = factorise_unet(shallow, {}, removed=[name])[0]
     expected = run(skipping(shallow, [name]))
     torch.testing.assert_close(run(student), expected, rtol=0, atol=1e-6)
     names = shallow.state_dict().keys()
@@ -70,7 +70,7 @@ def test_every_block_can_be_removed(shallow, name):
 
 def test_shortcuts_stay_and_may_be_low_rank(teacher):
     shortcut = "up_blocks.1.resnets.0.conv_shortcut"
-    student = LowRankUNet2DConditionModel.from_dense(teacher, {shortcut: 4}, removed=REMOVED)
+    student = factorise_unet(teacher, {shortcut: 4}, removed=REMOVED)[0]
     assert list(low_rank_layers(student)) == [shortcut]
     assert "up_blocks.1.resnets.0.conv1" not in layer_shapes(student)
 
@@ -149,8 +149,7 @@ def test_lora_goes_to_the_blocks_that_are_left(small):
 
 
 def test_random_students_have_the_same_blocks(small):
-    ranks, removed = small.config.ranks, small.config.removed
-    random = build_student(small.config, init="random", ranks=ranks, removed=removed, seed=3)
+    random = LowRankUNet2DConditionModel.from_config(small.config)
     assert random.state_dict().keys() == small.state_dict().keys()
     assert not torch.equal(run(random), run(small))
 
@@ -175,10 +174,10 @@ def test_what_needs_every_block_is_refused_with_the_reason(teacher, small, tmp_p
 )
 def test_names_that_are_no_block_are_refused(teacher, name):
     with pytest.raises(DistilleryError, match=f"removed: '{name}' is no residual or attention"):
-        LowRankUNet2DConditionModel.from_dense(teacher, {}, removed=[name])
+        factorise_unet(teacher, {}, removed=[name])[0]
 
 
 def test_ranks_inside_a_removed_block_are_refused(teacher):
     ranks = {"mid_block.resnets.1.conv1": 2}
     with pytest.raises(DistilleryError, match=r"mid_block\.resnets\.1\.conv1 is in a removed"):
-        LowRankUNet2DConditionModel.from_dense(teacher, ranks, removed=REMOVED)
+        factorise_unet(teacher, ranks, removed=REMOVED)[0]

@@ -12,6 +12,7 @@ from diffusers import (
 
 from distillery.core.errors import DistilleryError
 from distillery.models.hadamard.conv import HadamardConv2d
+from distillery.models.lowrank.factorise import factorise_unet
 from distillery.models.lowrank.ranks import plan_ranks
 from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
 from distillery.models.student_controlnet.init import thinned
@@ -220,7 +221,7 @@ def draw(pipeline, image) -> np.ndarray:
 
 
 def test_pipeline_saves_and_loads_beside_a_low_rank_unet(controlnet, teacher, tmp_path):
-    unet = LowRankUNet2DConditionModel.from_dense(teacher, plan_ranks(teacher)).eval()
+    unet = factorise_unet(teacher, plan_ranks(teacher))[0].eval()
     student = trained(build_student(controlnet, PRESETS["loha"], seed=0))
     image = inputs()["controlnet_cond"][:1]
     pipeline = pipeline_around(student, unet)

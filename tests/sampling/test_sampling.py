@@ -20,7 +20,8 @@ from distillery.metrics.features import load_extractor
 from distillery.metrics.meter import Chunk, Tools
 from distillery.metrics.meters import SET_METERS
 from distillery.metrics.stream import Pass, set_estimates
-from distillery.sampling.sampler import Control, Sampler, seed_folder, write_samples
+from distillery.models.load import seed_folder
+from distillery.sampling.sampler import Control, Sampler, write_samples
 from distillery.sampling.samples import (
     Prompt,
     decode_png,

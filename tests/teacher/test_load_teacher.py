@@ -51,7 +51,7 @@ def test_images_and_latents_are_scaled_as_in_the_pipeline(tiny_teacher: Path) ->
         decoded = teacher.vae.decode(mean).sample
     torch.testing.assert_close(latents, mean * teacher.vae.config.scaling_factor)
     wanted = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().permute(0, 2, 3, 1)
-    assert np.abs(decode_latents(teacher, latents).astype(int) - wanted.numpy()).max() <= 1
+    assert np.abs(decode_latents(teacher.vae, latents).astype(int) - wanted.numpy()).max() <= 1
 
 
 def test_zero_terminal_snr_survives_any_sampler(folder: Path) -> None:

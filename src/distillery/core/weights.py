@@ -62,14 +62,22 @@ def _remedy(artifact: Path) -> str:
 
 
 def _find_manifest(path: Path) -> tuple[Path | None, dict[str, Any]]:
-    """The artefact that a network belongs to; other programs' files of that name do not count."""
+    """The artefact that a network belongs to; other programs' JSON of that name does not count."""
     for folder in [path, *list(path.absolute().parents)[:_MAX_LEVELS]]:
-        if not (folder / MANIFEST).is_file():
+        file = folder / MANIFEST
+        if not file.is_file():
             continue
-        with contextlib.suppress(ValueError, OSError):
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict):
-                return folder, manifest
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, OSError, RecursionError) as error:
+            raise DamagedError(
+                f"{file}: no JSON that can be read ({error}); if no stage wrote it, move it away, "
+                f"else {_remedy(folder)}"
+            ) from error
+        if isinstance(manifest, dict) and (
+            "ancestors" in manifest or isinstance(manifest.get("files"), dict)
+        ):
+            return folder, manifest
     return None, {}
 
 

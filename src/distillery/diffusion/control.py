@@ -3,7 +3,7 @@
 In: a batch with condition maps, its noisy latents. Out: the residuals of a ControlNet as one list,
 down blocks first, mid block last, and the frozen U-Net's output with them. The teacher's are
 computed on the spot or read: its output from the cache's view `control_<kind>`, its residuals from
-`controlnet_residuals`. Not here: losses.
+where the caller keeps them. Not here: losses.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,9 +1,9 @@
-"""The two calls of a network: a U-Net's evaluation, and a ControlNet's.
+"""The two calls of a network, a U-Net's evaluation and a ControlNet's, and guidance.
 
 In: a network, noisy latents, timesteps, `Conditioning`, maps or residuals. Out: the native output,
 or residuals. Nothing else in the project names the arguments of diffusers' `forward`. All that
 goes in is cast to the dtype of `sample`, so who calls a network of narrower weights casts the
-sample. Gradients, guidance and what outputs mean are the callers'.
+sample. Gradients and what outputs mean are the callers'.
 """
 
 from collections.abc import Sequence
@@ -38,6 +38,11 @@ def denoise(
         arguments["down_block_additional_residuals"] = down
         arguments["mid_block_additional_residual"] = mid
     return unet(sample, timestep, **arguments).sample
+
+
+def combine(without: Tensor, with_text: Tensor, scale: Tensor | float) -> Tensor:
+    """Classifier-free guidance of two native outputs: Ho & Salimans 2022, eq. 6."""
+    return without + scale * (with_text - without)
 
 
 def control_residuals(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from distillery.diffusion.batch import Batch
 from distillery.diffusion.conditioning import NEGATIVE, SCALE, TEXT, Conditioning, repeated, stacked
-from distillery.diffusion.denoise import denoise
+from distillery.diffusion.denoise import combine, denoise
 from distillery.diffusion.objectives import Diffusion, TeacherOutput, Terms, online_output
 from distillery.models.lora.guidance_embedding import EMBEDDING_DIM, scale_embedding
 from distillery.models.lora.layers import adapters_off
@@ -26,12 +26,12 @@ TeacherPair = Callable[[Batch, Tensor], Pair]
 
 
 def guided(cond: Tensor, uncond: Tensor, scales: Tensor, rescale: float = 0.0) -> Tensor:
-    """uncond + s (cond - uncond) [n, C, h, w], Ho & Salimans 2022, eq. 6; s is `scales` [n].
+    """uncond + s (cond - uncond) [n, C, h, w]; s is `scales` [n].
 
     With `rescale` phi, phi times that output at the conditional one's standard deviation (over C,
     h, w), plus 1 - phi times as it is: Lin et al. 2024, eq. 15 and 16.
     """
-    output = uncond + scales.to(cond).view(-1, 1, 1, 1) * (cond - uncond)
+    output = combine(uncond, cond, scales.to(cond).view(-1, 1, 1, 1))
     if not rescale:
         return output
     spread = [x.flatten(1).std(1).view(-1, 1, 1, 1) for x in (cond, output)]

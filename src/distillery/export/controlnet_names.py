@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distillery.core.errors import DistilleryError
 from distillery.export.encoder_names import down_modules, middle_modules, renamed
-from distillery.export.gate import same_controlnet
+from distillery.models.gate import same_controlnet
 from distillery.models.skeleton import without_weights
 from distillery.models.strict import assign_state, init_arguments
 from distillery.models.student_controlnet import StudentControlNet

@@ -17,11 +17,11 @@ from distillery.core.errors import DistilleryError, reason_of
 from distillery.core.publishing import publish
 from distillery.export import remote
 from distillery.export.controlnet_names import plain_controlnet, why_not_plain
-from distillery.export.gate import same_controlnet, same_unet
 from distillery.export.hub_card import HubCard, card_text
 from distillery.export.remote import low_rank_unet, student_controlnet
 from distillery.models.control_adapter import ControlAdapter
 from distillery.models.export import save_model
+from distillery.models.gate import same_controlnet, same_unet
 from distillery.models.lora.files import load_lora, save_lora
 from distillery.models.lora.layers import ADAPTER, lora_layers
 from distillery.models.lowrank import LowRankUNet2DConditionModel

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distillery.core.errors import DistilleryError
 from distillery.core.publishing import publish, room_for
-from distillery.export.gate import same_unet
+from distillery.models.gate import same_unet
 from distillery.models.lora.files import lora_state
 from distillery.models.lora.layers import ADAPTER, lora_layers
 from distillery.models.lowrank import LowRankUNet2DConditionModel

@@ -18,8 +18,8 @@ from transformers import CLIPTextModel
 
 from distillery.core.publishing import publish
 from distillery.export.controlnet_names import plain_controlnet
-from distillery.export.gate import same_controlnet, same_unet
 from distillery.models.export import save_model
+from distillery.models.gate import same_controlnet, same_unet
 from distillery.models.lowrank import LowRankUNet2DConditionModel
 from distillery.teacher.load import load_module
 

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
 from distillery.core.publishing import publish, room_for
-from distillery.export import gate
 from distillery.export.controlnet_names import original_controlnet, plain_controlnet
 from distillery.export.encoder_names import unet_names
 from distillery.export.plain import dense_unet, pipeline_around
 from distillery.export.text_names import is_open_clip, original_text_encoder
 from distillery.export.vae_names import original_vae
+from distillery.models import gate
 
 SUFFIX = ".safetensors"
 

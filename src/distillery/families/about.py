@@ -17,6 +17,7 @@ from distillery.families.description import (
     base_of,
     write_description,
 )
+from distillery.models.load import seed_folder
 from distillery.teacher.cache.read import TeacherCache
 
 
@@ -41,7 +42,7 @@ class About:
         """Write `folder/README.md`, and `student.json` there and beside each further seed's."""
         text = readme(self.family, variant, self.source, self._data(), settings, seeds)
         (folder / CARD).write_text(text, encoding="utf-8")
-        for place in (folder, *(folder / f"seed-{seed}" for seed in seeds[1:])):
+        for place in (seed_folder(folder, seed, seeds) for seed in seeds):
             write_description(place, self._description(place, variant))
 
     def _description(self, folder: Path, variant: str) -> Description:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distillery.families.facts import Shown, Sizes, Texts, facts_of
+from distillery.families.facts import Shown, Texts, facts_of
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +137,7 @@ class Family(ABC):
         return facts_of(self.name).shown
 
     @property
-    def sizes(self) -> Sizes | None:
+    def sizes(self) -> Callable[..., Any] | None:
         """How its variants are counted; None where they are not trained."""
         return facts_of(self.name).sizes
 

@@ -5,7 +5,7 @@ which prediction is compared with which (`pairings`).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,27 +34,6 @@ NAME = "prediction_distance"
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A variant, the folders of it and of what it builds on (`load.Folders`), and its guidance."""
-
-    variant: str
-    teacher: Path
-    model: Path
-    seeds: Sequence[int]
-    guidance_scale: float
-    backbone: Path | None = None
-    controlnet: Path | None = None
-
-    def load(self, seed: int, device: torch.device) -> Student:
-        """The student of one training seed."""
-        folders = Folders(
-            self.teacher, self.model, seed, self.seeds, self.backbone, self.controlnet,
-            self.guidance_scale,
-        )  # fmt: skip
-        return load_student(self.variant, folders, device)
-
-
-@dataclass(frozen=True)
 class Asking:
     """On what predictions are compared: the first records, `num_slots` noisy latents of each.
 
@@ -71,35 +50,37 @@ class Asking:
 
 def distances_of(
     run: Run,
-    judged: Judged,
+    variant: str,
+    folders: Folders,
     records: Records,
     asking: Asking,
     device: torch.device,
     conditions: Path | None = None,
 ) -> tuple[dict[int, Measured], dict[str, str]]:
-    """`prediction_distances` of a variant from its folders, or the reason why there is none.
+    """`prediction_distances` of a variant's seeds `folders.seeds`, or why there is none.
 
     `conditions` is the folder of the condition maps, which a ControlNet's variant needs.
     """
-    family, kind = family_of(judged.variant), records.kinds[0]
-    wanted = family.predicts(judged.variant.partition("/")[2]) if family else None
+    family, kind = family_of(variant), records.kinds[0]
+    wanted = family.predicts(variant.partition("/")[2]) if family else None
     if wanted is None:
         return {}, {NAME: "no teacher's prediction to compare this variant's with"}
     if wanted.has_control and (conditions is None or not kind):
         return {}, {NAME: "no condition maps are given"}
-    teacher = load_teacher(judged.teacher, device, torch.float32)
+    teacher = load_teacher(folders.teacher, device, torch.float32)
     control, maps = None, None
     if wanted.has_control:
-        control = load_teacher_controlnet(judged.teacher, kind, teacher.unet)
+        control = load_teacher_controlnet(folders.teacher, kind, teacher.unet)
         reader = ConditionMaps(conditions, [kind], asking.resolution_px)
 
         def maps(keys: Sequence[str]) -> torch.Tensor:
             return reader.batch(keys)[kind]
 
-    pair = pairing(
-        wanted, teacher, control, lambda seed: judged.load(seed, device), judged.guidance_scale
-    )
-    return prediction_distances(run, teacher, pair, judged.seeds, records, asking, maps), {}
+    def load(seed: int) -> Student:
+        return load_student(variant, replace(folders, seed=seed), device)
+
+    pair = pairing(wanted, teacher, control, load, folders.guidance_scale)
+    return prediction_distances(run, teacher, pair, folders.seeds, records, asking, maps), {}
 
 
 def prediction_distances(
@@ -152,7 +133,7 @@ def reconstruct(teacher_folder: Path, device: torch.device) -> Callable[[np.ndar
     teacher = load_teacher(teacher_folder, device, torch.float32)
 
     def back_and_forth(images: np.ndarray) -> np.ndarray:
-        parts = batches(images, BATCH_SIZE)
-        return np.concatenate([decode_latents(teacher, encode_images(teacher, p)) for p in parts])
+        parts = (encode_images(teacher, part) for part in batches(images, BATCH_SIZE))
+        return np.concatenate([decode_latents(teacher.vae, latents) for latents in parts])
 
     return back_and_forth

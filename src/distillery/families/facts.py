@@ -64,23 +64,17 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How a variant is counted before it is trained.
-
-    `of(name, variant, section, known)` gives a `sizes.Sized` from plain settings: the variant's,
-    its whole section's, and what is known of the teacher (`sizes.Known`).
-    """
-
-    of: Callable[..., Any]
-
-
-@dataclass(frozen=True)
 class Facts:
-    """All of them: `FACTS` of the family's module. Only families with students have `shown`."""
+    """All of them: `FACTS` of the family's module. Only families with students have `shown`.
+
+    `sizes(name, variant, section, known)` counts a variant before it is trained: a `sizes.Sized`
+    from plain settings, the variant's, its whole section's, and what is known of the teacher
+    (`sizes.Known`).
+    """
 
     texts: Texts
     shown: Shown | None = None
-    sizes: Sizes | None = None
+    sizes: Callable[..., Any] | None = None
 
 
 def facts_of(family: str) -> Facts:

@@ -16,8 +16,8 @@ from distillery.core.errors import DistilleryError
 from distillery.data.conditions.reader import ConditionMaps
 from distillery.families import FAMILIES
 from distillery.families.description import read_description
-from distillery.models.load import load_unet
-from distillery.sampling.sampler import Control, Maps, Sampler, seed_folder
+from distillery.models.load import load_unet, seed_folder
+from distillery.sampling.sampler import Control, Maps, Sampler
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def student_sizes(
     for family in TRAINED.values():
         for name, variant in sections[family.stage]["variants"].items():
             with contextlib.suppress(UnplannedError):
-                sized.append(family.sizes.of(name, variant, sections[family.stage], known))
+                sized.append(family.sizes(name, variant, sections[family.stage], known))
     return sized
 
 

@@ -16,7 +16,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from distillery.diffusion.conditioning import TEXT
-from distillery.diffusion.denoise import control_residuals, denoise
+from distillery.diffusion.denoise import combine, control_residuals, denoise
 from distillery.diffusion.noise import noise_batch, timesteps
 from distillery.diffusion.prediction import add_noise, alpha_sigma
 from distillery.sampling.samples import batches
@@ -49,13 +49,8 @@ def plain(unet: UNet2DConditionModel) -> Predict:
 
 
 def guided(predict: Predict, scale: float) -> Predict:
-    """Without text, plus `scale` times the step from there to the caption (Ho & Salimans 2022)."""
-
-    def combined(q: Question) -> Tensor:
-        without = predict(replace(q, text=q.empty))
-        return without + scale * (predict(q) - without)
-
-    return combined
+    """Without text, plus `scale` times the step from there to the caption."""
+    return lambda q: combine(predict(replace(q, text=q.empty)), predict(q), scale)
 
 
 def controlled(unet: UNet2DConditionModel, controlnet: nn.Module) -> Predict:

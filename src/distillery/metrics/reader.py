@@ -66,7 +66,7 @@ def read_scene(image: np.ndarray) -> Reading:
 
 
 def read_segmentation(image: np.ndarray) -> np.ndarray:
-    """Class ids (64, 64) of what is seen, in the numbering of `scene_palette.CLASS_IDS`."""
+    """Class ids (64, 64) of what is seen, in the numbering of `palette.CLASS_IDS`."""
     lab = _lab(_working_size(image))
     ids = np.zeros(lab.shape[:2], dtype=np.uint8)
     for mask in _find_objects(lab)[1]:

@@ -5,7 +5,7 @@ safetensors are read, and every tensor must be there and belong there: diffusers
 weights and only warns. `load_network` does so for any class. Not here: LoRA files.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,11 @@ from distillery.models.strict import load_strictly
 
 _UNETS = (UNet2DConditionModel, LowRankUNet2DConditionModel)
 _REMEDY = "get it again, or rerun the stage that makes it"
+
+
+def seed_folder(model: Path, seed: int, seeds: Sequence[int]) -> Path:
+    """Where a model folder keeps what was trained with a seed: the first of `seeds` at its root."""
+    return model if seed == seeds[0] else model / f"seed-{seed}"
 
 
 def find_unet(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from distillery.diffusion.conditioning import Conditioning, repeated, stacked
-from distillery.diffusion.denoise import control_residuals, denoise
+from distillery.diffusion.denoise import combine, control_residuals, denoise
 from distillery.models.student_controlnet.encode_once import answering, encoded_maps
 
 # What calls a step with its inputs: as it is, or by way of a recording of it.
@@ -68,10 +68,7 @@ class Step:
         inputs = torch.cat([latents, latents]) if is_guided else latents
         control = self._control(inputs, timestep, told) if self.controlnet else None
         output = denoise(self.unet, inputs.to(self.unet.dtype), timestep, conditioning, control)
-        if not is_guided:
-            return output
-        without, with_text = output.chunk(2)  # Ho & Salimans 2022, eq. 6
-        return without + self.scale * (with_text - without)
+        return combine(*output.chunk(2), self.scale) if is_guided else output
 
     def _control(self, inputs: Tensor, timestep: Tensor, told: Mapping[str, Any]) -> list[Tensor]:
         with answering(self.controlnet, told["features"]):

@@ -95,7 +95,7 @@ class Sampler:
 
     def images(self, prompts: Sequence[Prompt]) -> np.ndarray:
         """uint8 RGB [n, H, W, 3], decoded from `latents`."""
-        return decode_latents(self.teacher, self.latents(prompts))
+        return decode_latents(self.teacher.vae, self.latents(prompts))
 
     def latents(self, prompts: Sequence[Prompt]) -> Tensor:
         """[n, C, h, w] by DDIM (`ddim.sample_latents`), in the U-Net's dtype."""
@@ -127,11 +127,6 @@ class Sampler:
 
     def _conditioning(self, captions: Sequence[str]) -> dict[str, Tensor]:
         return {TEXT: encode_prompts(self.teacher, captions)}
-
-
-def seed_folder(model: Path, seed: int, seeds: Sequence[int]) -> Path:
-    """Where a model folder keeps the U-Net of a training seed: the first at its root."""
-    return model if seed == seeds[0] else model / f"seed-{seed}"
 
 
 def write_samples(

@@ -1,4 +1,4 @@
-"""The teacher's ControlNets for canny, sketch and segmentation maps.
+"""The teacher's ControlNets, one for each kind of condition map in the recipe.
 
 In: the trained U-Net and text encoder, scenes. Out: a diffusers `ControlNetModel` per kind (Zhang
 et al. 2023, arXiv 2302.05543), trained against the frozen U-Net.
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from distillery.data.conditions import KINDS
+from distillery.data.conditions.reader import as_hint
 from distillery.data.scenes.draw import Scene
 from distillery.diffusion.batch import Batch
 from distillery.diffusion.conditioning import TEXT
@@ -31,11 +32,6 @@ from distillery.scenes_teacher.unet import Generator, diffusion_of, encoded, str
 NUM_INIT_HINTS = 256
 
 CONDITIONS: dict[str, Callable[[Scene], np.ndarray]] = {n: kind.of for n, kind in KINDS.items()}
-
-
-def to_hint(maps: Tensor) -> Tensor:
-    """uint8 (N, H, W, 3) to float (N, 3, H, W) in [0, 1], as the pipelines pass condition maps."""
-    return maps.permute(0, 3, 1, 2).float() / 255
 
 
 def build_controlnet(unet: UNet2DConditionModel, recipe: Mapping, *, seed: int) -> ControlNetModel:
@@ -66,7 +62,7 @@ def train_controlnet(
     unet.to(memory_format=torch.channels_last)
     controlnet.to(memory_format=torch.channels_last)
     hints, draw = _draws(kind, generator.tokenizer, encode, recipe, len(diffusion.alpha_bar))
-    normalise_hint_network(controlnet, to_hint(hints[:NUM_INIT_HINTS]).to(unet.device))
+    normalise_hint_network(controlnet, as_hint(hints[:NUM_INIT_HINTS]).to(unet.device))
     teacher = ControlTeacher(unet, residuals=None, view=None)
     lesson = DistillControlNet(kind, diffusion, teacher, Factors(1.0, 0.0, 0.0))
 
@@ -88,10 +84,10 @@ def _draws(
     encode: Callable[[np.ndarray], Tensor],
     recipe: Mapping,
     num_timesteps: int,
-) -> tuple[Tensor, Callable[[int, torch.Generator], Batch]]:
+) -> tuple[np.ndarray, Callable[[int, torch.Generator], Batch]]:
     """Maps of all scenes, uint8 [N, H, W, 3], and what draws a step's batch of them."""
     scenes = draw_pool(recipe["scenes_seed"], recipe["num_scenes"], f"controlnet {kind}: scenes")
-    hints = torch.from_numpy(np.stack([CONDITIONS[kind](scene) for scene in scenes]))
+    hints = np.stack([CONDITIONS[kind](scene) for scene in scenes])
     latents = encode(unit_range(np.stack([scene.image for scene in scenes])))
     tokens = tokenize(tokenizer, [scene.caption for scene in scenes])
     empty = tokenize(tokenizer, [""])
@@ -108,7 +104,7 @@ def _draws(
             noise,
             timesteps,
             {TEXT: told},
-            conditions={kind: to_hint(hints[rows])},
+            conditions={kind: as_hint(hints[rows.numpy()])},
         )
 
     return hints, draw

@@ -8,7 +8,8 @@ from distillery.core.device import claim_device
 from distillery.core.run import Run
 from distillery.data.conditions.kind import BUILTIN
 from distillery.families.comparisons import comparisons
-from distillery.families.distances import Asking, Judged, distances_of, reconstruct
+from distillery.families.distances import Asking, distances_of, reconstruct
+from distillery.families.load import Folders
 from distillery.metrics.controlled import control_judge
 from distillery.metrics.evaluation import (
     ceiling,
@@ -62,15 +63,15 @@ def evaluate(
     by_seed, missing = measure_samples(
         tools, samples, records, compared, judges, is_scenes=is_scenes
     )
-    judged = Judged(
-        variant, teacher, model, [s for s in params.seeds if s in by_seed],
-        params.generate.guidance_scale, backbone, controlnet,
+    folders = Folders(
+        teacher, model, params.seeds[0], [s for s in params.seeds if s in by_seed],
+        backbone, controlnet, params.generate.guidance_scale,
     )  # fmt: skip
     asking = Asking(
         num_records=settings.num_prediction_samples, num_slots=params.cache_teacher.num_slots,
         plan_seed=params.seed, num_bootstrap=settings.num_bootstrap, resolution_px=resolution_px,
     )  # fmt: skip
-    distances, reason = distances_of(run, judged, records, asking, device, conditions)
+    distances, reason = distances_of(run, variant, folders, records, asking, device, conditions)
     by_seed = {seed: by_seed[seed] | distances.get(seed, {}) for seed in by_seed}
     if variant == "teacher/guided" and is_scenes:
         images = records.real.through(reconstruct(teacher, device))

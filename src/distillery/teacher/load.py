@@ -162,10 +162,14 @@ def encode_images(teacher: Teacher, images: np.ndarray) -> Tensor:
 
 
 @torch.no_grad()
-def decode_latents(teacher: Teacher, latents: Tensor) -> np.ndarray:
+def decode_latents(vae: AutoencoderKL, latents: Tensor) -> np.ndarray:
     """uint8 RGB images [n, H, W, 3] of scaled latents [n, C, h, w]."""
-    vae = teacher.vae
     unscaled = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
     pixels = vae.decode(unscaled + (vae.config.shift_factor or 0.0)).sample
-    levels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    return as_pixels(pixels.float() / 2 + 0.5)
+
+
+def as_pixels(images: Tensor) -> np.ndarray:
+    """uint8 [n, H, W, 3] of float32 [n, 3, H, W], of which [0, 1] is kept."""
+    levels = (images.clamp(0, 1) * 255).round().to(torch.uint8)
     return levels.permute(0, 2, 3, 1).cpu().numpy()

@@ -20,7 +20,7 @@ from distillery.diffusion.noise import initial_noise
 from distillery.models.control_adapter.hints import stack
 from distillery.models.lora.guidance_embedding import scale_embedding
 from distillery.sampling.ddim import Told, ddim_scheduler, sample_latents
-from distillery.teacher.load import load_module, load_scheduler
+from distillery.teacher.load import as_pixels, decode_latents, load_module, load_scheduler
 from distillery.train.sources import TrainingData
 
 NUM_PROMPTS = 6
@@ -77,15 +77,7 @@ class Preview:
         device, vae = unet.device, self._vae.to(unet.device)
         scheduler = ddim_scheduler(self._schedule, NUM_STEPS)
         made = sample_latents(unet, scheduler, self._noise.to(device), told)
-        latents = torch.cat([self._batch.latents.to(device), made])
-        shift = vae.config.shift_factor or 0.0
-        decoded = vae.decode(latents / vae.config.scaling_factor + shift).sample / 2 + 0.5
+        decoded = decode_latents(vae, torch.cat([self._batch.latents.to(device), made]))
         vae.to("cpu")
-        rows = [_row(images) for images in (*above, *decoded.chunk(2))]
-        return Image.fromarray(np.concatenate(rows))
-
-
-def _row(images: Tensor) -> np.ndarray:
-    """uint8 [H, n * W, 3] of [n, 3, H, W] in [0, 1]."""
-    levels = (images.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-    return np.concatenate(list(levels.cpu().numpy()), axis=1)
+        rows = [*map(as_pixels, above), *np.split(decoded, 2)]
+        return Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows]))

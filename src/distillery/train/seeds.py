@@ -23,6 +23,7 @@ from distillery.core.run import Run
 from distillery.diffusion.batch import Batch, Samples
 from distillery.diffusion.objectives import Objective
 from distillery.models.export import save_model
+from distillery.models.load import seed_folder
 from distillery.train.loop import Place, Validate, fit
 from distillery.train.order import Shuffled, batch_items
 from distillery.train.settings import Settings
@@ -78,7 +79,7 @@ def train_seeds(training: Training, job: Job, card: Card) -> None:
     the variant's name.
     """
     settings, histories = job.settings, {}
-    for place, seed in enumerate(job.seeds):
+    for seed in job.seeds:
         model, work = training.start(seed), job.run.work / f"seed-{seed}"
         lesson = training.objective(model)
         validate = validation(lesson, training.compare, training.data.val, settings, job.device)
@@ -91,7 +92,7 @@ def train_seeds(training: Training, job: Job, card: Card) -> None:
             seed=seed,
             validate=_drawing(validate, training.draw, work),
         )
-        folder = job.out / f"seed-{seed}" if place else job.out
+        folder = seed_folder(job.out, seed, job.seeds)
         training.save(model.to("cpu"), folder)
         if (work / PREVIEW).is_file():  # of several processes the main one draws
             shutil.copyfile(work / PREVIEW, folder / PREVIEW)

@@ -1,7 +1,7 @@
 """Perceptual hash: 64 bits that change little when an image is resized or recompressed.
 
 In: an RGB image. Out: 16 hex digits. It only proposes pairs, because plain or symmetric images
-share hashes by chance; `dedupe_compare` decides.
+share hashes by chance; `compare` decides.
 
 Method: pHash (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010,
 section 3.2.1): luminance at 32 x 32, two-dimensional DCT, the 8 x 8 lowest frequencies without the

@@ -55,7 +55,7 @@ RAW_SCHEMA = pa.schema(
 
 
 class Resume(Protocol):
-    """What `raw_resume.ShardResume` offers."""
+    """What `resume.ShardResume` offers."""
 
     def take(self, tar: Path) -> bool:
         """Put a finished shard in place, if there is one."""

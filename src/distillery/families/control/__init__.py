@@ -7,7 +7,7 @@ from typing import Any
 
 from distillery.data.conditions import KINDS
 from distillery.families.base import BACKBONE, Family, Part
-from distillery.families.facts import Facts, Shown, Sizes, Texts
+from distillery.families.facts import Facts, Shown, Texts
 from distillery.families.snippets import EDGES, program, unet_of
 
 
@@ -67,7 +67,7 @@ CONTROL = _Control(
     profile_rows=("uni_", "elr"),
 )
 FACTS = Facts(
-    sizes=Sizes(_size),
+    sizes=_size,
     shown=Shown(
         teacher="control/uni_controlnet",
         students=("control/elr", "control/elr_planned", "control/elr_dense"),

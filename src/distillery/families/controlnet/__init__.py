@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distillery.families.base import CONTROLLED, Family, Prediction
-from distillery.families.facts import Facts, Shown, Sizes, Texts
+from distillery.families.facts import Facts, Shown, Texts
 from distillery.families.snippets import EDGES, program
 
 
@@ -75,7 +75,7 @@ CONTROLNET = _ControlNet(
     profile_rows=("controlnet_",),
 )
 FACTS = Facts(
-    sizes=Sizes(_size),
+    sizes=_size,
     shown=Shown(
         teacher="teacher/control_canny",
         students=("controlnet/distilled", "controlnet/loha", "controlnet/modulated"),

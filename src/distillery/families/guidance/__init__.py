@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distillery.families.base import BACKBONE, Family, Part, Prediction
-from distillery.families.facts import Facts, Shown, Sizes, Texts
+from distillery.families.facts import Facts, Shown, Texts
 from distillery.families.snippets import ONCE, guidance_unet, program
 
 
@@ -94,7 +94,7 @@ GUIDANCE = _Guidance(
     profile_rows=("lora_", "full_"),
 )
 FACTS = Facts(
-    sizes=Sizes(_size),
+    sizes=_size,
     shown=Shown(
         teacher="teacher/guided",
         students=("guidance/lora_distill", "guidance/full_distill"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distillery.families.base import Family, Prediction
-from distillery.families.facts import Facts, Shown, Sizes, Texts
+from distillery.families.facts import Facts, Shown, Texts
 from distillery.families.snippets import program
 
 
@@ -45,7 +45,7 @@ UNET = _Unet(
     profile_rows=("unet_",),
 )
 FACTS = Facts(
-    sizes=Sizes(_size),
+    sizes=_size,
     shown=Shown(
         teacher="teacher/guided",
         students=("unet/elr",),

@@ -28,9 +28,8 @@ from distillery.diffusion.objectives import (
 )
 from distillery.families.about import About
 from distillery.models.load import load_unet
-from distillery.models.lowrank.factorise import build_student
 from distillery.models.lowrank.removed import removed_in
-from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel, unet_arguments
 from distillery.train.preview import Preview
 from distillery.train.seeds import Job, Training, train_seeds
 from distillery.train.sources import Sources
@@ -54,17 +53,20 @@ def start_student(
 ) -> UNet2DConditionModel:
     """A variant before its first step; `random` depends on `seed`, the others on the teacher only.
 
-    `init_folder` is the decomposition of this name; that of `random` is the ranks alone. Raises
-    DistilleryError for a combination that does not exist.
+    `init_folder` is the decomposition of this name; that of `random` is the ranks alone. Random
+    weights are drawn on the CPU, and leave the global generator as it was. A dense student is
+    random: the params refuse others.
     """
-    if architecture == "low_rank" and init == "random":
-        config = LowRankUNet2DConditionModel.load_config(init_folder)
-        removed = removed_in(config)
-        return build_student(config, init=init, ranks=config["ranks"], removed=removed, seed=seed)
-    if architecture == "low_rank":
+    if init != "random":
         return LowRankUNet2DConditionModel.from_pretrained(init_folder)
-    config = UNet2DConditionModel.load_config(teacher / "unet")
-    return build_student(config, architecture=architecture, init=init, seed=seed)
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(seed)
+        if architecture == "dense":
+            config = UNet2DConditionModel.load_config(teacher / "unet")
+            return UNet2DConditionModel(**unet_arguments(config))
+        config = LowRankUNet2DConditionModel.load_config(init_folder)
+        ranks, removed = config["ranks"], removed_in(config)
+        return LowRankUNet2DConditionModel(**unet_arguments(config), ranks=ranks, removed=removed)
 
 
 def train_students(
@@ -77,7 +79,8 @@ def train_students(
     diffusion = sources.diffusion(distillation.weighting, distillation.gamma, distillation.space)
     cache = sources.cache(*([] if distillation.online else ["cond"]))
     data = sources.data(cache)
-    ask = _teacher_output(sources.teacher, distillation, job.device)
+    teacher = load_unet(sources.teacher, job.device) if distillation.online else None
+    ask = cached_output("cond") if teacher is None else online_output(teacher)
 
     def compare(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         noisy = diffusion.noisy(batch)
@@ -85,7 +88,7 @@ def train_students(
 
     training = Training(
         start,
-        lambda model: _objective(diffusion, distillation, ask, model),
+        lambda model: _objective(diffusion, distillation, ask, teacher, model),
         data,
         described=dataclasses.asdict(distillation),
         compare=compare,
@@ -96,32 +99,18 @@ def train_students(
     )
 
 
-@dataclass(frozen=True)
-class _OnlineTeacher:
-    """A teacher in memory, callable as a `TeacherOutput`."""
-
-    unet: UNet2DConditionModel
-
-    def __call__(self, batch: Batch, noisy: torch.Tensor) -> torch.Tensor:
-        return online_output(self.unet)(batch, noisy)
-
-
-def _teacher_output(
-    teacher: Path, distillation: Distillation, device: torch.device
-) -> TeacherOutput:
-    if not distillation.online:
-        return cached_output("cond")
-    return _OnlineTeacher(load_unet(teacher, device))
-
-
 def _objective(
-    diffusion: Diffusion, distillation: Distillation, ask: TeacherOutput, student: nn.Module
+    diffusion: Diffusion,
+    distillation: Distillation,
+    ask: TeacherOutput,
+    teacher: nn.Module | None,
+    student: nn.Module,
 ) -> Objective:
     if distillation.objective == "noise":
         return Denoise(diffusion)
     features = None
-    if distillation.lambda_feature and isinstance(ask, _OnlineTeacher):
-        features = FeatureDistance(student, ask.unet)
+    if distillation.lambda_feature and teacher is not None:
+        features = FeatureDistance(student, teacher)
     return DistillOutput(
         diffusion, ask, distillation.lambda_diffusion, distillation.lambda_feature, features
     )

@@ -3,7 +3,7 @@
 In: the shape of a convolution and a rank R. Out: a layer with weight (X1 Y1) * (X2 Y2), where X is
 out x R and Y is R x (in * kh * kw); its rank can reach R^2 with 2 R (out + fan_in) values. The
 layer *replaces* a convolution; it is no adapter beside one. The form: Hyeon-Woo et al. 2022
-(FedPara, arXiv 2108.06098), known as LoHa. Which layers of a student get it: `student_presets`.
+(FedPara, arXiv 2108.06098), known as LoHa. Layers that get it: `student_controlnet.presets`.
 """
 
 import math

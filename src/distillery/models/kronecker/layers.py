@@ -2,7 +2,7 @@
 
 In: the layer to adapt and a `KroneckerConfig`. Out: a module of the same signature that holds the
 layer unchanged and, per adapter, the factors A, u and v. Which layers are adapted is
-`kronecker_peft`'s business, the arithmetic `kronecker_ops`'s.
+`targets`' business, the arithmetic `ops`'s.
 
 A shared A is registered on the first layer that uses it and looked up there by all others, so it
 is one parameter: counted, optimised, saved and loaded once.

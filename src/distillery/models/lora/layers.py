@@ -2,7 +2,7 @@
 
 In: a dense or low-rank U-Net, a rank, which layers. Out: the same module with PEFT adapters, or
 without them again. Sources: Hu et al. 2022, "LoRA"; PEFT does the arithmetic. Not here: files
-(`lora_files`), training.
+(`files`), training.
 """
 
 import contextlib
@@ -111,12 +111,3 @@ def fuse_lora(unet: UNet2DConditionModel) -> UNet2DConditionModel:
             raise DistilleryError(f"{name}: the LoRA has a NaN; train it again") from error
     unet.unload_lora()
     return unet
-
-
-def storage_bytes(*modules: nn.Module) -> int:
-    """Bytes of the parameters of all `modules`, storage that several share counted once."""
-    storages = {}
-    for parameter in (p for module in modules for p in module.parameters()):
-        storage = parameter.untyped_storage()
-        storages[(parameter.device, storage.data_ptr())] = storage.nbytes()
-    return sum(storages.values())

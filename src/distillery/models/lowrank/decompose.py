@@ -1,4 +1,4 @@
-"""Rank-r factorisations of one weight: truncated SVD, balanced, and data-aware.
+"""Rank-r factorisations of one weight: truncated SVD, and data-aware.
 
 In: a Linear or Conv2d weight, a rank, and for data-aware the second moment of the layer's inputs or
 outputs. Out: A (out x r) and B (r x fan_in), fan_in = in * kh * kw. Nothing here touches modules.
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distillery.core.errors import DistilleryError
 
-INITS = ("svd", "balanced", "data_aware")
+INITS = ("svd", "data_aware")
 
 
 class Factors(NamedTuple):
@@ -38,7 +38,6 @@ def decompose(
     """Best rank-`rank` factors of `weight` (out, in) or (out, in, kh, kw), on its device.
 
     `svd` (ELR-Diffusion): A = U_k S_k, B = V_k^T, the least Frobenius error (Eckart-Young).
-    `balanced`: A = U_k sqrt(S_k), B = sqrt(S_k) V_k^T, the same product with factors of equal size.
     `data_aware`: the product of least mean squared *output* error on the data summarised in
     `moment` (see `output_basis`), in the form of `svd`.
 
@@ -49,8 +48,7 @@ def decompose(
     _check(matrix, rank, init, moment)
     if init != "data_aware":
         u, s, vt = truncated_svd(matrix, rank)
-        root = s.sqrt()
-        return Factors(u * root, root[:, None] * vt) if init == "balanced" else Factors(u * s, vt)
+        return Factors(u * s, vt)
     basis = output_basis(matrix, moment.to(matrix), rank, ridge)
     u, s, vt = truncated_svd(basis.T @ matrix, rank)
     return Factors(*_fix_signs(basis @ (u * s), vt))
@@ -105,7 +103,7 @@ def output_error(matrix: Tensor, factors: Factors, moment: Tensor) -> float | No
     """Relative RMS output error ||(W - A B) x|| / ||W x|| over the data summarised in `moment`.
 
     A moment of outputs knows only W x, which suffices where A B is a projection P P^T W, as in
-    `svd`, `balanced` and `data_aware`; otherwise, or where W x is always zero, the answer is None.
+    `svd` and `data_aware`; otherwise, or where W x is always zero, the answer is None.
     """
     product = factors.a @ factors.b
     if len(moment) == matrix.shape[1]:

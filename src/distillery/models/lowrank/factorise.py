@@ -1,23 +1,26 @@
-"""Students from teachers: factorise a U-Net layer by layer, rebalance factors, build a variant.
+"""Students from teachers: factorise a U-Net layer by layer, rebalance its factors.
 
-In: a dense U-Net (or only its configuration), ranks by layer name, and for data-aware
-initialisation the moments of `moments`. Out: a student and one report row per factorised layer.
+In: a dense U-Net, ranks by layer name, and for data-aware initialisation the moments of `moments`.
+Out: a student and one report row per factorised layer. Not here: the factors of one weight
+(`decompose`), which layers a student has (`unet`).
 """
 
-import copy
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
-from distillery.models.layers import low_rank_layers
-from distillery.models.lowrank.decompose import INITS
-from distillery.models.lowrank.factors import check_dense, fill_factors
-from distillery.models.lowrank.unet import LowRankUNet2DConditionModel, unet_arguments
+from distillery.models.layers import LowRankLayer, low_rank_layers
+from distillery.models.lowrank.decompose import Factors, decompose, output_error
+from distillery.models.lowrank.removed import layers_kept, removed_in
+from distillery.models.lowrank.unet import LowRankUNet2DConditionModel
+from distillery.models.strict import assign_state
 
 
+@torch.no_grad()
 def factorise_unet(
     unet: UNet2DConditionModel,
     ranks: Mapping[str, int],
@@ -25,15 +28,13 @@ def factorise_unet(
     *,
     removed: Iterable[str] = (),
     moments: Mapping[str, Tensor] | None = None,
-    ridge: float = 1e-2,
-    seed: int = 0,
 ) -> tuple[LowRankUNet2DConditionModel, list[dict]]:
     """A low-rank copy of `unet`, less the blocks `removed`, and what each factorised layer lost.
 
-    `init`: `svd | balanced | data_aware` as in `decompose`, or `random`: factors drawn from
-    `seed`, all other layers copied. `moments` from `collect_second_moments` are needed by
-    `data_aware`; with any init they add the output error to the report. SD 2.1 takes
-    about three minutes on one core.
+    `init`: `svd | data_aware` as in `decompose`. `moments` from `collect_second_moments` are needed
+    by `data_aware`; with any init they add the output error to the report. All other layers are
+    copied; device, dtype and training mode are those of `unet`. SD 2.1 takes about three minutes
+    on one core.
 
     A row holds name, kind, shape, rank, full_rank, relative_error (Frobenius, of the weight),
     energy_kept (1 - relative_error^2, not below 0), relative_output_error (None without moments),
@@ -41,10 +42,69 @@ def factorise_unet(
 
     Raises DistilleryError if `unet` is low-rank already or carries adapters, or ranks do not fit.
     """
-    check_dense(unet)
-    model = LowRankUNet2DConditionModel.empty(unet.config, ranks, removed)
-    rows = fill_factors(model, unet, init, moments=moments, ridge=ridge, seed=seed)
-    return model, rows
+    _check_dense(unet)
+    student = LowRankUNet2DConditionModel.empty(unet.config, ranks, removed)
+    state, rows = layers_kept(unet.state_dict(), removed_in(student.config)), []
+    for name, layer in low_rank_layers(student).items():
+        weight, moment = state.pop(f"{name}.weight"), _moment_of(name, moments, init)
+        try:
+            factors = decompose(weight, layer.rank, init, moment=moment)
+        except DistilleryError as error:
+            raise DistilleryError(f"{name}: {error}") from error
+        state |= _factor_state(name, layer, factors, weight, state.pop(f"{name}.bias", None))
+        rows.append(_report_row(name, layer, weight, factors, moment))
+    assign_state(student, state).train(unet.training)
+    return student, rows
+
+
+def _check_dense(unet: nn.Module) -> None:
+    """Raise DistilleryError if a U-Net is low-rank already or carries adapters."""
+    if low_rank_layers(unet):
+        raise DistilleryError("the U-Net is low-rank already; give the dense one, or to_dense()")
+    if any(hasattr(module, "base_layer") for module in unet.modules()):
+        raise DistilleryError("the U-Net carries adapters; merge or unload them first")
+
+
+def _moment_of(name: str, moments: Mapping[str, Tensor] | None, init: str) -> Tensor | None:
+    if moments is not None and name not in moments:
+        raise DistilleryError(f"moments hold nothing for layer {name}; collect them for this U-Net")
+    if init == "data_aware" and moments is None:
+        raise DistilleryError("init data_aware needs moments; run collect_second_moments first")
+    return None if moments is None else moments[name]
+
+
+def _factor_state(name, layer, factors: Factors, weight: Tensor, bias: Tensor | None) -> dict:
+    state = {
+        f"{name}.expand.weight": _shaped(factors.a, layer.expand, weight),
+        f"{name}.reduce.weight": _shaped(factors.b, layer.reduce, weight),
+    }
+    return state if bias is None else {**state, f"{name}.expand.bias": bias}
+
+
+def _shaped(factor: Tensor, module: nn.Module, dense: Tensor) -> Tensor:
+    return factor.reshape(module.weight.shape).to(dense.dtype).contiguous()
+
+
+def _report_row(
+    name: str, layer: LowRankLayer, weight: Tensor, factors: Factors, moment: Tensor | None
+) -> dict:
+    matrix = weight.flatten(1).double()
+    size = float(matrix.norm())
+    error = float((matrix - factors.a @ factors.b).norm()) / size if size else 0.0
+    output = None if moment is None else output_error(matrix, factors, moment.to(matrix))
+    num_bias = 0 if layer.bias is None else len(layer.bias)
+    return {
+        "name": name,
+        "kind": "linear" if weight.ndim == 2 else "conv2d",
+        "shape": list(weight.shape),
+        "rank": layer.rank,
+        "full_rank": min(matrix.shape),
+        "relative_error": round(error, 6),
+        "energy_kept": round(max(0.0, 1 - error**2), 6),
+        "relative_output_error": None if output is None else round(output, 6),
+        "params_before": math.prod(matrix.shape) + num_bias,
+        "params_after": layer.rank * sum(matrix.shape) + num_bias,
+    }
 
 
 @torch.no_grad()
@@ -52,8 +112,8 @@ def rebalance(model: LowRankUNet2DConditionModel) -> LowRankUNet2DConditionModel
     """Spread each singular value evenly over both factors, in place; products stay as they are.
 
     Scales column i of A by sqrt(|b_i| / |a_i|) and row i of B by the inverse. On `svd` factors
-    |a_i| is the singular value and |b_i| = 1, so the result is `balanced`, with no dense weight
-    needed; applying it twice changes nothing. Components of zero size are left alone.
+    |a_i| is the singular value and |b_i| = 1, so the result is `balanced`: U sqrt(S) and
+    sqrt(S) V^T; applying it twice changes nothing. Components of zero size are left alone.
     """
     for layer in low_rank_layers(model).values():
         a, b = layer.expand.weight, layer.reduce.weight
@@ -63,55 +123,3 @@ def rebalance(model: LowRankUNet2DConditionModel) -> LowRankUNet2DConditionModel
         a.copy_(a.double() * scale.view(1, -1, *[1] * (a.ndim - 2)))
         b.copy_(b.double() / scale.view(-1, *[1] * (b.ndim - 1)))
     return model
-
-
-def build_student(
-    teacher: UNet2DConditionModel | Mapping,
-    *,
-    architecture: str = "low_rank",
-    init: str = "svd",
-    ranks: Mapping[str, int] | None = None,
-    removed: Iterable[str] = (),
-    seed: int = 0,
-    moments: Mapping[str, Tensor] | None = None,
-) -> UNet2DConditionModel:
-    """The starting point of a Stage I variant, from the teacher U-Net or only its config.
-
-    | variant | architecture | init |
-    |---|---|---|
-    | `standard_no_kd` | dense | random |
-    | `decomposed_no_kd`, `random_kd` | low_rank | random |
-    | `elr`, `svd_only`, `svd_no_kd` | low_rank | svd (or balanced, data_aware) |
-
-    `dense` with `teacher` is a copy. `random` draws every layer from `seed` alone, on the CPU,
-    whatever the state of the global generator, which it leaves untouched.
-    Raises DistilleryError for a combination that does not exist.
-    """
-    _check_combination(teacher, architecture, init, ranks)
-    if architecture == "dense" and init == "teacher":
-        return copy.deepcopy(teacher)
-    if init != "random":
-        return factorise_unet(teacher, ranks, init, removed=removed, moments=moments)[0]
-    config = teacher if isinstance(teacher, Mapping) else teacher.config
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
-        if architecture == "dense":
-            return UNet2DConditionModel(**unet_arguments(config))
-        return LowRankUNet2DConditionModel(**unet_arguments(config), ranks=ranks, removed=removed)
-
-
-def _check_combination(teacher, architecture: str, init: str, ranks) -> None:
-    allowed = {"dense": ("teacher", "random"), "low_rank": ("random", *INITS)}
-    if architecture not in allowed:
-        raise DistilleryError(f"architecture {architecture!r} is unknown; use dense or low_rank")
-    if init not in allowed[architecture]:
-        raise DistilleryError(
-            f"architecture {architecture} has no init {init!r}; "
-            f"use one of {', '.join(allowed[architecture])}"
-        )
-    if architecture == "low_rank" and ranks is None:
-        raise DistilleryError("a low-rank student needs ranks; plan them with plan_ranks")
-    if architecture == "dense" and ranks:
-        raise DistilleryError("a dense student takes no ranks; drop them or use low_rank")
-    if init != "random" and isinstance(teacher, Mapping):
-        raise DistilleryError(f"init {init} needs the teacher's weights, not only its config")

@@ -3,7 +3,7 @@
 In: a U-Net and names of its blocks. Out: the same with those blocks replaced. A removed residual
 block hands on its input, through its 1 x 1 shortcut where it changes the number of channels; a
 removed attention block hands on its input. So every other layer sees the shapes it always saw, and
-the residuals of a ControlNet fit. Which blocks are worth their time is `latency_planner`'s
+the residuals of a ControlNet fit. Which blocks are worth their time is `budgets`'
 business. Source: block removal as in BK-SDM (Kim et al. 2023) and LAPTOP-Diff (Zhang et al. 2024).
 """
 

@@ -1,9 +1,9 @@
 """The low-rank student U-Net, a `diffusers` model whose config records ranks and removed blocks.
 
-In: a U-Net configuration, `ranks` and `removed`, or a dense U-Net. Out: a `UNet2DConditionModel`
-that saves, loads, trains and generates as any other, and merges back into a dense one where no
-block is gone. Which ranks are wise is `ranks`' business, how weights are factorised `decompose`'s,
-what a removed block is `removed`'s. Source: ELR-Diffusion, Stage I.
+In: a U-Net configuration, `ranks` and `removed`. Out: a `UNet2DConditionModel` that saves, loads,
+trains and generates as any other, and merges back into a dense one where no block is gone. Which
+ranks are wise is `ranks`' business, how weights are factorised `factorise`'s, what a removed block
+is `removed`'s. Source: ELR-Diffusion, Stage I.
 """
 
 import inspect
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
 from distillery.models.layers import low_rank_layers, low_rank_like
-from distillery.models.lowrank.factors import check_dense, fill_factors
 from distillery.models.lowrank.removed import check_no_removed, is_gone, remove_blocks
 from distillery.models.skeleton import Unfilled, without_weights
 from distillery.models.strict import StrictLoading, assign_state, init_arguments
@@ -89,26 +88,6 @@ class LowRankUNet2DConditionModel(StrictLoading, UNet2DConditionModel):
         """
         with init_empty_weights():
             return cls(**unet_arguments(config), ranks=ranks, removed=removed)
-
-    @classmethod
-    def from_dense(
-        cls,
-        unet: UNet2DConditionModel,
-        ranks: Mapping[str, int],
-        init: str = "svd",
-        *,
-        removed: Iterable[str] = (),
-        **options,
-    ) -> "LowRankUNet2DConditionModel":
-        """A student of `unet`: named layers factorised, blocks removed, all others copied.
-
-        `unet` is unchanged. `init` and `options` are those of `factorise.factorise_unet`, which
-        also returns the error made in each layer. Device and dtype are those of `unet`.
-        """
-        check_dense(unet)
-        model = cls.empty(unet.config, ranks, removed)
-        fill_factors(model, unet, init, **options)
-        return model
 
     @torch.no_grad()
     def to_dense(self) -> UNet2DConditionModel:

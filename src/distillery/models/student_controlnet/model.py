@@ -2,8 +2,8 @@
 
 In: an architecture, or a teacher ControlNet and settings. Out: a `ControlNetModel` that gives every
 residual the U-Net expects, whatever the student's own widths, through one projecting 1 x 1 zero
-convolution per output. Settings and named students are `student_presets`, copying the teacher's
-weights `student_init`, training the `distill_controlnet` stage.
+convolution per output. Settings and named students are `presets`, copying the teacher's weights
+`init`, training the `distill_controlnet` stage.
 """
 
 import inspect
@@ -58,7 +58,7 @@ class StudentControlNet(StrictLoading, ControlNetModel):
 
     Takes every argument of `ControlNetModel`, for the student itself, and
     `unet_channels`, `unet_layers_per_block`: of the U-Net's encoder (default: the student's);
-    `output_map`: {output: source} by the names of `student_outputs.encoder_points` (default: each
+    `output_map`: {output: source} by the names of `outputs.encoder_points` (default: each
     output from the same place); `modulation`: a kind of `modulation.MODULATIONS`, after every
     ResNet and transformer; `hadamard_ranks`: {name of a convolution: rank}.
 
@@ -137,7 +137,7 @@ class StudentControlNet(StrictLoading, ControlNetModel):
     def from_teacher(
         cls, controlnet: ControlNetModel, *, seed: int = 0, num_sweeps: int = 5, **settings: Any
     ) -> "StudentControlNet":
-        """A student of `controlnet` by the settings of `student_presets.SETTINGS`, on its device.
+        """A student of `controlnet` by the settings of `presets.SETTINGS`, on its device.
 
         With `init: teacher` it starts from the teacher's weights (`start_from_teacher`), else from
         `seed` alone; either way its residuals are zero. `num_sweeps` are those of the Hadamard fit.

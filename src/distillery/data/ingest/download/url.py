@@ -2,7 +2,7 @@
 
 In: whatever stands in a URL column. Out: a `Target`, or `DownloadError` with a status such as
 "bad url". Nothing is resolved or requested here, and whether a host's address may be reached is
-`download_address`'s to say.
+`address`'s to say.
 """
 
 import ipaddress

@@ -2,7 +2,7 @@
 
 In: a parquet, csv, tsv or jsonl file, or a folder of them. Out: `UrlRow`s, file names sorted, rows
 as they are stored, a batch in memory at a time. URL, caption and score columns are found under the
-names of `raw_sample`, in any case. A line that can't be read is a row too, marked as damaged, so
+names of `ingest.sample`, in any case. A line that can't be read is a row too, marked as damaged, so
 that it is counted. Rows that filters refuse by their columns are counted and left out; of parquet
 they never become objects. Nothing is downloaded here.
 """

@@ -15,27 +15,23 @@ from distillery.models.export import assert_same_output
 
 TOLERANCE = 1e-4
 _TEXT_LENGTH = 8
+_SIDE = 8  # of latents
+_PX = _SIDE * VAE_SCALE  # of images
 
 
-def same_unet(
-    a: UNet2DConditionModel, b: UNet2DConditionModel, tolerance: float = TOLERANCE
-) -> float:
+def same_unet(a: UNet2DConditionModel, b: UNet2DConditionModel) -> float:
     """Largest difference of two U-Nets' outputs on two latents [2, C, side, side].
 
-    Raises DistilleryError if it exceeds `tolerance`.
+    Raises DistilleryError if it exceeds `TOLERANCE`, as all of these do.
     """
-    return assert_same_output(a, b, _unet_inputs(a.config), tolerance)
+    inputs = {name: value.to(a.device) for name, value in _unet_inputs(a.config).items()}
+    return assert_same_output(a, b, inputs, TOLERANCE)
 
 
-def same_controlnet(
-    a: ControlNetModel, b: ControlNetModel, side: int = 8, tolerance: float = TOLERANCE
-) -> float:
-    """Largest difference of two ControlNets' residuals, on latents of `side` and random maps.
-
-    Raises DistilleryError if it exceeds `tolerance`.
-    """
-    config = {**a.config, "sample_size": side}
-    shape = (2, config["conditioning_channels"], VAE_SCALE * side, VAE_SCALE * side)
+def same_controlnet(a: ControlNetModel, b: ControlNetModel) -> float:
+    """Largest difference of two ControlNets' residuals, on latents [2, C, 8, 8], random maps."""
+    config = {**a.config, "sample_size": _SIDE}
+    shape = (2, config["conditioning_channels"], _PX, _PX)
     inputs = {**_unet_inputs(config), "controlnet_cond": torch.rand(shape, generator=_seeded())}
 
     def flat(model: nn.Module):
@@ -45,23 +41,23 @@ def same_controlnet(
 
         return residuals
 
-    return assert_same_output(flat(a.eval()), flat(b.eval()), inputs, tolerance)
+    return assert_same_output(flat(a.eval()), flat(b.eval()), inputs, TOLERANCE)
 
 
-def same_vae(a: AutoencoderKL, b: AutoencoderKL, tolerance: float = TOLERANCE) -> float:
-    """Largest difference of what two VAEs decode and encode; DistilleryError above `tolerance`."""
-    latents = torch.randn(1, a.config.latent_channels, 8, 8, generator=_seeded())
-    images = torch.rand(1, a.config.in_channels, 64, 64, generator=_seeded())
-    decoded = assert_same_output(a.decode, b.decode, (latents,), tolerance)
+def same_vae(a: AutoencoderKL, b: AutoencoderKL) -> float:
+    """Largest difference of what two VAEs decode and encode."""
+    latents = torch.randn(1, a.config.latent_channels, _SIDE, _SIDE, generator=_seeded())
+    images = torch.rand(1, a.config.in_channels, _PX, _PX, generator=_seeded())
+    decoded = assert_same_output(a.decode, b.decode, (latents,), TOLERANCE)
     means = [lambda x, vae=vae: vae.encode(x).latent_dist.mean for vae in (a, b)]
-    return max(decoded, assert_same_output(*means, (images,), tolerance))
+    return max(decoded, assert_same_output(*means, (images,), TOLERANCE))
 
 
-def same_text_encoder(a: nn.Module, b: nn.Module, tolerance: float = TOLERANCE) -> float:
-    """Largest difference of two text encoders' embeddings; DistilleryError above `tolerance`."""
+def same_text_encoder(a: nn.Module, b: nn.Module) -> float:
+    """Largest difference of two text encoders' embeddings."""
     size = (2, min(_TEXT_LENGTH, a.config.max_position_embeddings))
     tokens = torch.randint(a.config.vocab_size, size, generator=_seeded())
-    return assert_same_output(a, b, (tokens,), tolerance)
+    return assert_same_output(a, b, (tokens,), TOLERANCE)
 
 
 def _unet_inputs(config: Mapping) -> dict[str, torch.Tensor]:
