@@ -17,7 +17,7 @@ from distillery.families.names import label
 from distillery.metrics.catalog import title_of
 from distillery.report import labels, look
 from distillery.report.evidence import Metric, Results
-from distillery.report.figures import COST_NAMES
+from distillery.report.prices import COSTS
 
 FAMILY, TEACHER = "unet", "teacher"
 QUALITIES = ("prediction_distance", "reader_shape", "kid")
@@ -62,7 +62,7 @@ def _figure(results: Results, quality: str) -> str | None:
             axis.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         ends = _labels(points)
         dense = 1e3 * teacher["value"] if teacher else None
-        axis.set(xlabel=COST_NAMES["latency_s"], xlim=_room(points, ends, dense))
+        axis.set(xlabel=COSTS["latency_s"].axis, xlim=_room(points, ends, dense))
         if dense:
             _mark_teacher(axis, dense)
         axis.autoscale_view()
