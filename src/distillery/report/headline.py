@@ -116,7 +116,7 @@ def _who(student: str) -> str:
 def size_words(results: Results, student: str) -> str:
     """`has 56% fewer parameters than its teacher`; "" where nothing was counted."""
     family = family_of(student)
-    for baseline, quantity in _costs_of(family, student):
+    for baseline, quantity in _costs_of(family):
         mine, theirs = results.metric(student, quantity), results.metric(baseline, quantity)
         if not mine or not theirs or not theirs["value"]:
             continue
@@ -131,7 +131,7 @@ def size_words(results: Results, student: str) -> str:
     return ""
 
 
-def _costs_of(family: Family | None, student: str) -> list[tuple[str, str]]:
+def _costs_of(family: Family | None) -> list[tuple[str, str]]:
     """(What a cost is compared with, the cost), in the order of how much it says."""
     if family is None or family.shown is None:
         return [(TEACHER, "parameters_total")]

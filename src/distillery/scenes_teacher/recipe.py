@@ -82,18 +82,15 @@ def train_scenes_teacher(
     num_threads: int,
     seed: int,
     device: str,
-    progress=None,
 ) -> None:
     """Train what is missing in `work`, then write the teacher to `out` (replaced as a whole).
 
-    `progress(component)` is called before each component. Raises `DistilleryError` where a seed of
-    the recipe is outside of the reserved range, or a loss is not finite.
+    Raises `DistilleryError` where a seed of the recipe is outside of the reserved range, or a loss
+    is not finite.
     """
     check_recipe(recipe)
     torch.set_num_threads(num_threads)
     for component in COMPONENTS:
-        if progress:
-            progress(component)
         train_component(component, recipe, work, seed=seed, device=device)
     assemble(recipe, out, work, seed=seed)
 
