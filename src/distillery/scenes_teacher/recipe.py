@@ -24,11 +24,11 @@ from distillery.core.errors import DistilleryError
 from distillery.core.publishing import publish
 from distillery.data.scenes.draw import TEACHER_SEEDS, draw_scene
 from distillery.models.load import load_network
-from distillery.scenes_teacher import clip, controlnet, export, probe, tokens, unet, vae
+from distillery.scenes_teacher import KINDS, clip, controlnet, export, probe, tokens, unet, vae
 from distillery.scenes_teacher.pca import PatchPca
 
-COMPONENTS = ("vae", "clip", "unet", "controlnet_canny", "controlnet_sketch",
-              "controlnet_segmentation", "controlnet_depth")  # fmt: skip
+_CONTROLNETS = tuple(f"controlnet_{kind}" for kind in KINDS)
+COMPONENTS = ("vae", "clip", "unet", *_CONTROLNETS)
 IMAGE_PX = 64
 # `prepare_teacher` is not watched for what training needs: where it trains nothing, which is the
 # rule, a changed loss must not make the teacher, and all that follows from it, again.
@@ -228,6 +228,6 @@ def assemble(recipe: Mapping, out: Path, work: Path, *, seed: int) -> None:
             text_encoder=text_encoder,
             tokenizer=shop.tokenizer,
         )
-        for component in ("clip", *(name for name in COMPONENTS if name.startswith("controlnet"))):
+        for component in ("clip", *_CONTROLNETS):
             shutil.copytree(work / component, temporary / component)
         export.drop_volatile_keys(temporary)
