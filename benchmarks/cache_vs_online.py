@@ -52,7 +52,7 @@ def make_records(count: int, size_px: int) -> list[Record]:
         file = io.BytesIO()
         Image.fromarray(image).save(file, "PNG")
         caption = f"a large red circle number {number}"
-        records.append(Record(f"{number:06d}", 0, "train", "c", caption, file.getvalue(), None))
+        records.append(Record(f"{number:06d}", 0, "train", "c", caption, file.getvalue()))
     return records
 
 

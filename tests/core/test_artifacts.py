@@ -10,7 +10,7 @@ from distillery.core import artifacts, publishing
 from distillery.core.errors import DamagedError, DistilleryError
 
 
-def _artifact(folder: Path, label: str, text: str, ancestors: dict | None = None) -> Path:
+def write(folder: Path, label: str, text: str, ancestors: dict | None = None) -> Path:
     with publishing.publish(folder) as partial:
         partial.mkdir()
         (partial / "data.txt").write_text(text)
@@ -23,7 +23,7 @@ def _content(folder: Path) -> str:
 
 
 def test_verify_names_damage(tmp_path: Path) -> None:
-    folder = _artifact(tmp_path / "out", "a", "text")
+    folder = write(tmp_path / "out", "a", "text")
     assert artifacts.verify(tmp_path) == []
     (folder / "data.txt").write_text("tex\x75")
     (folder / "extra").touch()
@@ -43,34 +43,34 @@ def test_verify_needs_a_manifest(tmp_path: Path) -> None:
 
 
 def test_front_ends_files_do_not_count(tmp_path: Path) -> None:
-    folder = _artifact(tmp_path / "out", "a", "text")
+    folder = write(tmp_path / "out", "a", "text")
     (folder / ".snakemake_timestamp").touch()
     assert artifacts.verify(folder) == []
 
 
 def test_content_depends_on_bytes_alone(tmp_path: Path) -> None:
-    first = _artifact(tmp_path / "1", "a", "same")
+    first = write(tmp_path / "1", "a", "same")
     time.sleep(0.01)
-    second = _artifact(tmp_path / "elsewhere" / "2", "b", "same")
-    other = _artifact(tmp_path / "3", "a", "other")
+    second = write(tmp_path / "elsewhere" / "2", "b", "same")
+    other = write(tmp_path / "3", "a", "other")
     assert _content(first) == _content(second) != _content(other)
     assert (first / "manifest.json").read_bytes() != (other / "manifest.json").read_bytes()
     shutil.rmtree(first)
-    again = _artifact(first, "a", "same")
+    again = write(first, "a", "same")
     assert artifacts.content_of(again) == _content(second)
 
 
 def test_conflicting_ancestors_are_refused(tmp_path: Path) -> None:
-    old = _artifact(tmp_path / "teacher", "prepare_teacher", "old")
-    cache = _artifact(tmp_path / "cache", "cache", "x", {"prepare_teacher": _content(old)})
+    old = write(tmp_path / "teacher", "prepare_teacher", "old")
+    cache = write(tmp_path / "cache", "cache", "x", {"prepare_teacher": _content(old)})
     artifacts.merge_ancestors({"teacher": old, "cache": cache})
-    new = _artifact(old, "prepare_teacher", "new")
+    new = write(old, "prepare_teacher", "new")
     with pytest.raises(DistilleryError, match=r"cache: made from prepare_teacher .* but .*teacher"):
         artifacts.merge_ancestors({"teacher": new, "cache": cache})
 
 
 def test_unknown_schema_is_refused(tmp_path: Path) -> None:
-    folder = _artifact(tmp_path / "out", "a", "text")
+    folder = write(tmp_path / "out", "a", "text")
     manifest = folder / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"schema": 1', '"schema": 99'))
     with pytest.raises(DistilleryError, match="schema 99"):

@@ -12,17 +12,10 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
+from test_artifacts import write
 
 from distillery.core import artifacts, publishing
 from distillery.core.errors import DistilleryError
-
-
-def write(folder: Path, label: str, text: str) -> Path:
-    with publishing.publish(folder) as partial:
-        partial.mkdir()
-        (partial / "data.txt").write_text(text)
-        artifacts.write_manifest(partial, label, {"stage": label}, {})
-    return folder
 
 
 def _fail_half_way(final: Path, error: Exception) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import yaml
-from data_helpers import make_params
+from data_helpers import encode, make_params
 from PIL import Image
 
 from distillery.core.shards import read_table
@@ -39,9 +39,7 @@ class Curated:
 def picture(index: int, kind: str = "JPEG") -> bytes:
     """A small picture unlike the others."""
     pixels = np.random.default_rng(index).integers(0, 256, (6, 6, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).resize((64, 64)).save(buffer, kind)
-    return buffer.getvalue()
+    return encode(Image.fromarray(pixels).resize((64, 64)), kind)
 
 
 PICTURES = [picture(index) for index in range(6)]
@@ -94,6 +92,13 @@ def read_curated(curated: Path) -> Curated:
     num_refused = sum(counts["rejected"].values()) + sum(counts["failed"].values())
     assert counts["input"] == counts["kept"] + num_refused
     return Curated("", kept, refused, counts["input"])
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """Of a tar's member, whatever it claims."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:

@@ -2,12 +2,14 @@
 
 import copy
 import functools
+import io
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import yaml
+from PIL import Image
 
 from distillery.params import Params
 from distillery.stages.curate import curate
@@ -50,6 +52,12 @@ def write_folder(folder: Path, samples: dict[str, tuple[bytes, str | None]]) -> 
         if caption is not None:
             (folder / file_name).with_suffix(".txt").write_text(caption, encoding="utf-8")
     return folder
+
+
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def jpeg(image: np.ndarray, quality: int) -> bytes:

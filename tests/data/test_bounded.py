@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from command_helpers import CAPTIONS, PICTURES, write_files, write_params, write_tar
+from command_helpers import CAPTIONS, PICTURES, header, write_files, write_params, write_tar
 
 from distillery.data.ingest.readers import read_source
 from distillery.data.ingest.readers.datasets import read_datasets
@@ -32,12 +32,6 @@ for params, raw in json.load(sys.stdin):
     kib = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
     print(json.dumps([code, time.process_time() - started, kib * 1024]))
 """
-
-
-def header(name, size, kind=tarfile.REGTYPE):
-    info = tarfile.TarInfo(name)
-    info.size, info.type = size, kind
-    return info.tobuf(tarfile.GNU_FORMAT)
 
 
 def sparse_tar(path, head, size):

@@ -6,6 +6,7 @@ import struct
 import cv2
 import numpy as np
 import pytest
+from data_helpers import encode
 from PIL import Image, ImageCms
 
 from distillery.data import images
@@ -42,12 +43,6 @@ def make_profile(space=b"RGB ", device=b"mntr"):
 
 
 ADOBE = make_profile()
-
-
-def encode(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def in_adobe(image):

@@ -1,21 +1,17 @@
 """Lists of URLs are filtered by their columns before anything is downloaded."""
 
-import functools
 import json
-import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data_helpers import change, make_params
 from test_filters import SETTINGS
-from web_helpers import answer, serve
+from web_helpers import serve_to_ingest
 
 from distillery.core.errors import DistilleryError
-from distillery.data.conditions.annotate import encode_png
 from distillery.data.curation.columns import column_filters, first_refusal, judge_table
 from distillery.data.curation.filters import build_filters
-from distillery.data.ingest.download import Downloader
 from distillery.data.ingest.sample import COLUMN_ALIASES, find_metadata
 from distillery.stages.curate import curate
 from distillery.stages.ingest import ingest
@@ -25,12 +21,7 @@ NUM_ROWS = 12
 
 @pytest.fixture
 def web(monkeypatch, scene_images):
-    with serve() as running:
-        for i in range(NUM_ROWS):
-            running.pages[f"/{i}.png"] = answer(encode_png(scene_images[i]))
-        reaching = {"is_allowed": lambda address: True, "resolve": running.resolve}
-        patched = functools.partial(Downloader, **reaching, backoff_s=0.01)
-        monkeypatch.setattr(sys.modules["distillery.stages.ingest"], "Downloader", patched)
+    with serve_to_ingest(monkeypatch, scene_images[:NUM_ROWS]) as running:
         yield running
 
 

@@ -8,11 +8,9 @@ from safetensors.torch import save_file
 
 from distillery.core.errors import DistilleryError
 from distillery.core.shards import read_table_shard, write_table_shard
-from distillery.data import conditions
 from distillery.data.conditions.annotate import annotate_shard, build_annotators, encode_png
 from distillery.data.conditions.learned import Hed, load_segmenter, load_sketcher, voc_colours
 from distillery.data.conditions.quantise import quantise_colours
-from distillery.data.conditions.reader import DISCRETE
 from distillery.data.conditions.segmentation import segmentation_map
 from distillery.data.curation.curate import CURATED_SCHEMA
 from distillery.data.images import decode_rgb
@@ -96,10 +94,6 @@ def test_canny_uses_the_thresholds():
         for low, high in ((20, 40), (100, 200))
     ]  # fmt: skip
     assert sizes[0] > sizes[1]
-
-
-def test_the_reader_knows_which_kinds_do_not_blend():
-    assert {name for name, kind in conditions.KINDS.items() if not kind.blends} == DISCRETE
 
 
 def test_png_is_lossless():

@@ -10,6 +10,7 @@ import pytest
 from command_helpers import (
     CAPTIONS,
     PICTURES,
+    header,
     run_ingest,
     run_source,
     write_files,
@@ -26,12 +27,6 @@ NAMES = [f"{i}.{suffix}" for i in range(6) for suffix in ("jpg", "txt")]
 MEMBERS = dict(zip(NAMES, [x for p, c in zip(PICTURES, CAPTIONS, strict=True)
                            for x in (p, c.encode())], strict=True))  # fmt: skip
 BLOCK = 512
-
-
-def header(name, size, kind=tarfile.REGTYPE):
-    info = tarfile.TarInfo(name)
-    info.size, info.type = size, kind
-    return info.tobuf(tarfile.GNU_FORMAT)
 
 
 def place_of(data, name):

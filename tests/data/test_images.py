@@ -4,16 +4,11 @@ import struct
 import cv2
 import numpy as np
 import pytest
+from data_helpers import encode
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from distillery.data.images import UndecodableError, decode_rgb
-
-
-def encode(image: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "1", "I;16"])

@@ -1,18 +1,16 @@
 """`ingest` from a list of URLs, by the stage, against a server on this machine."""
 
-import functools
 import json
 import sys
 
 import pyarrow.parquet as pq
 import pytest
 from data_helpers import change, make_params
-from web_helpers import answer, serve
+from web_helpers import answer, serve_to_ingest
 
 from distillery.core import artifacts
 from distillery.core.errors import DistilleryError
 from distillery.core.shards import read_table
-from distillery.data.conditions.annotate import encode_png
 from distillery.data.ingest.download import Downloader
 from distillery.data.ingest.raw import _write_shard
 from distillery.data.ingest.readers import read_source
@@ -24,14 +22,7 @@ NUM_ROWS, SHARD_SIZE = 20, 6
 
 @pytest.fixture
 def web(monkeypatch, scene_images):
-    """Serves /0 to /19; the stage may reach it."""
-    with serve() as running:
-        for i in range(NUM_ROWS):
-            running.pages[f"/{i}.png"] = answer(encode_png(scene_images[i]))
-        module = sys.modules["distillery.stages.ingest"]
-        reaching = {"is_allowed": lambda address: True, "resolve": running.resolve}
-        patched = functools.partial(Downloader, **reaching, backoff_s=0.01)
-        monkeypatch.setattr(module, "Downloader", patched)
+    with serve_to_ingest(monkeypatch, scene_images[:NUM_ROWS]) as running:
         yield running
 
 

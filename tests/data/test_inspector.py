@@ -1,6 +1,5 @@
 """Pictures that nobody has checked, described by a worker that may die of them."""
 
-import io
 import os
 import signal
 import struct
@@ -9,6 +8,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
+from data_helpers import encode
 from PIL import Image
 
 from distillery.core.errors import DistilleryError
@@ -19,12 +19,6 @@ from distillery.data.inspector import ImageFacts, Inspector, inspect_image
 def inspector():
     with Inspector() as running:
         yield running
-
-
-def encode(image: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def bomb_png(width: int, height: int) -> bytes:

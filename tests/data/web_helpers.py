@@ -4,12 +4,17 @@ The downloader of the product refuses this machine; here its check and its resol
 """
 
 import contextlib
+import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import numpy as np
+import pytest
+
+from distillery.data.conditions.annotate import encode_png
 from distillery.data.ingest.download import Downloader
 
 IMAGE = b"\xff\xd8 not quite a JPEG"
@@ -88,3 +93,15 @@ def serve(context=None) -> Iterator[Web]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextlib.contextmanager
+def serve_to_ingest(monkeypatch: pytest.MonkeyPatch, images: Sequence[np.ndarray]) -> Iterator[Web]:
+    """Serves them as /0.png and so on; the stage `ingest` may reach it."""
+    with serve() as running:
+        for i, image in enumerate(images):
+            running.pages[f"/{i}.png"] = answer(encode_png(image))
+        reaching = {"is_allowed": lambda address: True, "resolve": running.resolve}
+        patched = functools.partial(Downloader, **reaching, backoff_s=0.01)
+        monkeypatch.setattr("distillery.stages.ingest.Downloader", patched)
+        yield running

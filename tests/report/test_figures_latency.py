@@ -33,7 +33,7 @@ def test_a_chart_for_each_measured_quality():
     run = run_of({"elr": 30.0, "planned": 15.0})
     (drawing,) = latency_figures(run)
     assert "against latency" in drawing
-    for words in ("ELR Stage I", "Planned for latency", "milliseconds per evaluation"):
+    for words in ("ELR Stage I", "Planned for latency", "time per evaluation, ms"):
         assert words in drawing
     assert ">teacher<" not in drawing
     with_teacher = replace(

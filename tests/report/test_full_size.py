@@ -9,6 +9,7 @@ from distillery.core.artifacts import write_json
 from distillery.report import costs, tables
 from distillery.report.evidence import Results, read_run
 from distillery.report.full_size import HALF_PRECISION, decides, read_full_size
+from distillery.report.prices import SPEED
 
 MEASURED_CPU = {"peak_allocated_bytes": None, "status": "measured"}
 WHOLE, TEACHER = "sd21/whole/student", "sd21/whole/teacher"
@@ -82,7 +83,7 @@ def test_times_are_per_image_with_their_range(found):
 
 
 def test_tables_and_page_have_them(found, tmp_path):
-    tables.write_csv(tmp_path / "speed.csv", tables.profile_table(found.values(), tables.SPEED))
+    tables.write_csv(tmp_path / "speed.csv", tables.profile_table(found.values(), SPEED))
     with (tmp_path / "speed.csv").open() as file:
         rows = {(r["row"], r["metric"], r["setting"]): r for r in csv.DictReader(file)}
     latency = rows["sd21_whole_student", "latency_s", "sd21-cpu-256px"]

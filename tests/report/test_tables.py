@@ -11,6 +11,7 @@ from distillery.report import headline, story, tables
 from distillery.report.evidence import judged_on, read_committed, read_run
 from distillery.report.full_size import own_size, read_full_size
 from distillery.report.markdown import markdown
+from distillery.report.prices import PARAMETERS, SPEED
 
 HEADER = "row,metric,unit,direction,paper,paper_pm,ours,std,ci_low,ci_high,n,seeds,setting,source"
 
@@ -98,10 +99,10 @@ def test_the_memory_table_has_savings_and_says_what_is_predicted(results):
 
 def test_cost_tables_say_what_is_predicted(results):
     run, _, full_size = results
-    speed = tables.profile_table([run], tables.SPEED)
+    speed = tables.profile_table([run], SPEED)
     assert {r["source"] for r in speed if r["metric"] == "memory_bytes"} == {"predicted"}
     assert {r["source"] for r in speed if r["metric"] == "latency_s"} == {"measured"}
-    parameters = tables.profile_table([run, *full_size], tables.PARAMETERS)
+    parameters = tables.profile_table([run, *full_size], PARAMETERS)
     assert {r["source"] for r in parameters} == {"counted"}
     assert {r["setting"] for r in parameters} == {"scenes", "sd15-analytic", "sd21-analytic"}
 
@@ -159,7 +160,10 @@ def test_the_headline_passes_over_what_the_teacher_can_not_do(tmp_path: Path):
 @pytest.mark.parametrize(
     ("family", "start"),
     [
-        ("controlnet", "“LoHa” has 84% fewer ControlNet parameters than its teacher and follows"),
+        (
+            "controlnet",
+            "“LoHa” has 84% fewer ControlNet or adapter parameters than its teacher",
+        ),
         ("guidance", "“LoRA distillation” takes 68% less training memory than Full fine-tuning"),
         ("control", "“ELR adapter” has 86% fewer trained parameters than Uni-ControlNet"),
     ],

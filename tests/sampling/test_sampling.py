@@ -31,16 +31,10 @@ from distillery.sampling.samples import (
     sample_folders,
     with_conditions,
 )
-from distillery.teacher.load import encode_prompts, load_teacher
+from distillery.teacher.load import encode_prompts
 from tiny_models import tiny_controlnet
 
 PROMPTS = [Prompt(f"{i:09d}", f"a red circle {'x' * i}") for i in range(6)]
-
-
-@pytest.fixture(scope="module")
-def sampler(tiny_teacher: Path) -> Sampler:
-    teacher = load_teacher(tiny_teacher, "cpu", torch.float32)
-    return Sampler(teacher, 3, 2.0, resolution_px=64, noise_seed=5)
 
 
 def test_samples_are_those_of_the_pipeline(sampler: Sampler):

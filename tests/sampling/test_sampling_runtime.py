@@ -13,17 +13,10 @@ from distillery.data.conditions.reader import ConditionMaps
 from distillery.sampling import runtime
 from distillery.sampling.sampler import Control, Sampler
 from distillery.sampling.samples import Prompt
-from distillery.teacher.load import load_teacher
 from fake_graphs import FakeGraphs, pretend_cuda
 from tiny_models import tiny_controlnet
 
 PROMPTS = [Prompt(f"{i:09d}", f"a red circle {'x' * i}", "canny") for i in range(5)]
-
-
-@pytest.fixture(scope="module")
-def sampler(tiny_teacher: Path) -> Sampler:
-    teacher = load_teacher(tiny_teacher, "cpu", torch.float32)
-    return Sampler(teacher, 3, 2.0, resolution_px=64, noise_seed=5)
 
 
 @pytest.fixture

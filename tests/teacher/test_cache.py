@@ -24,6 +24,7 @@ from distillery.core.errors import DamagedError, DistilleryError
 from distillery.core.run import Run
 from distillery.core.shards import read_tensor_shard, write_tensor_shard
 from distillery.data.conditions.reader import ConditionMaps
+from distillery.data.loader import SPLITS as SPLIT_CODES
 from distillery.data.loader import Record, iter_records
 from distillery.diffusion.conditioning import stacked
 from distillery.diffusion.noise import noise, timestep
@@ -37,7 +38,6 @@ from distillery.diffusion.objectives import (
 from distillery.sampling.sampler import Sampler
 from distillery.sampling.samples import Prompt
 from distillery.teacher.cache.files import CACHED_SPLITS
-from distillery.teacher.cache.files import SPLITS as SPLIT_CODES
 from distillery.teacher.cache.read import TeacherCache
 from distillery.teacher.cache.views import open_view, read_maps
 from distillery.teacher.cache.write import write_base, write_view
@@ -175,7 +175,7 @@ def test_a_planted_test_record_is_refused_by_writer_and_reader(
     write_tensor_shard(path, keys, arrays)
     with pytest.raises(DistilleryError, match=f"record {keys[2]} is of split test"):
         open_cache(copied, "cond")
-    leak = Record("leak", 0, "test", "c", "a caption", b"", None)
+    leak = Record("leak", 0, "test", "c", "a caption", b"")
     with pytest.raises(DistilleryError, match="record leak is of split test"):
         write_base(lambda: [leak], teacher, tmp_path / "leaked", None, None)
     assert not (tmp_path / "leaked").exists()

@@ -1,6 +1,7 @@
 # Images and metrics of the teacher; the families' rules are made after these.
 
 TO_CONTROL = f" --conditions {PATHS.conditions}"
+WITHOUT_MAPS = "guided|unguided|guided_offset"
 
 
 rule generate_teacher:
@@ -15,7 +16,7 @@ rule generate_teacher:
     log:
         f"{LOGS}/generate/teacher/{{variant}}.log",
     wildcard_constraints:
-        variant="guided|unguided|guided_offset",
+        variant=WITHOUT_MAPS,
     threads: THREADS
     resources:
         mem_mb=memory("generate"),
@@ -55,7 +56,7 @@ rule evaluate_teacher:
     log:
         f"{LOGS}/evaluate/teacher/{{variant}}.log",
     wildcard_constraints:
-        variant="guided|unguided|guided_offset",
+        variant=WITHOUT_MAPS,
     threads: THREADS
     resources:
         mem_mb=memory("evaluate"),

@@ -7,7 +7,7 @@ lines with the stage's name, the count and the ETA are printed.
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -51,9 +51,9 @@ def bar(total: int | None, label: str, *, initial: int = 0, unit: str = "it") ->
     )  # fmt: skip
 
 
-def track(items: Iterable[T], label: str, *, total: int | None = None) -> Iterator[T]:
-    """Iterate with a bar; `total` defaults to `len(items)`."""
-    with bar(len(items) if total is None else total, label) as progress:
+def track(items: Collection[T], label: str) -> Iterator[T]:
+    """Iterate with a bar."""
+    with bar(len(items), label) as progress:
         for item in items:
             yield item
             progress.update()

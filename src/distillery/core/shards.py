@@ -190,10 +190,10 @@ def _checked(rows: list[dict[str, Any]], path: Path) -> Iterator[dict[str, Any]]
         yield row
 
 
-def read_table(folder: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+def read_table(folder: Path) -> Iterator[dict[str, Any]]:
     """Rows of all shards in a folder, in order, checked; one row group in memory at a time."""
     for path in list_shards(folder):
-        yield from iter_table_shard(path, columns)
+        yield from iter_table_shard(path)
 
 
 def write_tensor_shard(path: Path, keys: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:

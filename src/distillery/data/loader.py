@@ -24,7 +24,7 @@ _BLOCK_ROWS = 2**12
 
 @dataclass(frozen=True)
 class Record:
-    """One selected image; `image_bytes` as it was found, `segmentation_bytes` a PNG or None."""
+    """One selected image; `image_bytes` as it was found."""
 
     key: str
     part: int
@@ -32,7 +32,6 @@ class Record:
     cluster: str
     caption: str
     image_bytes: bytes
-    segmentation_bytes: bytes | None
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,6 @@ def _record(row: dict, part: int, wanted: Selection, place: int) -> Record:
         cluster=wanted.clusters[place].as_py(),
         caption=row["caption"],
         image_bytes=row["image"]["bytes"],
-        segmentation_bytes=row["segmentation"],
     )
 
 

@@ -12,11 +12,10 @@ from typing import Any
 from distillery.data.conditions import KINDS
 from distillery.data.conditions.own import own_places
 from distillery.families import TRAINED
+from distillery.scenes_teacher import KINDS as SCENES_KINDS
 
 TEACHER = "teacher"
 SCENES = "scenes"
-# Of the scenes teacher, which brings its ControlNets with it.
-SCENES_CONTROLNETS = ("canny", "sketch", "segmentation", "depth")
 # Control adapters halve the latent once a level but the last: 8 px x 2 for the scenes teacher, x 8
 # for Stable Diffusion. Other stages take any multiple of 8.
 _SCENES_ADAPTER_PX, _SD_ADAPTER_PX = 16, 64
@@ -121,12 +120,12 @@ def _require_controlnets(params: Any) -> None:
     """Those that a control adapter learns from, and of the scenes teacher all that are asked."""
     section, teacher = params.finetune_control, params.prepare_teacher
     is_scenes = teacher.source == SCENES and not teacher.train
-    known = {*teacher.controlnets, *(SCENES_CONTROLNETS if is_scenes else ())}
+    known = {*teacher.controlnets, *(SCENES_KINDS if is_scenes else ())}
     asked = params.cache_teacher.control_kinds
     if is_scenes and (lost := [kind for kind in asked if kind not in known]):
         raise ValueError(
             f"cache_teacher.control_kinds: the scenes teacher has no ControlNet for {lost[0]}, "
-            f"only for {', '.join(SCENES_CONTROLNETS)}"
+            f"only for {', '.join(SCENES_KINDS)}"
         )
     if not section.variants or not section.losses.lambda_kd or teacher.train:
         return

@@ -26,6 +26,7 @@ from distillery.report import (
     figures_training,
     ledger,
     overview,
+    prices,
     search,
     sections,
     tables,
@@ -132,8 +133,8 @@ def _tables(
     printed = {n: tables.printed_table(n, all_results, full_size) for n in PRINTED}
     sizes = [run, *full_size]
     return printed | {
-        "parameters": tables.profile_table(sizes, tables.PARAMETERS),
-        "speed": tables.profile_table(sizes, tables.SPEED),
+        "parameters": tables.profile_table(sizes, prices.PARAMETERS),
+        "speed": tables.profile_table(sizes, prices.SPEED),
     }
 
 

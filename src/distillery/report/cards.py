@@ -16,15 +16,10 @@ from distillery.families.names import label
 from distillery.metrics.catalog import label_of
 from distillery.report import story
 from distillery.report.evidence import Results
+from distillery.report.prices import COSTS
 from distillery.report.templating import environment
 
-SIZES = {
-    "parameters_unet": "U-Net parameters",
-    "parameters_adapter": "adapter or ControlNet parameters",
-    "parameters_total": "parameters of the pipeline",
-    "bytes_on_disk": "size in float32",
-    "macs": "multiply-accumulates per evaluation",
-}
+SIZES = ("parameters_unet", "parameters_adapter", "parameters_total", "bytes_on_disk", "macs")
 
 
 def write_cards(
@@ -112,7 +107,7 @@ def _rows(family: Family, variant: str, run: Results) -> list[dict[str, str]]:
 
 def _sizes(variant: str, run: Results) -> dict[str, str]:
     return {
-        text: story.pretty(name, metric)
-        for name, text in SIZES.items()
+        COSTS[name].label: story.pretty(name, metric)
+        for name in SIZES
         if (metric := run.metric(variant, name))
     }

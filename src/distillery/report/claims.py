@@ -26,9 +26,9 @@ _FIRST = {"fails": 0, "not measured": 1, "tie": 2, "holds": 3}
 Claim = dict[str, Any]
 
 
-def read_claims(path: Path = CLAIMS_FILE) -> list[Claim]:
+def read_claims() -> list[Claim]:
     """The claims with their rules, in the file's order."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return yaml.safe_load(CLAIMS_FILE.read_text(encoding="utf-8"))
 
 
 def judge_all(

@@ -9,27 +9,8 @@ from typing import Any
 from distillery.families.names import label
 from distillery.report import story
 from distillery.report.evidence import Results
+from distillery.report.prices import PARAMETERS, SPEED, Cost
 
-PARAMETER_COLUMNS = {
-    "parameters_total": "total",
-    "parameters_unet": "U-Net",
-    "parameters_adapter": "adapter",
-    "parameters_requires_grad": "requires_grad",
-    "parameters_in_optimiser": "in optimiser",
-    "parameters_evaluated": "as evaluated",
-    "bytes_on_disk": "size in float32",
-    "macs": "MACs",
-}
-SPEED_COLUMNS = {
-    "latency_s": "evaluation, ms",
-    "latency_batch8_s": "at batch 8, ms per image",
-    "image_s": "image of 50 steps, ms",
-    "image_batch8_s": "at batch 8, ms",
-    "train_step_s": "training step, ms",
-    "memory_bytes": "memory, evaluation",
-    "memory_batch8_bytes": "at batch 8",
-    "train_memory_bytes": "memory, training",
-}
 FULL_SIZE = "At full size"
 
 
@@ -41,13 +22,14 @@ def cost_tables(run: Results, full_size: Sequence[Results]) -> list[dict[str, An
     device = run.profile.get("device", "cpu")
     tables = [
         _table(
-            run, "Parameters, counted", PARAMETER_COLUMNS,
-            "Total: U-Net, adapter, text encoder and VAE, as they train: a LoRA beside its base. "
-            "As evaluated: what one evaluation goes through, a LoRA fused, a ControlNet alone. "
-            "MACs: multiply-accumulates of that evaluation at the model's own size.",
+            run, "Parameters, counted", PARAMETERS,
+            "Total: U-Net, ControlNet or adapter, text encoder and VAE, as they train: a LoRA "
+            "beside its base. As evaluated: what one evaluation goes through, a LoRA fused, a "
+            "ControlNet alone. MACs: multiply-accumulates of that evaluation at the model's own "
+            "size.",
         ),
         _table(
-            run, "Speed and memory", SPEED_COLUMNS,
+            run, "Speed and memory", SPEED,
             f"Median of repeated runs on {device}, with the fastest and the slowest. Predicted "
             "memory says what it leaves out in metrics/profile.json.",
         ),
@@ -57,16 +39,16 @@ def cost_tables(run: Results, full_size: Sequence[Results]) -> list[dict[str, An
         where += " Evaluations on a CPU in processor time." * ("-cpu" in results.setting)
         note = where if not results.setting.endswith("analytic") else "Without weights."
         title = f"{FULL_SIZE}, {results.setting}"
-        tables += [_table(results, f"{title}: parameters", PARAMETER_COLUMNS, note),
-                   _table(results, f"{title}: speed and memory", SPEED_COLUMNS, note)]  # fmt: skip
+        tables += [_table(results, f"{title}: parameters", PARAMETERS, note),
+                   _table(results, f"{title}: speed and memory", SPEED, note)]  # fmt: skip
     return [table for table in tables if table["rows"]]
 
 
-def _table(results: Results, title: str, columns: Mapping[str, str], note: str) -> dict[str, Any]:
+def _table(results: Results, title: str, columns: Mapping[str, Cost], note: str) -> dict[str, Any]:
     """Models that have none of the quantities, and quantities of no model, are left out."""
     shown = {
-        quantity: text
-        for quantity, text in columns.items()
+        quantity: cost.column
+        for quantity, cost in columns.items()
         if any(results.metric(model, quantity) for model in results.profiled())
     }
     rows = [

@@ -23,6 +23,7 @@ OF_LATENCY = "scenes-latency"
 COMPARISONS = (OF_LATENCY,)
 PROFILE = "profile"
 PER_IMAGE = "per_image"
+_REMEDY = "write it with python -m distillery.commands.collect"
 _KEYS = ("date", "machine", "preset", "seeds", "metrics", "profile")
 
 Metric = dict[str, Any]
@@ -88,11 +89,9 @@ def read_committed(folder: Path) -> list[Results]:
     """All result files, oldest first; a file without the contract's keys is an error."""
     committed = []
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-        values = read_json(path, remedy="write it with python -m distillery.commands.collect")
+        values = read_json(path, remedy=_REMEDY)
         if lost := [key for key in _KEYS if key not in values]:
-            raise DistilleryError(
-                f"{path}: no {lost[0]!r}; write it with python -m distillery.commands.collect"
-            )
+            raise DistilleryError(f"{path}: no {lost[0]!r}; {_REMEDY}")
         committed.append(
             Results(
                 COMMITTED,
@@ -115,7 +114,7 @@ def per_image_file(results_file: Path) -> Path:
 def _with_per_image(metrics: dict[str, Any], path: Path) -> dict[str, Any]:
     if not path.is_file():
         return metrics
-    kept = read_json(path, remedy="write it with python -m distillery.commands.collect")
+    kept = read_json(path, remedy=_REMEDY)
     return {
         variant: {**values, **({PER_IMAGE: kept[variant]} if variant in kept else {})}
         for variant, values in metrics.items()

@@ -14,18 +14,7 @@ from distillery.metrics.catalog import CATALOG, title_of
 from distillery.report import labels
 from distillery.report.evidence import Results
 from distillery.report.look import ACCENT, INK, SECOND, STYLE, plain_figure, to_svg
-
-COST_NAMES = {
-    "parameters_total": "parameters of the pipeline, millions",
-    "parameters_unet": "parameters of the U-Net, millions",
-    "parameters_adapter": "parameters of the ControlNet, millions",
-    "parameters_in_optimiser": "trained parameters, millions",
-    "latency_s": "milliseconds per evaluation",
-    "train_step_s": "milliseconds per training step",
-    "train_memory_bytes": "memory in training, MB",
-}
-SCALES = {"parameters": 1e-6, "latency_s": 1e3, "train_step_s": 1e3,
-          "train_memory_bytes": 1e-6}  # fmt: skip
+from distillery.report.prices import COSTS
 
 
 def quality_against_cost(
@@ -65,7 +54,7 @@ def quality_against_cost(
 
 def _title(name: str) -> str:
     """Of a metric or a cost, for an axis."""
-    return title_of(name) if name in CATALOG else COST_NAMES.get(name, name)
+    return title_of(name) if name in CATALOG else COSTS[name].axis
 
 
 def _points(
@@ -75,12 +64,11 @@ def _points(
     variants: Sequence[str],
     beside: tuple[str, str] | None,
 ) -> list[tuple[str, float, dict]]:
-    scale = next((s for name, s in SCALES.items() if cost.startswith(name)), 1.0)
     points = []
     for variant in variants:
         metric, price = results.metric(variant, quality), results.metric(variant, cost)
         if beside and variant == beside[0]:
             price = results.metric(beside[1], cost) or price
         if metric and price and not variant.endswith(OFFSET):
-            points.append((variant, price["value"] * scale, metric))
+            points.append((variant, price["value"] * COSTS[cost].scale, metric))
     return points

@@ -8,7 +8,6 @@ two U-Net students differ in latency. Students that are called alike but for a n
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -17,9 +16,9 @@ from distillery.families.names import label
 from distillery.metrics.catalog import title_of
 from distillery.report import labels, look
 from distillery.report.evidence import Metric, Results
-from distillery.report.figures import COST_NAMES
+from distillery.report.prices import COSTS
 
-FAMILY, TEACHER = "unet", "teacher"
+FAMILY, TEACHER, PLANNED = "unet", "teacher", "unet/planned"
 QUALITIES = ("prediction_distance", "reader_shape", "kid")
 LOGARITHMIC = ("prediction_distance",)  # spans two orders of magnitude
 MIN_RATIO = 1.1  # of the slowest student's latency to the fastest's
@@ -49,9 +48,10 @@ def _figure(results: Results, quality: str) -> str | None:
     teacher = results.metric(TEACHER, "latency_s")
     with mpl.rc_context(look.STYLE):
         figure, axis = look.plain_figure()
-        colours = _colours(points)
-        for name, members in series(points).items():
-            _draw(axis, members, colours[name])
+        groups = series(points)
+        colours = look.colours_of(list(groups), PLANNED)
+        for members, colour in zip(groups.values(), colours, strict=True):
+            _draw(axis, members, colour)
         axis.set_title(title_of(quality))
         axis.grid(axis="y")
         axis.margins(y=0.14)
@@ -62,11 +62,11 @@ def _figure(results: Results, quality: str) -> str | None:
             axis.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         ends = _labels(points)
         dense = 1e3 * teacher["value"] if teacher else None
-        axis.set(xlabel=COST_NAMES["latency_s"], xlim=_room(points, ends, dense))
+        axis.set(xlabel=COSTS["latency_s"].axis, xlim=_room(points, ends, dense))
         if dense:
             _mark_teacher(axis, dense)
         axis.autoscale_view()
-        labels.point_labels(axis, ends, _lines(points), [colours[name] for name in series(points)])
+        labels.point_labels(axis, ends, _lines(points), colours)
         return look.to_svg(figure, f"{title_of(quality)} against latency")
 
 
@@ -88,13 +88,6 @@ def series(points: Sequence[Point]) -> dict[str, list[Point]]:
     return groups
 
 
-def _colours(points: Sequence[Point]) -> dict[str, str]:
-    """The planned students in the page's own colour, the others each in one of theirs."""
-    others = cycle(look.SERIES)
-    planned = f"{FAMILY}/planned"
-    return {n: look.ACCENT if n == planned else next(others) for n in series(points)}
-
-
 def _labels(points: Sequence[Point]) -> list[labels.Labelled]:
     """One for each series, at its slowest student."""
     return [
@@ -102,7 +95,7 @@ def _labels(points: Sequence[Point]) -> list[labels.Labelled]:
             1e3 * members[-1].latency["value"],
             members[-1].quality["value"],
             label(name, FAMILY),
-            name == f"{FAMILY}/planned",
+            name == PLANNED,
         )
         for name, members in series(points).items()
     ]

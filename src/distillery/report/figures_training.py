@@ -5,7 +5,6 @@ look of charts (`look`).
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -13,7 +12,7 @@ from matplotlib.axes import Axes
 
 from distillery.families.names import label
 from distillery.report.labels import end_labels
-from distillery.report.look import ACCENT, LINE, SECOND, SERIES, STYLE, new_figure, to_svg
+from distillery.report.look import ACCENT, LINE, SECOND, STYLE, colours_of, new_figure, to_svg
 
 MIN_TICK_SHARE = 0.03
 KD = "kd_"
@@ -34,7 +33,7 @@ def training_curves(histories: Mapping[str, Mapping[str, Any]], main: str | None
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(width=6.4, height=2.7 * len(groups), nrows=len(groups))
         for axis, (objective, variants) in zip(axes[:, 0], sorted(groups.items()), strict=True):
-            colours = _colours(variants, main)
+            colours = colours_of(variants, main)
             ends = [
                 (*_draw_curves(axis, v, histories[v], colour), v == main)
                 for v, colour in zip(variants, colours, strict=True)
@@ -52,12 +51,6 @@ def training_curves(histories: Mapping[str, Mapping[str, Any]], main: str | None
             end_labels(axis, ends, colours)
         axes[-1, 0].set_xlabel("steps")
         return to_svg(figure, "training and validation loss over steps")
-
-
-def _colours(variants: Sequence[str], main: str | None) -> list[str]:
-    """The main model in the page's own colour, the others each in one of theirs."""
-    others = cycle(SERIES)
-    return [ACCENT if variant == main else next(others) for variant in variants]
 
 
 def _objective(training: Mapping[str, Any]) -> str:
@@ -101,7 +94,7 @@ def layer_terms(histories: Mapping[str, Mapping[str, Any]], main: str | None) ->
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(width=6.4, height=3.2)
         axis, ends = axes[0, 0], []
-        colours = _colours(list(by_variant), main)
+        colours = colours_of(list(by_variant), main)
         for (variant, (first, last)), colour in zip(by_variant.items(), colours, strict=True):
             axis.plot(range(len(first)), list(first.values()), color=colour, lw=0.8, alpha=0.6)
             axis.plot(range(len(last)), list(last.values()), color=colour, lw=2, marker="o", ms=3)

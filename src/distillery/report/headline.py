@@ -13,26 +13,12 @@ from distillery.families.names import UNCONTROLLED, label, takes_maps
 from distillery.metrics.catalog import CATALOG
 from distillery.metrics.shape_probe import why_shut
 from distillery.report.evidence import Metric, Results
+from distillery.report.prices import COSTS
 from distillery.report.story import change, interval, number, pretty
 
 TEACHER = "teacher/guided"
 MIN_SHARE = 0.05  # a teacher whose recall or F1 may be below this does nothing to be kept
-TILES = (
-    ("parameters_unet", "U-Net parameters"),
-    ("parameters_adapter", "ControlNet parameters"),
-    ("parameters_total", "parameters of the pipeline"),
-    ("macs", "operations per evaluation"),
-    ("latency_s", "time per evaluation"),
-)
-SHORT = {
-    "parameters_total": "parameters",
-    "parameters_unet": "U-Net parameters",
-    "parameters_adapter": "ControlNet parameters",
-    "parameters_in_optimiser": "trained parameters",
-    "latency_s": "time per evaluation",
-    "train_step_s": "time per training step",
-    "train_memory_bytes": "training memory",
-}
+TILES = ("parameters_unet", "parameters_adapter", "parameters_total", "macs", "latency_s")
 
 
 @dataclass(frozen=True)
@@ -130,7 +116,7 @@ def _who(student: str) -> str:
 def size_words(results: Results, student: str) -> str:
     """`has 56% fewer parameters than its teacher`; "" where nothing was counted."""
     family = family_of(student)
-    for baseline, quantity in _costs_of(family, student):
+    for baseline, quantity in _costs_of(family):
         mine, theirs = results.metric(student, quantity), results.metric(baseline, quantity)
         if not mine or not theirs or not theirs["value"]:
             continue
@@ -139,13 +125,13 @@ def size_words(results: Results, student: str) -> str:
             verb, less = "has", "fewer"
         else:
             verb, less = "takes", "less"
-        what = "parameters" if student.startswith(("whole/", "unet/")) else SHORT[quantity]
+        what = "parameters" if student.startswith(("whole/", "unet/")) else COSTS[quantity].label
         than = "its teacher" if "teacher" in baseline else label(baseline)
         return f"{verb} {abs(share):.0%} {less if share >= 0 else 'more'} {what} than {than}"
     return ""
 
 
-def _costs_of(family: Family | None, student: str) -> list[tuple[str, str]]:
+def _costs_of(family: Family | None) -> list[tuple[str, str]]:
     """(What a cost is compared with, the cost), in the order of how much it says."""
     if family is None or family.shown is None:
         return [(TEACHER, "parameters_total")]
@@ -190,14 +176,15 @@ def key_numbers(results: Results) -> list[dict[str, str]]:
     if (student := main_student(results)) is None:
         return []
     tiles = []
-    for quantity, what in TILES:
+    for quantity in TILES:
         mine, theirs = (
             results.metric(student, quantity),
             cost_of_teacher(results, student, quantity),
         )
         if mine and theirs and theirs["value"] and mine["value"]:
             tiles.append(
-                {"value": change(mine["value"] / theirs["value"] - 1), "what": what,
+                {"value": change(mine["value"] / theirs["value"] - 1),
+                 "what": COSTS[quantity].label,
                  "detail": f"{pretty(quantity, theirs)} → {pretty(quantity, mine)}"}
             )  # fmt: skip
     return tiles

@@ -7,6 +7,8 @@ colours become CSS variables, and text stays text, in the page's own font. Not h
 
 import io
 import re
+from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -45,6 +47,12 @@ def plain_figure() -> tuple[Figure, Axes]:
         left / WIDTH_IN, bottom / HEIGHT_IN, 1 - right / WIDTH_IN, 1 - top / HEIGHT_IN
     )
     return figure, figure.subplots()
+
+
+def colours_of(lines: Sequence[str], main: str | None) -> list[str]:
+    """The main line of a chart in the page's own colour, the others each in one of theirs."""
+    others = cycle(SERIES)
+    return [ACCENT if line == main else next(others) for line in lines]
 
 
 def to_svg(figure: Figure, title: str) -> str:

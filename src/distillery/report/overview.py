@@ -14,6 +14,7 @@ from distillery.report import figures, headline
 from distillery.report.differences import difference
 from distillery.report.evidence import Results
 from distillery.report.gallery import hero_strip
+from distillery.report.prices import COSTS
 from distillery.report.story import change, pretty
 
 HERO_PROMPTS = 6
@@ -22,12 +23,6 @@ QUALITIES = {
     "reader_shape": "shapes", "edge_f1": "edges", "miou": "regions", "kid": "KID",
     "kid_teacher": "KID to teacher", "lpips": "LPIPS", "lpips_pair": "LPIPS",
     "prediction_distance": "distance to teacher",
-}  # fmt: skip
-COSTS = {
-    "parameters_total": "parameters", "parameters_unet": "parameters",
-    "parameters_adapter": "parameters", "parameters_in_optimiser": "trained parameters",
-    "latency_s": "latency", "train_step_s": "training step",
-    "train_memory_bytes": "training memory",
 }  # fmt: skip
 TEACHERS = ("teacher/guided", "teacher/control_canny")
 NO_DIFFERENCE = ("none found", "tie")
@@ -80,7 +75,7 @@ def charts(run: Results) -> dict[str, Any]:
         "plots": plots,
         "plot_families": [(f.name, f.texts.title) for f in STUDENTS.values() if f.name in families],
         "qualities": [(k, v) for k, v in QUALITIES.items() if k in qualities],
-        "costs": [(k, v) for k, v in COSTS.items() if k in prices],
+        "costs": [(k, v.label) for k, v in COSTS.items() if k in prices],
     }
 
 
@@ -93,7 +88,7 @@ def gains(run: Results) -> list[dict[str, Any]]:
             rows = [_row(family, student, run) for student in students[:ROWS_PER_FAMILY]]
             found.append(
                 {"id": family.name, "title": family.texts.title, "rows": rows,
-                 "size": headline.SHORT[_size_of(family)],
+                 "size": COSTS[_size_of(family)].label,
                  "more": max(0, len(students) - ROWS_PER_FAMILY)}
             )  # fmt: skip
     return found

@@ -23,12 +23,12 @@ FAILED_REASONS = ("unreadable", "not_downloaded")
 WITHHELD = ("punsafe", "unsafe", "blocklist")
 
 
-def data_uri(encoded: bytes, max_px: int = MAX_PX) -> str:
+def data_uri(encoded: bytes) -> str:
     """A PNG as it is where it is small, else a smaller WebP."""
     image = Image.open(io.BytesIO(encoded))
     if max(image.size) <= PLAIN_PX and image.format == "PNG":
         return _uri(encoded, "png")
-    return _webp(image.convert("RGB"), max_px)
+    return _webp(image.convert("RGB"), MAX_PX)
 
 
 def _webp(image: Image.Image, max_px: int) -> str:

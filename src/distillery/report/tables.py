@@ -16,22 +16,13 @@ from distillery.families import family_of
 from distillery.families.names import UNCONTROLLED, label, takes_maps
 from distillery.metrics.catalog import CATALOG
 from distillery.report.evidence import Results
+from distillery.report.prices import Cost
 
 COLUMNS = (
     "row", "metric", "unit", "direction", "paper", "paper_pm", "ours", "std", "ci_low", "ci_high",
     "n", "seeds", "setting", "source",
 )  # fmt: skip
 PAPERS_FILE = Path(__file__).with_name("papers.yaml")
-PARAMETERS = {
-    "parameters_total": "", "parameters_unet": "", "parameters_adapter": "",
-    "parameters_requires_grad": "", "parameters_in_optimiser": "", "parameters_evaluated": "",
-    "bytes_on_disk": "B", "macs": "MAC",
-}  # fmt: skip
-# `batch8`: per image at batch size 8. `image`: of 50 steps, with text encoder and VAE.
-SPEED = {
-    "latency_s": "s", "latency_batch8_s": "s", "image_s": "s", "image_batch8_s": "s",
-    "train_step_s": "s", "memory_bytes": "B", "memory_batch8_bytes": "B", "train_memory_bytes": "B",
-}  # fmt: skip
 _NUMBERS = ("ours", "std", "ci_low", "ci_high")
 _MEASURED = (*_NUMBERS, "n", "seeds", "source")
 
@@ -148,13 +139,13 @@ def _printed_words(printed: Mapping[str, Any], variant: str, metric: str) -> Row
     }
 
 
-def profile_table(all_results: Sequence[Results], quantities: dict[str, str]) -> list[Row]:
-    """Costs of every profiled model, at its own size and at full size: `PARAMETERS`, `SPEED`."""
+def profile_table(all_results: Sequence[Results], quantities: Mapping[str, Cost]) -> list[Row]:
+    """Costs of every profiled model, at its own size and at full size, `quantities` of each."""
     return [
-        _row(results, model, quantity, unit, "down")
+        _row(results, model, quantity, cost.unit, "down")
         for results in all_results
         for model in results.profiled()
-        for quantity, unit in quantities.items()
+        for quantity, cost in quantities.items()
         if results.metric(model, quantity)
     ]
 

@@ -7,7 +7,6 @@ its state there every hundred steps: the same call again goes on where it stoppe
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,13 +21,14 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from distillery.core.artifacts import hash_json
 from distillery.core.errors import DistilleryError
+from distillery.core.publishing import publish
 from distillery.data.scenes.draw import TEACHER_SEEDS, draw_scene
 from distillery.models.load import load_network
-from distillery.scenes_teacher import clip, controlnet, export, probe, tokens, unet, vae
+from distillery.scenes_teacher import KINDS, clip, controlnet, export, probe, tokens, unet, vae
 from distillery.scenes_teacher.pca import PatchPca
 
-COMPONENTS = ("vae", "clip", "unet", "controlnet_canny", "controlnet_sketch",
-              "controlnet_segmentation", "controlnet_depth")  # fmt: skip
+_CONTROLNETS = tuple(f"controlnet_{kind}" for kind in KINDS)
+COMPONENTS = ("vae", "clip", "unet", *_CONTROLNETS)
 IMAGE_PX = 64
 # `prepare_teacher` is not watched for what training needs: where it trains nothing, which is the
 # rule, a changed loss must not make the teacher, and all that follows from it, again.
@@ -82,18 +82,15 @@ def train_scenes_teacher(
     num_threads: int,
     seed: int,
     device: str,
-    progress=None,
 ) -> None:
     """Train what is missing in `work`, then write the teacher to `out` (replaced as a whole).
 
-    `progress(component)` is called before each component. Raises `DistilleryError` where a seed of
-    the recipe is outside of the reserved range, or a loss is not finite.
+    Raises `DistilleryError` where a seed of the recipe is outside of the reserved range, or a loss
+    is not finite.
     """
     check_recipe(recipe)
     torch.set_num_threads(num_threads)
     for component in COMPONENTS:
-        if progress:
-            progress(component)
         train_component(component, recipe, work, seed=seed, device=device)
     assemble(recipe, out, work, seed=seed)
 
@@ -118,17 +115,15 @@ def train_component(component: str, recipe: Mapping, work: Path, *, seed: int, d
     if final.exists():
         return
     shop = Workshop(recipe, work, seed, device)
-    temporary = work / f"{component}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    if component == "vae":
-        _train_vae(shop, temporary)
-    elif component == "clip":
-        _train_clip(shop, temporary)
-    elif component == "unet":
-        _train_unet(shop, temporary)
-    else:
-        _train_controlnet(shop, component, temporary)
-    os.replace(temporary, final)
+    with publish(final) as temporary:
+        if component == "vae":
+            _train_vae(shop, temporary)
+        elif component == "clip":
+            _train_clip(shop, temporary)
+        elif component == "unet":
+            _train_unet(shop, temporary)
+        else:
+            _train_controlnet(shop, component, temporary)
 
 
 # The parts of the recipe that each component depends on.
@@ -222,21 +217,17 @@ def _train_controlnet(shop: Workshop, component: str, folder: Path) -> None:
 
 
 def assemble(recipe: Mapping, out: Path, work: Path, *, seed: int) -> None:
-    """Copy the components of `work` into one pipeline folder, published by renaming it."""
+    """Copy the components of `work` into one pipeline folder, published as a whole."""
     shop = Workshop(recipe, work, seed, "cpu")
     network, text_encoder = shop.load_unet()
-    out = out.resolve()
-    temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    export.save_pipeline(
-        temporary,
-        vae=load_network(AutoencoderKL.from_pretrained, work / "vae"),
-        unet=network,
-        text_encoder=text_encoder,
-        tokenizer=shop.tokenizer,
-    )
-    for component in ("clip", *(name for name in COMPONENTS if name.startswith("controlnet"))):
-        shutil.copytree(work / component, temporary / component)
-    export.drop_volatile_keys(temporary)
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(temporary, out)
+    with publish(out.resolve()) as temporary:
+        export.save_pipeline(
+            temporary,
+            vae=load_network(AutoencoderKL.from_pretrained, work / "vae"),
+            unet=network,
+            text_encoder=text_encoder,
+            tokenizer=shop.tokenizer,
+        )
+        for component in ("clip", *_CONTROLNETS):
+            shutil.copytree(work / component, temporary / component)
+        export.drop_volatile_keys(temporary)

@@ -20,12 +20,12 @@ from transformers.utils import logging as transformers_logging
 from distillery.core.errors import DamagedError, DistilleryError, reason_of
 from distillery.core.weights import require_recorded
 from distillery.models.load import load_controlnet, load_network, load_unet
+from distillery.teacher.parts import REQUIRED
 from distillery.teacher.supported import prediction_type, read_config
 
 transformers_logging.disable_progress_bar()  # weights load faster than its bar is read
 _REMEDY = "get it again, or rerun prepare_teacher"
 _MAX_TIMESTEPS = 10**5
-COMPONENTS = ("tokenizer", "text_encoder", "vae", "unet", "scheduler")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def load_module(
 def _require(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_dir():
-        raise DistilleryError(f"{path}: not found; the teacher needs {', '.join(COMPONENTS)}")
+        raise DistilleryError(f"{path}: not found; the teacher needs {', '.join(REQUIRED)}")
     return path
 
 

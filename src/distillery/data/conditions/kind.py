@@ -52,8 +52,6 @@ class ConditionKind:
     """the map of a scene's class ids (H, W), where it follows from them; None: `draw`"""
     num_channels: int = 3
     """of a network's hint"""
-    blends: bool = True
-    """whether values between two neighbours mean something: resizing may interpolate"""
 
     def open(self, settings: Mapping[str, Any], device: str = "cpu") -> Draw:
         """The function that draws maps under the settings of `extract_conditions`.

@@ -48,5 +48,4 @@ MASK = ConditionKind(
     form="masks are white where the image is painted anew",
     draw=mask_map,
     exact=_exact,
-    blends=False,
 )

@@ -19,8 +19,8 @@ from distillery.data.images import MAP_BACKGROUND, UndecodableError
 from distillery.data.loader import load_image
 from distillery.data.pictures import Spool
 
-# Kinds whose values do not blend, as `KINDS` has them: here too, so that a further kind does not
-# change the code of all that reads maps.
+# Kinds whose values between two neighbours mean nothing: resizing may not interpolate. Here, not in
+# `KINDS`, so that a further kind does not change the code of all that reads maps.
 DISCRETE = frozenset({"segmentation", "mask"})
 
 

@@ -87,5 +87,4 @@ SEGMENTATION = ConditionKind(
     open_drawer=_open,
     exact=_exact,
     of_labels=segmentation_map,
-    blends=False,
 )

@@ -7,7 +7,6 @@ It does not draw and does not read images.
 from __future__ import annotations
 
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
-TEXTURES = ("solid", "striped", "dotted")
 SIZES = ("large", "small")
 RELATIONS = ("left of", "right of", "above", "below")
 
@@ -52,7 +51,6 @@ CONTRASTING_COLOURS = {name: _contrasting(rgb) for name, rgb in BACKGROUND_COLOU
 # A texture alternates the colour with this fraction of it.
 TEXTURE_SHADE = 0.5
 
-BACKGROUND_CLASS = 0
 CLASS_NAMES = ("background", *SHAPES)
 CLASS_IDS = {name: number for number, name in enumerate(CLASS_NAMES)}
 # Colours of the segmentation condition maps, indexed by class id.

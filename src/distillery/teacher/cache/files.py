@@ -4,8 +4,9 @@
     <root>/<view>/<part>/00000.safetensors    records, the same keys in every view
     <root>/base/<part>/text-00000.safetensors distinct captions' embeddings; row 0: empty caption
 
-`base` records: `latents` [C, h, w] (scaled), `text_index`, `split` (place in `SPLITS`). Records of
-other views: `output` [k, C, h, w], the teacher's native output at k slots, and `timesteps` [k].
+`base` records: `latents` [C, h, w] (scaled), `text_index`, `split` (place in `loader.SPLITS`).
+Records of other views: `output` [k, C, h, w], the teacher's native output at k slots, and
+`timesteps` [k].
 Not here: making or using them.
 """
 
@@ -24,7 +25,6 @@ from distillery.core.shards import hash_slices, read_records
 
 BASE = "base"
 META = "cache.json"
-SPLITS = ("train", "val", "test")
 CACHED_SPLITS = ("train", "val")
 TEXT_SHARDS = "text-[0-9]*.safetensors"
 RECORD_SHARDS = "[0-9]*.safetensors"

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from distillery.core.errors import DamagedError, DistilleryError
+from distillery.data.loader import SPLITS
 from distillery.diffusion.batch import Batch
 from distillery.diffusion.conditioning import TEXT
 from distillery.diffusion.noise import noise_batch, timestep
 from distillery.teacher.cache.files import (
     BASE,
     CACHED_SPLITS,
-    SPLITS,
     TEXT_SHARDS,
     CacheMeta,
     RecordTable,

@@ -18,7 +18,7 @@ from torch import Tensor
 from distillery.core.errors import DistilleryError
 from distillery.core.run import Run
 from distillery.core.shards import list_shards, read_tensor_shard, shard_name, write_tensor_shard
-from distillery.data.loader import load_image
+from distillery.data.loader import SPLITS, load_image
 from distillery.diffusion.batch import Batch
 from distillery.diffusion.conditioning import TEXT
 from distillery.diffusion.noise import noise_batch, timesteps
@@ -26,7 +26,6 @@ from distillery.diffusion.prediction import add_noise, alpha_sigma
 from distillery.teacher.cache.files import (
     BASE,
     CACHED_SPLITS,
-    SPLITS,
     TEXT_SHARDS,
     CacheMeta,
     RecordTable,
