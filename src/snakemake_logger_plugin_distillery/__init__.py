@@ -41,7 +41,7 @@ def require_readable(words: Sequence[str]) -> None:
     if not files:
         return
     from distillery.core.errors import DistilleryError
-    from distillery.params.load import read_values
+    from distillery.params.read import read_values
 
     try:
         for file in files:

@@ -244,8 +244,37 @@ def test_the_command_says_what_fits_and_what_to_set(tiny_teacher, capsys, memory
     plain, recomputed, num_parts, checkpointing = said
     assert line.split()[1:3] == [plain, recomputed]
     assert line.endswith(
-        f"batch_size: 16, accumulate_steps: {num_parts}, gradient_checkpointing: {checkpointing}"
+        f"batch_size: 16, accumulate_steps: {num_parts}, gradient_checkpointing: {checkpointing}, "
+        "precision: fp32"
     )
+
+
+@pytest.mark.usefixtures("_a_sample_takes_3_gb")
+def test_what_fits_with_recomputed_activations_says_so(tiny_teacher, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["profile", "--preset", str(tiny_teacher), "--rows", "elr", "--resolution", "64",
+                  "--batch", "16", "--memory-gb", "60", "--dtype", "bfloat16", "--checkpointing",
+                  "--device", "cuda"])  # fmt: skip
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1].split()[1] == "-"
+    assert out.rstrip().endswith("gradient_checkpointing: true, precision: bf16")
+    assert "--dtype: bfloat16 is read as bf16; write that" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--rows", "inference"], "--rows inference: --memory-gb fits training steps"),
+        (["--rows", "inference/unet/dense"], "none is named; use training, "),
+        (["--runtime", "compile"], "--runtime: nothing is run with --memory-gb"),
+        (["--memory-gb", "inf"], "--memory-gb: inf is no size"),
+    ],
+)
+def test_what_does_not_go_with_a_size_is_refused(tiny_teacher, capsys, options, said):
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["profile", "--preset", str(tiny_teacher), "--memory-gb", "8", *options])
+    assert raised.value.code == 2
+    assert said in capsys.readouterr().err
 
 
 def test_weights_in_bfloat16_are_predicted_and_never_timed(tiny_teacher, capsys):
@@ -268,7 +297,7 @@ def test_narrow_weights_are_among_what_to_set(tiny_teacher, capsys):
         cli.main(["profile", "--preset", str(tiny_teacher), "--rows", "elr", "--resolution", "64",
                   "--batch", "16", "--memory-gb", "60", "--dtype", "bf16", "--weights",
                   "bf16"])  # fmt: skip
-    assert capsys.readouterr().out.rstrip().endswith("gradient_checkpointing: false, weights: bf16")
+    assert capsys.readouterr().out.rstrip().endswith("precision: bf16, weights: bf16")
 
 
 def test_a_kind_of_rows_can_be_named():

@@ -6,7 +6,7 @@ import pytest
 
 from distillery.core.errors import DistilleryError
 from distillery.params import load_params
-from distillery.params.load import read_values
+from distillery.params.read import read_values
 from distillery.params.sources import require_source
 from project import ROOT
 

@@ -14,13 +14,13 @@ from torch import nn
 
 from distillery.commands.params import architecture_of, is_params_file, teacher_folder
 from distillery.core.errors import DistilleryError
-from distillery.core.precision import NAMES
+from distillery.core.precision import NAMES, read_precision
 from distillery.core.progress import bar
 from distillery.cost.accounting import load_architecture
 from distillery.cost.latency import make
 from distillery.cost.latency.measure import Clock
 from distillery.cost.latency.roofline import MACHINES, Machine, measure_machine
-from distillery.cost.latency.table import LatencyTable, plan_s, short_dtype, table_name
+from distillery.cost.latency.table import LatencyTable, plan_s
 from distillery.cost.latency.units import Anatomy, anatomy
 from distillery.families.unet.latency_plan import as_planned
 from distillery.models.control_adapter.hints import VAE_SCALE
@@ -48,11 +48,12 @@ def measure(
     `name` stands for the device in the tables' names. Raises DistilleryError for what is not here,
     and for a way of timing where nothing is timed.
     """
-    long = NAMES[short_dtype(dtype)]
+    dtype = read_precision(dtype, "--dtype")
+    long = NAMES[dtype]
     parts = architecture_parts(preset, resolution_px)
     slug, machine = _place(device, getattr(torch, long), predict)
     multiple_of = multiple_of or make.alignment(slug, long)
-    named = [(size, table_name(name or slug, dtype, size)) for size in batch_sizes]
+    named = [(size, f"{name or slug}-{dtype}-b{size}") for size in batch_sizes]
     if machine is not None:
         _refuse_timing(device, runtime, channels_last=channels_last)
         return [

@@ -21,14 +21,13 @@ import transformers
 from torch import nn
 
 from distillery.core.errors import DistilleryError
-from distillery.core.precision import NAMES
+from distillery.core.precision import read_precision
 from distillery.core.progress import bar
 from distillery.core.runtime import KINDS as RUNTIMES
 from distillery.core.runtime import Kind
 from distillery.cost.accounting import load_architecture
 from distillery.cost.full_size import inference_run as full_size_inference_run
 from distillery.cost.full_size import training_run as full_size_run
-from distillery.cost.full_size.fit import fit_rows
 from distillery.cost.full_size.inference import INFERENCE_ROWS, PLANNED, planned_unet
 from distillery.cost.full_size.ratios import add_images, ratios
 from distillery.cost.full_size.runtimes import usable_runtimes
@@ -96,7 +95,6 @@ def profile(
     checkpointing: bool = False,
     runtimes: Sequence[Kind] = ("eager",),
     plan: Path | None = None,
-    memory_gb: float | None = None,
     on_rows: OnRows = lambda record: None,
 ) -> dict[str, Any]:
     """Rows by name, by kind, or comma-separated; `num_repeats` 0 predicts and runs nothing.
@@ -105,31 +103,25 @@ def profile(
     `weights` are those that train: fp32, or bf16, of which memory alone is predicted; with
     `checkpointing` training rows recompute their activations.
     `resolution_px` defaults to the architecture's own. `plan` is a file of `distillery ranks`, for
-    the planned U-Net. With `memory_gb` nothing is run: it says which batch of each training row
-    fits. `on_rows` is given what there is so far after every training row and group of evaluations.
-    Raises DistilleryError for unknown names, a resolution that does not fit, or a device that
-    is not there.
+    the planned U-Net. `on_rows` is given what there is so far after every training row and group
+    of evaluations. Raises DistilleryError for unknown names, a resolution that does not fit, or a
+    device that is not there.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise DistilleryError("--device cuda: no CUDA device here; use --device cpu")
-    if dtype not in NAMES:
-        raise DistilleryError(f"--dtype {dtype}: use one of {', '.join(NAMES)}")
-    _require_weights(weights, dtype, is_run=memory_gb is None and num_repeats > 0)
+    dtype = read_precision(dtype, "--dtype")
+    require_weights(weights, dtype, is_run=num_repeats > 0)
     names, parts = choose_rows(rows, plan), load_architecture(preset)
     if plan is not None:
         parts["planned"] = planned_unet(parts["unet"], plan)
-    place, num_repeats = torch.device(device), num_repeats if memory_gb is None else 0
+    place = torch.device(device)
     setup = Setup(
         place, resolution_px or NATIVE_PX.get(preset, 512), batch_size, tuple(batch_sizes),
         num_repeats, dtype, weights, checkpointing,
         usable_runtimes(runtimes, place) if num_repeats else tuple(runtimes),
         Predictions(usual_folder()),
     )  # fmt: skip
-    settings = {"preset": preset, **_settings(setup), "rows": names}
-    if memory_gb is not None:
-        fits = fit_rows([n for n in names if n in ROWS], parts, setup, memory_gb * 1e9)
-        return {"settings": {**settings, "memory_gb": memory_gb}, "fits": fits}
-    settings.pop("rows")
+    settings = {"preset": preset, **_settings(setup)}
 
     def record(profiled: Mapping[str, Any]) -> dict[str, Any]:
         if preset not in ("sd15", "sd21"):
@@ -144,7 +136,7 @@ def profile(
     return record(_run(names, parts, setup, lambda rows: on_rows(record(rows))))
 
 
-def _require_weights(weights: str, dtype: str, *, is_run: bool) -> None:
+def require_weights(weights: str, dtype: str, *, is_run: bool) -> None:
     """Trained weights in bf16 are predicted, and computed with in bf16."""
     if weights == "fp32":
         return

@@ -45,14 +45,17 @@ def _fits(record: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"{settings['preset']} at {settings['resolution_px']} px, {settings['dtype']}: samples at "
         f"once in {settings['memory_gb']:g} GB, and what to set for steps of "
-        f"{settings['batch_size']}; predicted"
+        f"{settings['batch_size']}; predicted, activations kept (plain) or recomputed "
+        "(checkpointing), 0 does not fit, - not needed"
     )
-    yield f"{'row':<{width}}{'plain':>7}{'checkpointing':>15}  training"
+    yield f"{'row':<{width}}{'plain':>7}{'checkpointing':>15}  keys of training"
     for name, row in record["fits"].items():
-        recomputed = "-" if row["checkpointing"] is None else row["checkpointing"]
+        plain, recomputed = (
+            "-" if row[form] is None else row[form] for form in ("plain", "checkpointing")
+        )
         keys = row["settings"] or {}
         said = ", ".join(f"{k}: {str(v).lower()}" for k, v in keys.items()) or "does not fit"
-        yield f"{name:<{width}}{row['plain']:>7}{recomputed:>15}  {said}"
+        yield f"{name:<{width}}{plain:>7}{recomputed:>15}  {said}"
 
 
 def _training(rows: Mapping[str, Any], about: str) -> Iterator[str]:

@@ -17,11 +17,12 @@ import yaml
 from distillery.commands.amounts import counted
 from distillery.core.errors import DistilleryError
 from distillery.core.publishing import publish
-from distillery.params.load import check_values, read_values
+from distillery.params.load import check_values
 from distillery.params.merge import annotation_at, lay_over, section_at, typed
 from distillery.params.model import Params
 from distillery.params.overrides import WRITTEN_BY
 from distillery.params.presets import FOLDER, PARAMS_FILE, preset_file, preset_names
+from distillery.params.read import read_values
 from distillery.params.rewrite import dump, rewrite
 
 SHIPPED = Path("workflow/schemas/params.shipped.yaml")

@@ -5,8 +5,9 @@ one another, `load` reading with file:line errors, `overrides` what `--configfil
 change.
 """
 
-from distillery.params.load import load_params, read_values
+from distillery.params.load import load_params
 from distillery.params.model import Params, select
+from distillery.params.read import read_values
 
 __computes__ = False  # values are recorded by key
 

@@ -7,7 +7,6 @@ the defaults are the shipped params.yaml.
 
 import functools
 import re
-import sys
 from decimal import Decimal
 from typing import Annotated, Any, Literal, get_args
 
@@ -21,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from distillery.core.precision import of_other_word
 from distillery.data.conditions import KINDS
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -50,24 +50,14 @@ Kind = Literal[tuple(KINDS)]
 
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _MAX_EXPONENT = 308  # of a float; an int of more digits takes minutes to write
-_OLD_WORDS = {"no": "fp32", False: "fp32", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
-def _read_old_word(value: Any) -> Any:
-    """fp32, bf16 or fp16, also from the words of earlier files; those are said once."""
-    new = _OLD_WORDS.get(value) if isinstance(value, str | bool) else None
-    if new is not None:
-        _hint(str(value), new)
-    return new or value
+def _named(value: Any) -> Any:
+    return of_other_word(value) or value
 
 
-@functools.cache
-def _hint(old: str, new: str) -> None:
-    print(f"params: precision and dtype: {old} is read as {new}; write that", file=sys.stderr)
-
-
-Precision = Annotated[Literal["fp32", "bf16", "fp16"], BeforeValidator(_read_old_word)]
-CachePrecision = Annotated[Literal["fp32", "fp16"], BeforeValidator(_read_old_word)]
+Precision = Annotated[Literal["fp32", "bf16", "fp16"], BeforeValidator(_named)]
+CachePrecision = Annotated[Literal["fp32", "fp16"], BeforeValidator(_named)]
 
 
 class Frozen(BaseModel):

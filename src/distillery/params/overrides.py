@@ -15,10 +15,11 @@ import yaml
 
 from distillery.core.errors import DistilleryError
 from distillery.core.publishing import publish
-from distillery.params.load import check_values, read_values
+from distillery.params.load import check_values
 from distillery.params.merge import lay_over, typed
 from distillery.params.model import Params
 from distillery.params.presets import FOLDER
+from distillery.params.read import read_values
 from distillery.params.sources import require_source
 
 WRITTEN_BY = "# Written by `distillery use "

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from distillery.core.errors import DistilleryError
-from distillery.params.load import check_values, read_values
+from distillery.params.load import check_values
 from distillery.params.merge import lay_over
 from distillery.params.model import Params
+from distillery.params.read import read_values
 
 FOLDER = Path("presets")
 PARAMS_FILE = Path("params.yaml")

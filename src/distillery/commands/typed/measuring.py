@@ -4,6 +4,7 @@ In: folders, presets, params files. Out: a table or JSON on standard output, and
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -208,17 +209,19 @@ def profile(
     Example: distillery profile --preset sd15 --device cuda --dtype fp16 --runtime eager,graph
     Example: distillery profile --preset sd15 --rows uni_controlnet,elr --device cuda --json f.json
     Example: distillery profile --preset sd21 --rows inference --batch-sizes 1,8 --resolution 256
-    Example: distillery profile --preset sd21 --repeats 0
     """
     from distillery.commands import profile as command
+    from distillery.commands.profile_fit import fit
     from distillery.commands.profile_text import as_text
 
-    found = command.profile(
-        preset, rows, device=device, batch_size=batch,
-        batch_sizes=command.batch_sizes_in(batch_sizes), resolution_px=resolution,
-        num_repeats=repeats, dtype=dtype, weights=weights, checkpointing=checkpointing,
-        runtimes=command.runtimes_in(runtime), plan=plan, memory_gb=memory_gb,
-    )  # fmt: skip
+    common = {
+        "batch_size": batch, "resolution_px": resolution, "dtype": dtype, "weights": weights,
+        "checkpointing": checkpointing, "runtimes": command.runtimes_in(runtime),
+    }  # fmt: skip
+    sizes = command.batch_sizes_in(batch_sizes)
+    timed = {"device": device, "batch_sizes": sizes, "num_repeats": repeats, "plan": plan}
+    run = partial(fit, memory_gb=memory_gb) if memory_gb else partial(command.profile, **timed)
+    found = run(preset, rows, **common)
     if json_path:
         artifacts.write_json(json_path, found)
     typer.echo(as_text(found))

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from distillery.core.progress import bar
 from distillery.cost.full_size.setup import Setup
 from distillery.cost.full_size.training_run import predicted_peak
 
@@ -24,34 +25,37 @@ def fit_rows(
     names: list[str], parts: Mapping[str, nn.Module], setup: Setup, memory_bytes: float
 ) -> dict[str, dict[str, Any]]:
     """For each row how much of a step of `setup.batch_size` samples fits, and what to set."""
-    return {name: _fit(name, parts, setup, memory_bytes) for name in names}
+    with bar(len(names), "profile", unit="row") as progress:
+        found = {}
+        for name in names:
+            found[name] = _fit(name, parts, setup, memory_bytes)
+            progress.update()
+        return found
 
 
 def _fit(
     name: str, parts: Mapping[str, nn.Module], setup: Setup, memory_bytes: float
 ) -> dict[str, Any]:
-    """`plain` and `checkpointing`: the largest part, 0 for none; `settings` None if none fits."""
-    plain = _largest(name, parts, setup, memory_bytes)
-    found: dict[str, Any] = {"plain": plain, "checkpointing": None}
-    part = plain
-    if plain < min(MIN_PART, setup.batch_size):
-        part = found["checkpointing"] = max(
-            plain, _largest(name, parts, replace(setup, checkpointing=True), memory_bytes)
-        )
-    settings = settings_for(part, setup.batch_size, part > plain)
-    if settings and setup.weights != "fp32":
-        settings["weights"] = setup.weights
-    return {**found, "settings": settings}
+    """`plain` and `checkpointing`: the largest part, 0 for none, None where it was not asked for;
+    `settings` None if none fits. A setup that recomputes activations asks for no plain one."""
+    plain = recomputed = None
+    if not setup.checkpointing:
+        plain = _largest(name, parts, setup, memory_bytes)
+    if plain is None or plain < min(MIN_PART, setup.batch_size):
+        recomputed = _largest(name, parts, replace(setup, checkpointing=True), memory_bytes)
+    part = max(plain or 0, recomputed or 0)
+    settings = _settings(part, setup, checkpointing=part > (plain or 0)) if part else None
+    return {"plain": plain, "checkpointing": recomputed, "settings": settings}
 
 
-def settings_for(part: int, batch_size: int, checkpointing: bool) -> dict[str, Any] | None:
-    """Keys of `training` for steps of `batch_size` samples in parts of `part`; None for 0."""
-    if not part:
-        return None
+def _settings(part: int, setup: Setup, *, checkpointing: bool) -> dict[str, Any]:
+    """Keys of `training` for a step in parts of `part` samples."""
     return {
-        "batch_size": batch_size,
-        "accumulate_steps": batch_size // part,
+        "batch_size": setup.batch_size,
+        "accumulate_steps": setup.batch_size // part,
         "gradient_checkpointing": checkpointing,
+        "precision": setup.dtype,
+        **({"weights": setup.weights} if setup.weights != "fp32" else {}),
     }
 
 

@@ -147,7 +147,7 @@ def _lora_distill(parts: Parts) -> Iteration:
 
 
 def _lora_distill_lean(parts: Parts) -> Iteration:
-    unet = _with_lora(_copy(parts["unet"]).to(torch.bfloat16))
+    unet = _with_lora(nn.Module.to(_copy(parts["unet"]), torch.bfloat16))
     recompute_activations(unet)
     scales = Scales(GUIDANCE_SCALE, GUIDANCE_SCALE)
     objective = DistillGuided(diffusion(), cached_pair, scales)

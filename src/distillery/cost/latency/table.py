@@ -21,26 +21,12 @@ import numpy as np
 
 from distillery.core.artifacts import read_json
 from distillery.core.errors import DistilleryError
-from distillery.core.precision import NAMES
 from distillery.cost.latency.units import Anatomy
 
 DENSE = "dense"
 BASES = ("measured", "predicted")
 _REMEDY = "write it with `distillery latency`"
 Spread = Mapping[str, Any]  # {"median_s": s, "quartiles_s": [s, s]}; predictions have no quartiles
-
-
-def table_name(device: str, dtype: str, batch_size: int) -> str:
-    """`<device>-<dtype>-b<batch>`, such as `h100-fp16-b8`."""
-    return f"{device}-{short_dtype(dtype)}-b{batch_size}"
-
-
-def short_dtype(dtype: str) -> str:
-    """`fp16` for `fp16` or `float16`; raises DistilleryError for an unknown type."""
-    for short, long in NAMES.items():
-        if dtype in (short, long):
-            return short
-    raise DistilleryError(f"dtype {dtype!r} is unknown; choose one of {', '.join(NAMES)}")
 
 
 @dataclass(frozen=True)
