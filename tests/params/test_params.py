@@ -445,3 +445,22 @@ def test_the_scenes_teacher_has_no_controlnet_for_every_kind(tmp_path: Path) -> 
     path.write_text(path.read_text().replace(old, "control_kinds: [canny, blur]"))
     with pytest.raises(DistilleryError, match="the scenes teacher has no ControlNet for blur"):
         load_params(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("accumulate_steps: 1", "accumulate_steps: 3", "3 equal parts .*; use one of its divisors"),
+        ("weights: fp32", "weights: bf16", "bf16 can't be computed with in fp32; set precision"),
+    ],
+)
+def test_keys_that_contradict_are_named_with_their_own_line(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    text = DEFAULT.read_text().replace(old, new, 1)
+    path.write_text(text)
+    line = text[: text.index(new)].count("\n") + 1
+    key = rf"params.yaml:{line}: distill_unet.training.{new.split(':')[0]}: "
+    with pytest.raises(DistilleryError, match=key + said):
+        load_params(path)

@@ -8,6 +8,7 @@ between them runs as it is, and all of it where the compiler fails. Not here: re
 
 import contextlib
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -50,6 +51,7 @@ class Compiled:
     def __call__(self, *arguments: Any) -> T:
         if self._run is self._plain:
             return self._plain(*arguments)
+        _announce()
         try:
             with compiling():
                 return self._run(*arguments)
@@ -58,6 +60,11 @@ class Compiled:
         self._run = self._plain
         self._undo()
         return self._plain(*arguments)
+
+
+@functools.cache
+def _announce() -> None:
+    print("compiling blocks: minutes on a CPU, one or two on CUDA; once", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -108,7 +108,7 @@ class Weighting(Frozen):
 
 
 class Computation(Frozen):
-    """How the device runs a computation that it repeats; results differ in the last bits only."""
+    """How the device runs a computation that it repeats; each call differs in the last bits only."""
 
     runtime: Literal["eager", "compile", "graph"]
     """How steps run: eager (op by op), graph (recorded once, replayed; CUDA), or compile."""
@@ -153,7 +153,7 @@ class Training(Computation):
         if self.batch_size % self.accumulate_steps:
             raise ValueError(
                 f"accumulate_steps: {self.accumulate_steps} equal parts do not make a batch_size "
-                f"of {self.batch_size}"
+                f"of {self.batch_size}; use one of its divisors"
             )
         return self
 

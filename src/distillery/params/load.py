@@ -69,9 +69,10 @@ def _not_numbers(value: Any, key: tuple) -> Iterator[tuple[tuple, str]]:
 def _describe(problem: Mapping[str, Any], places: Places, source: str) -> str:
     key = tuple(problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")
-    if not key and ": " in message:  # a contradictory pair: the message names its key
-        name, message = message.split(": ", 1)
-        key = tuple(name.split("."))
+    name, _, rest = message.partition(": ")
+    named = (*key, *name.split("."))
+    if rest and (not key or named in places):  # a contradictory pair: the message names its key
+        key, message = named, rest
     known = next((key[:n] for n in range(len(key), 0, -1) if key[:n] in places), ())
     where = f"{places.get(known, f'{source}:1')}: {dotted(key)}"
     if problem["type"] == "extra_forbidden":
