@@ -108,7 +108,7 @@ class Weighting(Frozen):
 
 
 class Computation(Frozen):
-    """How the device runs a computation that it repeats; each call differs in the last bits only."""
+    """How the device runs a computation that it repeats; calls differ in the last bits only."""
 
     runtime: Literal["eager", "compile", "graph"]
     """How steps run: eager (op by op), graph (recorded once, replayed; CUDA), or compile."""
