@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
 from distillery.core.errors import DistilleryError
 
@@ -155,6 +156,70 @@ def test_what_a_profile_says_of_failed_rows_counts_too(scripts: Path, tmp_path: 
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile/a.json").write_text(json.dumps({**KEPT, "failed": {"b": "no", "c": ""}}))
     assert importlib.import_module("kept").failed_rows(tmp_path) == ["profile/a.json: b, c"]
+
+
+def test_a_path_is_one_word_of_a_command(scripts: Path):
+    chain = importlib.import_module("chain")
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["paths"]["raw"] = "o u/${t}/raw"
+    ((command, outs),) = chain.commands("ingest", params, Path("p q.yaml"))
+    assert command[1:] == ["--params", "p q.yaml", "--raw", "o u/${t}/raw"]
+    assert outs == [Path("o u/${t}/raw")]
+
+
+class Chain:
+    """Three steps that write a file each, and one that compares."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.done, self.failing = folder, [], ""
+
+    def steps(self, step: type) -> list:
+        names = ("a", "b", "c")
+        found = [step(n, lambda n=n: self._make(n), [self.folder / n]) for n in names]
+        return [*found, step("again", lambda: self._make("again"))]
+
+    def _make(self, name: str) -> dict[str, float]:
+        self.done.append(name)
+        if name == self.failing:
+            raise RuntimeError("no")
+        (self.folder / name).touch()
+        return {"seconds": len(self.done)}
+
+
+def test_steps_whose_files_are_gone_are_made_again_and_stay_measured(scripts: Path, tmp_path: Path):
+    stages, common = (importlib.import_module(name) for name in ("parts.stages", "common"))
+    place = common.Place(tmp_path / "out", dry=True)
+    made = Chain(tmp_path)
+
+    def run() -> list[str]:
+        made.done = []
+        stages._chain(place.record("correctness"), made.steps(stages.Step))
+        return made.done
+
+    made.failing = "c"
+    assert run() == ["a", "b", "c"]
+    measured = place.record("correctness").values["rows"]
+    made.failing = ""
+    (tmp_path / "a").unlink()
+    assert run() == ["a", "b", "c", "again"]  # b was made from the former a
+    rows = place.record("correctness").values["rows"]
+    assert {name: rows[name] for name in "ab"} == {name: measured[name] for name in "ab"}
+    assert rows["c"] == {"seconds": 3}
+    (tmp_path / "a").unlink()
+    assert run() == []  # nothing is left that needs it
+
+
+def test_stages_are_left_out_and_have_not_failed_where_a_package_is_missing(
+    scripts: Path, tmp_path: Path, monkeypatch, capsys
+):
+    stages, common = (importlib.import_module(name) for name in ("parts.stages", "common"))
+    monkeypatch.setattr(stages, "PACKAGES", ("pydantic", "no_such_package"))
+    monkeypatch.setattr(stages, "_steps", None)
+    place = common.Place(tmp_path / "out", dry=True)
+    stages.run(place)
+    assert capsys.readouterr().out == "no_such_package: not installed; the stages are left out\n"
+    rows = place.record("correctness").values["rows"]
+    assert rows == {"chain/packages": {"missing": ["no_such_package"]}}
 
 
 @pytest.fixture
