@@ -5,6 +5,7 @@ longer than most of them.
 """
 
 import importlib
+import re
 import shlex
 from collections.abc import Mapping
 from itertools import product
@@ -22,14 +23,21 @@ WHOLE = ("ingest", "curate", "deduplicate", "extract_conditions", "prepare_teach
          "generate_teacher", "generate_unet", "generate_whole", "evaluate_unet")  # fmt: skip
 
 
-def commands(stage: str, params: Mapping[str, Any], file: Path) -> list[list[str]]:
-    """`[module, arguments...]` of every item of a stage in dvc.yaml, with `file` as the params."""
+def commands(
+    stage: str, params: Mapping[str, Any], file: Path
+) -> list[tuple[list[str], list[Path]]]:
+    """`[module, arguments...]` of every item of a stage in dvc.yaml, and what it makes.
+
+    `file` is its params file.
+    """
     entry = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]
-    found = []
-    for names in _items(entry, params):
-        words = shlex.split(_filled(entry.get("do", entry)["cmd"], {**params, **names}))
-        module = words[words.index("-m") + 1 :]
-        found.append([str(file) if word == "params.yaml" else word for word in module])
+    item, found = entry.get("do", entry), []
+    for chosen in _items(entry, params):
+        names = {**params, **chosen}
+        words = shlex.split(item["cmd"])
+        module = [_filled(word, names) for word in words[words.index("-m") + 1 :]]
+        command = [str(file) if word == "params.yaml" else word for word in module]
+        found.append((command, [Path(_filled(out, names)) for out in item["outs"]]))
     return found
 
 
@@ -56,11 +64,7 @@ def _value(text: Any, names: Mapping[str, Any]) -> Any:
 
 
 def _filled(text: str, names: Mapping[str, Any]) -> str:
-    while "${" in text:
-        start = text.index("${")
-        end = text.index("}", start) + 1
-        text = text[:start] + str(_value(text[start:end], names)) + text[end:]
-    return text
+    return re.sub(r"\$\{[^}]*\}", lambda found: str(_value(found[0], names)), text)
 
 
 def run(command: list[str]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kept import read_kept
 from torch import nn
 
 from distillery.core.device import claim_device
@@ -78,12 +79,16 @@ class Record:
 
     def __init__(self, path: Path, place: Place) -> None:
         self.path, self.device = path, place.device
-        self.values = json.loads(path.read_text()) if path.is_file() else _circumstances(place)
+        self.values = read_kept(path) if path.is_file() else _circumstances(place)
+
+    def has(self, name: str) -> bool:
+        """Whether a row is there and did not fail."""
+        return name in self.values["rows"] and "error" not in self.values["rows"][name]
 
     def measure(self, name: str, figure: Callable[..., Any], *arguments: Any) -> Any:
         """The figure of this name, measured if it is not there; an error is kept as its text."""
         rows = self.values["rows"]
-        if name not in rows or "error" in rows[name]:
+        if not self.has(name):
             with contextlib.redirect_stderr(_Heard(sys.stderr)) as heard:
                 try:
                     rows[name] = figure(*arguments)

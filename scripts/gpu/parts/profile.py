@@ -5,16 +5,17 @@ group of evaluations; the planned U-Net is planned here. What a file has is not 
 a row that fails is named in it under `failed` and does not stop the others.
 """
 
-import json
 import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from common import Place, keep
+from kept import read_kept
 
 from distillery.commands.profile import NATIVE_PX, choose_rows, default_path, profile
 from distillery.commands.ranks_device import plan
+from distillery.core.errors import DistilleryError
 from distillery.cost.full_size.inference import INFERENCE_ROWS
 from distillery.cost.full_size.ratios import add_images, ratios
 from distillery.cost.profile import device_name
@@ -30,18 +31,16 @@ FILES = (
     ("sd15", "uni_controlnet,elr", {"dtype": "bf16", "batch_size": 8, "checkpointing": True}),
     ("sd21", "inference", {"dtype": "fp16"}),
 )
+DRY = (("scenes", "inference/unet/dense", {"dtype": "fp32"}),)
 
 
 def run(place: Place) -> None:
-    if place.dry:
-        File(place, "scenes", dtype="fp32").measure("inference/unet/dense")
-        return
     failed = []
-    for preset, rows, options in FILES:
+    for preset, rows, options in DRY if place.dry else FILES:
         told = {**options, **_planned(place, preset, rows)}
         failed += File(place, preset, **told).measure(rows)
     if failed:
-        raise RuntimeError(f"{', '.join(failed)}: failed")
+        raise DistilleryError(f"{', '.join(failed)}: failed, for the reasons above")
 
 
 def predict(place: Place, number: int) -> None:
@@ -70,7 +69,7 @@ class File:
         self._place, self._preset, self._options = place, preset, options
         begun = sorted((place.out / "profile").glob(self._named()))
         self._path = begun[-1] if begun else None
-        self._known = json.loads(begun[-1].read_text()) if begun else {"rows": {}}
+        self._known = read_kept(begun[-1]) if begun else {"rows": {}}
 
     def _named(self) -> str:
         """The file's name, of any day."""

@@ -10,13 +10,15 @@ import importlib.util
 import itertools
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import chain
 import yaml
-from common import Place
+from common import Place, Record
 from short_chain import SCENES, make_teacher, write_params
 
 from parts.correctness import expecting, killed_after
@@ -27,33 +29,61 @@ PACKAGES = ("pydantic", "duckdb")  # which stages need and a machine with torch 
 def run(place: Place) -> None:
     record = place.record("correctness")
     record.values["photos"] = None if place.photos is None else place.photos.name
-    if "error" not in record.measure("chain/packages", _packages):
-        _chain(place, record)
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    record.values["rows"]["chain/packages"] = {"missing": missing}
+    record.write()
+    if missing:
+        print(f"{', '.join(missing)}: not installed; the stages are left out", flush=True)
+        return
+    _chain(record, _steps(place))
 
 
-def _packages() -> dict[str, Any]:
-    """Raise RuntimeError where one is missing, before anything is waited for."""
-    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise RuntimeError(f"{', '.join(missing)}: not installed; the stages are left out")
-    return {"missing": []}
+@dataclass(frozen=True)
+class Step:
+    """A row of the chain: what is called, and the files that later steps need of it."""
+
+    row: str
+    job: Callable[[], object]
+    outs: Sequence[Path] = ()
 
 
-def _chain(place: Place, record: Any) -> None:
-    """Stage by stage, each once; then one training again and one that was killed."""
+def _steps(place: Place) -> list[Step]:
+    """Stage by stage; then one training again and one that was killed."""
     root = place.work / "chain"
     teacher = SCENES if place.dry else root / "random-sd15"
-    if not place.dry and not (teacher / "model_index.json").is_file():
-        record.measure("chain/random teacher", _timed, make_teacher, teacher)
     file, params = write_params(place, root, teacher)
+    steps = []
     for name in chain.SHORT if place.dry else chain.WHOLE:
-        for command in chain.commands(name, params, file)[: 1 if place.dry else None]:
+        for command, outs in chain.commands(name, params, file)[: 1 if place.dry else None]:
             label = f"chain/{' '.join(_selected(name, command))}"
-            found = record.measure(label, _timed, chain.run, command)
-            if "error" in found:
+            steps.append(Step(label, partial(_timed, chain.run, command), outs))
+    if place.dry:
+        return steps
+    made = partial(_timed, make_teacher, teacher)
+    return [
+        Step("chain/random teacher", made, [teacher / "model_index.json"]),
+        *steps,
+        Step("chain/distill_unet again", partial(_again, params, file, root, False)),
+        Step("chain/distill_unet resumed", partial(_again, params, file, root, True)),
+    ]
+
+
+def _chain(record: Record, steps: Sequence[Step]) -> None:
+    """Each step once; none after one that failed, but for those that no other needs.
+
+    What is measured is made again, though not measured, where its files are gone and a later step
+    is left that needs them; then also all between, which were made from the former files.
+    """
+    left = [number for number, step in enumerate(steps) if not record.has(step.row)]
+    is_anew = False
+    for step in steps[: max(left, default=-1) + 1]:
+        if not record.has(step.row):
+            if "error" in record.measure(step.row, step.job) and step.outs:
                 return  # what follows needs it
-    if not place.dry:
-        record.measure("chain/distill_unet again", _again, params, file, root, False)
-        record.measure("chain/distill_unet resumed", _again, params, file, root, True)
+        elif step.outs and (is_anew or not all(path.exists() for path in step.outs)):
+            print(f"{step.row}: made again, its files are gone", flush=True)
+            is_anew = True
+            step.job()
 
 
 def _selected(name: str, command: list[str]) -> list[str]:
@@ -77,7 +107,7 @@ def _again(params: dict[str, Any], file: Path, root: Path, cut: bool) -> dict[st
     shutil.rmtree(root / "work-again", ignore_errors=True)
     other = file.with_name("again.yaml")
     other.write_text(yaml.safe_dump({**params, "paths": paths}))
-    (command,) = chain.commands("distill_unet", {**params, "paths": paths}, other)
+    ((command, _),) = chain.commands("distill_unet", {**params, "paths": paths}, other)
     if cut:
         with killed_after(3), expecting(RuntimeError):
             chain.run(command)

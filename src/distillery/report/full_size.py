@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distillery.core.artifacts import read_json
-from distillery.core.errors import DistilleryError
 from distillery.families import CONTROL, TRAINED
 from distillery.report.evidence import THIS_RUN, Results
+from distillery.report.profile_file import read_profile
 
 ARCHITECTURES = ("sd15", "sd21", "sd-turbo")
 ANALYTIC = "analytic"
@@ -28,7 +27,6 @@ _PLACES = {
 }  # fmt: skip
 INFERENCE = "inference/"
 NARROW = ("bf16", "fp16")  # stand apart: the papers' figures are of float32, or do not say
-_REMEDY = "write it again with distillery profile --json"
 
 
 def own_size(run: Results) -> Results:
@@ -67,25 +65,21 @@ def _costs(run: Results) -> Mapping[str, Any]:
 
 
 def _read_file(path: Path) -> list[Results]:
-    values = read_json(path, remedy=_REMEDY)
-    try:
-        device, architecture = values["device"], Path(values["settings"]["preset"]).name
-        px = values["settings"].get("resolution_px", OWN_PX)
-        batch_size = values["settings"].get("batch_size", 1)
-        dtype = values["settings"].get("dtype", "fp32")
-        apart = [dtype] if dtype in NARROW else []
-        if values["settings"].get("checkpointing"):
-            apart.append("checkpointing")
-        settings: dict[str | None, dict[str, Any]] = {}
-        for name, row in values["rows"].items():
-            for quantity, metric in _quantities(row, batch_size).items():
-                setting = _setting(architecture, device, px, apart, metric["settings"])
-                key = f"{architecture}/{_model(name)}/{quantity}"
-                settings.setdefault(setting, {})[key] = metric
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DistilleryError(f"{path}: not a profile ({error!r}); {_REMEDY}") from None
+    values = read_profile(path)
+    told, device = values["settings"], values["device"]
+    architecture = Path(told["preset"]).name
+    px, batch_size = told.get("resolution_px") or OWN_PX, told.get("batch_size") or 1
+    apart = [told["dtype"]] if told["dtype"] in NARROW else []
+    if told.get("checkpointing"):
+        apart.append("checkpointing")
+    settings: dict[str | None, dict[str, Any]] = {}
+    for name, row in values["rows"].items():
+        for quantity, metric in _quantities(row, batch_size).items():
+            setting = _setting(architecture, device, px, apart, metric["settings"])
+            key = f"{architecture}/{_model(name)}/{quantity}"
+            settings.setdefault(setting, {})[key] = metric
     return [
-        _results(setting, metrics, values.get("date"), str(device))
+        _results(setting, metrics, values.get("date"), device)
         for setting, metrics in settings.items()
         if setting
     ]
@@ -108,15 +102,15 @@ def _quantities(row: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
 def _of_training(row: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
     metrics = {
         name if name.startswith("bytes") else f"parameters_{name}": _metric(count, "counted")
-        for name, count in row.get("parameters", {}).items()
+        for name, count in (row.get("parameters") or {}).items()
     }
     if seconds := row.get("seconds_per_iteration"):
-        ends = row.get("seconds_range", (seconds, seconds))
+        ends = row.get("seconds_range") or (seconds, seconds)
         metrics["train_step_s"] = _metric(seconds, "measured", ends, images_a_step=batch_size)
     if peak := row.get("peak_allocated_bytes"):
         metrics["train_memory_bytes"] = _metric(peak, "measured", images_a_step=batch_size)
-    elif "predicted_bytes" in row:
-        peak = row["predicted_bytes"]["peak"]
+    elif predicted := row.get("predicted_bytes"):
+        peak = predicted["peak"]
         metrics["train_memory_bytes"] = _metric(peak, "predicted", images_a_step=batch_size)
     return metrics
 
