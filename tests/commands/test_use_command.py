@@ -87,8 +87,8 @@ def test_a_comment_is_an_edit_too() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sd3"], "sd3: no such preset; give a file, or one of laion, photos, scenes, scenes-full"),
-        (["photos", "curate.min_sid=3"], "curate.min_sid: unknown key; known here: blocklists"),
+        (["sd3"], "sd3: no such preset; give a file, or one of laion, photos, quick, scenes, sc"),
+        (["photos", "curate.min_sid=3"], "unknown key; did you mean min_side_px? known here: bl"),
         (["photos", "curate.min_side_px=0"], "should be greater than or equal to 1 (got 0)"),
         (["photos", "curate.min_side_px=wide"], "curate.min_side_px: Input should be a valid int"),
         (["photos", "min_side_px"], "min_side_px: expected key=value"),

@@ -6,8 +6,6 @@ of values that contradict each other are errors.
 """
 
 import codecs
-import datetime
-import difflib
 import math
 import re
 import sys
@@ -20,9 +18,8 @@ import yaml
 from pydantic import ValidationError
 
 from distillery.core.errors import DistilleryError
-from distillery.params.base import FORMS
-from distillery.params.merge import section_at
 from distillery.params.model import Params
+from distillery.params.problems import Places, described, dotted
 
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _CAN_FAIL = tuple(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "timestamp"))
@@ -42,9 +39,6 @@ _ADVICE = {
     "escape": "; a backslash stands in single quotes only, or write /",
 }
 
-Places = Mapping[tuple, str]
-"""`file:line` of every key path, e.g. {("curate", "min_side_px"): "params.yaml:72"}."""
-
 
 def load_params(path: Path) -> Params:
     """Read and check a complete params file.
@@ -58,13 +52,13 @@ def load_params(path: Path) -> Params:
 def check_values(values: Mapping[str, Any], places: Places, source: str) -> Params:
     """`values` as checked params; `source` is the place of what has none of its own."""
     for key, what in _not_numbers(values, ()):  # which no limit refuses, and nothing can use
-        where = f"{places.get(key, source)}: {_dotted(key)}"
+        where = f"{places.get(key, source)}: {dotted(key)}"
         raise DistilleryError(f"{where}: {what}; write a number, or null where that is said")
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        problems = [_describe(problem, places, source) for problem in error.errors()]
-        raise DistilleryError("\n".join(problems)) from None
+        lines = described(error.errors(), values, places, source)
+        raise DistilleryError("\n".join(lines)) from None
 
 
 def _not_numbers(value: Any, key: tuple) -> Iterator[tuple[tuple, str]]:
@@ -167,7 +161,7 @@ def _places(node: yaml.Node, key: tuple, path: Path) -> Iterator[tuple[tuple, st
             yield (*key, index), f"{path}:{value.start_mark.line + 1}"
             yield from _places(value, (*key, index), path)
     elif node is not None and node.tag in _CAN_FAIL:
-        _require_readable(node, f"{path}:{node.start_mark.line + 1}: {_dotted(key)}")
+        _require_readable(node, f"{path}:{node.start_mark.line + 1}: {dotted(key)}")
 
 
 def _places_of_keys(node: yaml.MappingNode, key: tuple, path: Path) -> Iterator[tuple[tuple, str]]:
@@ -182,14 +176,10 @@ def _places_of_keys(node: yaml.MappingNode, key: tuple, path: Path) -> Iterator[
             what = name.value if isinstance(name, yaml.ScalarNode) else "a key"
             raise DistilleryError(f"{place}: {what} is no name; write one, or quote it")
         if name.value in seen:
-            raise DistilleryError(f"{place}: {_dotted(child)}: given twice")
+            raise DistilleryError(f"{place}: {dotted(child)}: given twice")
         seen.add(name.value)
         yield child, place
         yield from _places(value, child, path)
-
-
-def _dotted(key: tuple) -> str:
-    return ".".join(map(str, key))
 
 
 def _require_readable(node: yaml.ScalarNode, where: str) -> None:
@@ -203,38 +193,3 @@ def _require_readable(node: yaml.ScalarNode, where: str) -> None:
         raise DistilleryError(
             f"{where}: {shown} can't be read; write it in quotes, or without leading zeros"
         ) from None
-
-
-def _describe(problem: Mapping[str, Any], places: Places, source: str) -> str:
-    key = tuple(problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
-    if not key and ": " in message:  # a contradictory pair: the message names its key
-        dotted, message = message.split(": ", 1)
-        key = tuple(dotted.split("."))
-    known = next((key[:n] for n in range(len(key), 0, -1) if key[:n] in places), ())
-    where = f"{places.get(known, f'{source}:1')}: {_dotted(key)}"
-    if problem["type"] == "extra_forbidden":
-        known_here = _known_keys(key[:-1])
-        meant = difflib.get_close_matches(str(key[-1]), known_here, n=1)
-        hint = f"; did you mean {meant[0]}?" if meant else ""
-        return f"{where}: unknown key; known here: {', '.join(known_here)}{hint}"
-    if problem["type"] == "missing":
-        return f"{where}: missing; docs/params.md describes it"
-    if problem["type"] in ("model_type", "dict_type"):
-        return f"{where}: expected keys with values below it, as in params.yaml"
-    if problem["type"] == "string_pattern_mismatch":
-        message = FORMS.get(problem["ctx"]["pattern"], message)
-    given = problem.get("input")
-    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | None) else ""
-    if problem["type"] == "string_type" and isinstance(given, int | float):
-        shown += "; write it in quotes"  # as typed, which may be 1_000 or yes
-    if problem["type"] == "string_type" and isinstance(given, datetime.date):
-        shown = f'; write it in quotes: "{given}"'
-    return f"{where}: {message}{shown}"
-
-
-def _known_keys(path: tuple) -> list[str]:
-    section: Any = Params
-    for name in path:
-        section = section_at(section, name)
-    return sorted(section.model_fields) if section else ["see docs/params.md"]

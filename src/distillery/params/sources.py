@@ -8,8 +8,8 @@ from pathlib import Path
 
 from distillery.core.errors import DistilleryError
 from distillery.data.conditions.own import own_places
-from distillery.params.load import Places
 from distillery.params.model import Params
+from distillery.params.problems import Places
 
 ON_DISK = ("webdataset", "parquet", "folder", "urls")
 
