@@ -73,7 +73,7 @@ def run_exports(project: Path) -> None:
     page = (REPOSITORY / "docs" / "use-the-models.md").read_text(encoding="utf-8")
     commands = re.findall(r"^\$ distillery (export .*)$", page, flags=re.MULTILINE)
     assert len(commands) == 8
-    params = load_preset(REPOSITORY / "tests/presets/tiny.yaml", REPOSITORY / "params.yaml")
+    params = load_preset(REPOSITORY / "presets/quick.yaml", REPOSITORY / "params.yaml")
     (project / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
     with contextlib.chdir(project):
         for command in commands:

@@ -126,7 +126,7 @@ def test_a_whole_student_has_a_folder_that_says_all(models, tmp_path, monkeypatc
 
 
 def test_a_whole_student_by_its_name(models, tmp_path, monkeypatch):
-    params = load_preset(ROOT / "tests/presets/tiny.yaml", ROOT / "params.yaml")
+    params = load_preset(ROOT / "presets/quick.yaml", ROOT / "params.yaml")
     monkeypatch.chdir(models.parent)
     Path("params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
     with pytest.raises(SystemExit) as ended:

@@ -19,7 +19,7 @@ def test_scenes_lists_every_model():
 
 
 def test_a_params_file_lists_its_own_students_with_macs(tiny_teacher: Path):
-    preset = "tests/presets/tiny.yaml"
+    preset = "presets/quick.yaml"
     found = params.count(preset, tiny_teacher)
     described = load_preset(Path(preset))
     students = {s["name"]: s for s in found["students"]}
