@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Two clones and a DVC remote behind a real sshd on the loopback interface: the first computes and
-# pushes, the second pulls and computes nothing. Uses the tiny preset, in a temporary folder.
+# pushes, the second pulls and computes nothing. Uses the preset quick, in a temporary folder.
 #
 #   scripts/share_over_ssh.sh              needs sshd (openssh-server) and the [ssh] extra
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/bin/bash
-# A Slurm of one node on this machine, and the tiny preset on it: scripts/try_slurm.sh [TARGET ...]
+# A Slurm of one node on this machine, and the preset quick on it: scripts/try_slurm.sh [TARGET ...]
 # Needs root on Debian or Ubuntu (apt-get install slurm-wlm, 1 min) and the extra [cluster]. It runs the
 # targets (all), then trains for longer than a job's time limit and sees the training go on where it
 # was. Everything lies in a scratch folder, named at the end; the daemons are ended. To go on in that

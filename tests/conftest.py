@@ -96,7 +96,7 @@ def python(once: Callable[[str, Fill], Path]) -> Path:
 def finished(
     tiny_teacher: Path, python: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Project, Project]:
-    """The tiny preset run from nothing: all of it by Snakemake, up to one student's metrics by DVC.
+    """The preset quick from nothing: all of it by Snakemake, up to one student's metrics by DVC.
 
     50 processes in all.
     """

@@ -23,7 +23,7 @@ DVC_TARGETS = ("evaluate_unet@elr", "extract_conditions")
 
 @dataclass(frozen=True)
 class Project:
-    """A copy of the repository's working tree with the tiny preset, run as a user runs it.
+    """A copy of the repository's working tree with the preset quick, run as a user runs it.
 
     `python`: the folder of the interpreter that stages find.
     """
@@ -111,14 +111,15 @@ def save_tiny_teacher(folder: Path) -> None:
 
 
 def tiny_params() -> str:
-    """The tiny preset as a complete params.yaml; the shipped one's comments stay."""
+    """The preset quick with the tiny teacher, complete; the shipped file's comments stay."""
     shipped = (ROOT / "params.yaml").read_text()
-    tiny = yaml.safe_load((ROOT / "tests/presets/tiny.yaml").read_text())
-    return rewrite(shipped, lay_over(yaml.safe_load(shipped), tiny))
+    quick = yaml.safe_load((ROOT / "presets/quick.yaml").read_text())
+    values = lay_over(yaml.safe_load(shipped), quick)
+    return rewrite(shipped, lay_over(values, {"paths": {"scenes_teacher": "data/tiny-teacher"}}))
 
 
 def copy_repository(target: Path, teacher: Path, **changed: Path) -> Project:
-    """The working tree with the tiny preset and a teacher, committed to a new Git repository."""
+    """The working tree with the preset quick and a teacher, committed to a new Git repository."""
     kept_codes()  # stages of the copy find it as long as its source is the same
     ignored = shutil.ignore_patterns("*.egg-info")
     for name in ("src", "workflow", "profiles", "docs/results", "presets"):

@@ -1,4 +1,4 @@
-"""The tiny preset from nothing to the report by both front ends, then shared with a colleague.
+"""The preset quick from nothing to the report by both front ends, then shared with a colleague.
 
 One file, because all of it needs the same slow run and a file stays on one test worker.
 """

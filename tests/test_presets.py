@@ -16,7 +16,7 @@ from distillery.params.presets import load_preset, preset_names
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "params.yaml"
 PRESETS = preset_names(ROOT / "presets")
-FILES = [*(ROOT / f"presets/{name}.yaml" for name in PRESETS), ROOT / "tests/presets/tiny.yaml"]
+FILES = [ROOT / f"presets/{name}.yaml" for name in PRESETS]
 
 
 def _params(name: str) -> Params:
@@ -42,6 +42,7 @@ def test_presets_are_those_that_the_pages_name() -> None:
     assert PRESETS == [
         "laion",
         "photos",
+        "quick",
         "scenes",
         "scenes-full",
         "scenes-latency",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from diffusers import UNet2DConditionModel
+from diffusers import ControlNetModel, UNet2DConditionModel
 
 from distillery.cli import main
 from distillery.families.card import snippet
@@ -73,7 +73,7 @@ def run_exports(project: Path) -> None:
     page = (REPOSITORY / "docs" / "use-the-models.md").read_text(encoding="utf-8")
     commands = re.findall(r"^\$ distillery (export .*)$", page, flags=re.MULTILINE)
     assert len(commands) == 8
-    params = load_preset(REPOSITORY / "tests/presets/tiny.yaml", REPOSITORY / "params.yaml")
+    params = load_preset(REPOSITORY / "presets/quick.yaml", REPOSITORY / "params.yaml")
     (project / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
     with contextlib.chdir(project):
         for command in commands:
@@ -131,6 +131,23 @@ def test_the_exports_are_where_the_page_puts_them(project: Path, printed: dict[s
     made = {path.name for path in (project / "out").iterdir()}
     assert made == {"elr", "elr.safetensors", "guidance.safetensors", "elr-hub", "canny-hub",
                     "whole", "distillery_node.py"}  # fmt: skip
+
+
+def test_a_single_file_is_read_without_a_network(project: Path, printed: dict[str, str]):
+    assert (project / "from-file.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [("unet/elr", UNet2DConditionModel), ("controlnet/distilled", ControlNetModel)],
+)
+def test_the_error_of_a_wrong_class_is_the_one_that_pages_name(project: Path, model: str, kind):
+    with pytest.raises(OSError, match="found in directory") as found:
+        kind.from_pretrained(project / "models" / model)
+    said = str(found.value).split(str(project))[0].strip()
+    for page in ("README.md", "docs/use-the-models.md"):
+        text = " ".join((REPOSITORY / page).read_text(encoding="utf-8").split())
+        assert said in text
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -1,6 +1,6 @@
 """A small project with a finished chain, whose stages start in a moment.
 
-In: a folder. Out: the tiny preset's stages up to one model of each family, as jobs that can be run
+In: a folder. Out: the preset quick's stages up to one model of each family, as jobs that can be run
 again, stopped and compared. This process imports what stages import, from the project's own
 folder; stages and front ends are forks of it.
 """

@@ -1,6 +1,8 @@
 """`distillery export` as it is typed: what each model becomes, and what is refused with what."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,7 @@ def test_files_for_other_tools(models: Path, tmp_path: Path, capsys: pytest.Capt
         ("unet/elr", "hub", "a", ("--private",), "--private goes with --push REPO_ID"),
         ("unet/elr", "hub", "a", ("--push", "me//x"), "--push: Repo id must"),
         ("teacher", "diffusers", "a", (), "student.json: not found"),
+        ("guidance/lost", "kohya", "a", (), "models/unet/elr, "),
         ("unet/elr", "diffusers", ".", (), "exists already"),
     ],
 )
@@ -126,7 +129,7 @@ def test_a_whole_student_has_a_folder_that_says_all(models, tmp_path, monkeypatc
 
 
 def test_a_whole_student_by_its_name(models, tmp_path, monkeypatch):
-    params = load_preset(ROOT / "tests/presets/tiny.yaml", ROOT / "params.yaml")
+    params = load_preset(ROOT / "presets/quick.yaml", ROOT / "params.yaml")
     monkeypatch.chdir(models.parent)
     Path("params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
     with pytest.raises(SystemExit) as ended:
@@ -137,6 +140,39 @@ def test_a_whole_student_by_its_name(models, tmp_path, monkeypatch):
     parts = {"model": "guidance/lora_distill_elr", "controlnet": "controlnet/distilled",
              "teacher": "teacher", "backbone": "unet/elr"}  # fmt: skip
     assert named.bases(tmp_path / "student") == {k: models / part for k, part in parts.items()}
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "export models/unet/elr --to onnx out",
+        "export models/unet/lost --to hub out",
+        "export lost --to hub out --push a/b/c",
+        "lora-transfer params.yaml models/unet/lost out",
+    ],
+)
+def test_what_is_typed_is_judged_before_anything_is_imported(typed: str):
+    """In a process of its own: torch takes seconds."""
+    code = (
+        "import sys; from distillery.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: sys.exit(end.code + 10 * ('torch' in sys.modules))"
+    )
+    command = [sys.executable, "-c", code, *typed.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_libraries_say_nothing_of_their_own():
+    """Importing the forms warns of a missing torchvision, once in a process."""
+    code = (
+        "from distillery.commands import quiet, export\nquiet.be_quiet()\n"
+        "from distillery.commands import export_forms\n"
+        "assert tuple(export_forms._TARGETS) == export.FORMS"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_metrics_of_something_else_are_no_results(models: Path, tmp_path: Path, capsys):

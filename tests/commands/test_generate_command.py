@@ -367,10 +367,14 @@ def test_a_model_whose_base_changed_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("unet/lost", "--prompt", "x"), "unet/lost is not there; run `snakemake --cores 8"),
         (
-            ("guidance/lost", "--prompt", "x"),
-            "guidance/lost is not there; run `snakemake",
+            ("unet/lost", "--prompt", "x"),
+            "params have no distill_unet.variants.lost; there are elr",
+        ),
+        (("guidance/lost", "--prompt", "x"), "no distill_guidance.variants.lost; there are "),
+        (
+            ("models/unet/lost", "--prompt", "x"),
+            "; there are models/guidance/lora, mo",
         ),
         (("whole/lost", "--prompt", "x"), "params have no generate.whole.lost; there are student"),
         (("lost", "--prompt", "x"), "lost: no model's folder (student.json) and no name"),
@@ -389,6 +393,16 @@ def test_what_is_missing_is_said(
     assert _generate(*arguments, "--out", tmp_path / "out") == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_student_that_is_yet_to_be_made_is_named_with_its_command(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    params = Path("params.yaml").read_text().replace("models: models", "models: trained")
+    (tmp_path / "params.yaml").write_text(params)
+    more = ("--params", tmp_path / "params.yaml", "--out", tmp_path / "out")
+    assert _generate("unet/elr", "--prompt", "x", *more) == 2
+    assert "trained/unet/elr is not there; run `snakemake --cores 8" in capsys.readouterr().err
 
 
 def test_images_are_not_put_into_an_artefact(

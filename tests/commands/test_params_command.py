@@ -7,6 +7,7 @@ import pytest
 
 from distillery.commands import params
 from distillery.core.errors import DistilleryError
+from distillery.cost.accounting import load_architecture
 from distillery.params import load_params
 from distillery.params.presets import load_preset
 
@@ -19,7 +20,7 @@ def test_scenes_lists_every_model():
 
 
 def test_a_params_file_lists_its_own_students_with_macs(tiny_teacher: Path):
-    preset = "tests/presets/tiny.yaml"
+    preset = "presets/quick.yaml"
     found = params.count(preset, tiny_teacher)
     described = load_preset(Path(preset))
     students = {s["name"]: s for s in found["students"]}
@@ -50,3 +51,7 @@ def test_a_hub_id_says_the_architecture(source, expected):
 def test_an_unknown_preset_is_refused():
     with pytest.raises(DistilleryError, match="give sd15, sd21, scenes"):
         params.count("sd99")
+    with pytest.raises(DistilleryError, match=r"take the preset's file, presets/laion\.yaml$"):
+        params.count("laion")
+    with pytest.raises(DistilleryError, match="params files are for distillery params, ranks"):
+        load_architecture("presets/photos.yaml")

@@ -87,8 +87,8 @@ def test_a_comment_is_an_edit_too() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sd3"], "sd3: no such preset; give a file, or one of laion, photos, scenes, scenes-full"),
-        (["photos", "curate.min_sid=3"], "curate.min_sid: unknown key; known here: blocklists"),
+        (["sd3"], "sd3: no such preset; give a file, or one of laion, photos, quick, scenes, sc"),
+        (["photos", "curate.min_sid=3"], "unknown key; did you mean min_side_px? known here: bl"),
         (["photos", "curate.min_side_px=0"], "should be greater than or equal to 1 (got 0)"),
         (["photos", "curate.min_side_px=wide"], "curate.min_side_px: Input should be a valid int"),
         (["photos", "min_side_px"], "min_side_px: expected key=value"),
@@ -121,3 +121,16 @@ def test_outside_a_repository(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     shutil.rmtree(tmp_path / "workflow")
     assert _use("photos") == 2
     assert "run this in the repository's root" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_is_said_at_once(capsys: pytest.CaptureFixture) -> None:
+    """Also where an earlier run's raw data is: the new folder is read all the same."""
+    Path("data/raw").mkdir(parents=True)
+    assert _use("photos", "ingest.path=lost") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("distillery: ingest.path=lost: ingest.path: lost is not there; name the")
+    assert "path: lost" in PARAMS.read_text()
+    Path("lost").mkdir()
+    assert _use("photos", "ingest.path=lost") == 0
+    assert _use("scenes") == 0
+    assert capsys.readouterr().err == ""

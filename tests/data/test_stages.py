@@ -289,3 +289,17 @@ def test_a_part_that_keeps_nothing_runs_to_its_conditions(scene_images, tmp_path
     assert not list((root / "curated/0").glob("0*.parquet"))
     assert [len(list(read_table(root / f"conditions/{part}/canny"))) for part in "01"] == [0, 9]
     assert len(list(iter_records(root / "curated", root / "selection"))) == 9
+
+
+def test_stages_say_how_many_images_are_left(mixed_params, tmp_path, capsys):
+    root = run_to_selection(mixed_params, tmp_path)
+    first, second, whole = [x for x in capsys.readouterr().err.splitlines() if " in, " in x]
+    counts = artifacts.read_json(root / "curated/0/counts.json")
+    assert first.startswith(
+        f"curate/0: {counts['input']} in, {counts['kept']} kept, 6 gone: 2 unre"
+    )
+    assert second == "curate/1: 33 in, 33 kept"
+    splits = pq.read_table(root / "selection/selection.parquet")["split"].to_pylist()
+    sizes = ", ".join(f"{splits.count(name)} {name}" for name in ("train", "val", "test"))
+    assert whole.startswith("deduplicate: 81 in, 60 kept, 21 gone: 10 near_duplicate, 5")
+    assert whole.endswith(f"; {sizes}")

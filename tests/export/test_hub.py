@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from distillery.cli import main
 from distillery.core.errors import DistilleryError
-from distillery.export import hub
+from distillery.export import upload
 from distillery.models.load import load_controlnet, load_unet
 from export.fake_hub import fake_hub
 from export.test_single_file import draw
@@ -197,4 +197,4 @@ def test_a_hub_that_is_not_there_is_one_line(
     monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
     (tmp_path / "README.md").write_text("a")
     with pytest.raises(DistilleryError, match=r"--push me/x: .*complete, upload it later by `hf"):
-        hub.push(tmp_path, "me/x")
+        upload.push(tmp_path, "me/x")

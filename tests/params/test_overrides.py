@@ -48,10 +48,10 @@ def test_problems_are_named_where_they_were_written(
 
 def test_files_are_laid_over_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    tiny = ROOT / "tests/presets/tiny.yaml"
+    quick = ROOT / "presets/quick.yaml"
     part = tmp_path / "part.yaml"
     part.write_text("generate: {guidance_scale: 1.5}\n")
-    _, params = effective_params(DEFAULT, [tiny, part], {})
+    _, params = effective_params(DEFAULT, [quick, part], {})
     assert list(params.distill_unet.variants) == ["elr"]
     assert (params.generate.guidance_scale, params.generate.num_samples) == (1.5, 8)
 

@@ -75,7 +75,11 @@ def _edited(tmp_path: Path, old: str, new: str) -> tuple[Path, int]:
             "  curated: data/raw/x",
             "data/raw/x is inside paths.raw",
         ),
-        ("  curated: data/curated", "  curatde: data/curated", "; did you mean curated?"),
+        (
+            "  curated: data/curated",
+            "  curatde: data/curated",
+            "; did you mean curated? ",
+        ),
         ("  curated: data/curated", "  curated: my data", "letters, digits and . / _ - only"),
         ("map_columns: []", "map_columns: [a/b]", "a dot or a slash in its name, or a blank at"),
         ("map_columns: []", "map_columns: [depth.map]", "a slash in its name, or a blank at its"),
@@ -464,3 +468,47 @@ def test_keys_that_contradict_are_named_with_their_own_line(
     key = rf"params.yaml:{line}: distill_unet.training.{new.split(':')[0]}: "
     with pytest.raises(DistilleryError, match=key + said):
         load_params(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "meant"),
+    [
+        ("    planned: {arch", "    planned: {stpes: 9, arch",
+         "distill_unet.variants.planned.stpes", "steps? known here: architecture, init"),
+        ("{each: 0.3,", "{eahc: 0.3,", "finetune_control.drop.eahc", "each? known here: caption"),
+        ("\ncurate:\n", "\ncurrate:\n", "currate", "curate? known here: cache_teacher"),
+        ("latency_60: {method", "latency_60: {metod", "init_student.plans.latency_60.metod",
+         "method? known here: by, device"),
+        ("student: {backbone", "student: {bakbone", "generate.whole.student.bakbone", "backbone?"),
+    ],
+)  # fmt: skip
+def test_a_typo_in_a_key_is_one_line(
+    tmp_path: Path, old: str, new: str, key: str, meant: str
+) -> None:
+    """The key that was meant is not said to be missing as well, in entries of one's own either."""
+    path, line = _edited(tmp_path, old, new)
+    with pytest.raises(DistilleryError) as found:
+        load_params(path)
+    line += old.startswith("\n")
+    said = f"{path}:{line}: {key}: unknown key; did you mean {meant}"
+    assert str(found.value).startswith(said)
+    assert "\n" not in str(found.value)
+
+
+def test_what_is_unknown_stands_before_what_is_missing(tmp_path: Path) -> None:
+    path, _ = _edited(tmp_path, "original: {student: original,", "original: {student: {zzz: 0.5},")
+    with pytest.raises(DistilleryError) as found:
+        load_params(path)
+    first, *rest = str(found.value).splitlines()
+    assert "variants.original.student.zzz: unknown key; known here: attention, channels" in first
+    assert all(": missing; " in line for line in rest)
+
+
+def test_a_word_that_may_be_a_section_is_judged_as_a_word(tmp_path: Path) -> None:
+    path, _ = _edited(tmp_path, "original: {student: original,", "original: {student: origin,")
+    with pytest.raises(DistilleryError) as found:
+        load_params(path)
+    assert re.fullmatch(
+        r"\S+:\d+: distill_controlnet\.variants\.original\.student: Input should be 'original', .*",
+        str(found.value),
+    )

@@ -93,7 +93,7 @@ def test_nothing_moved_is_said(before: Path):
     assert "nothing moved beyond its interval" in text
 
 
-def test_times_stand_apart(before: Path, after: Path):
+def test_times_stand_apart(before: Path, after: Path, tmp_path: Path):
     path = after / "metrics/profile.json"
     values = json.loads(path.read_text())
     for key in ("value", "ci_low", "ci_high"):
@@ -102,8 +102,20 @@ def test_times_stand_apart(before: Path, after: Path):
     text = compare(str(before), str(after), as_json=False)
     metrics, times = text.split("times: ")
     assert "nothing moved" in metrics
+    assert len(times.splitlines()) == 1
     assert times.startswith("1 of")
-    assert "latency_s" in times
+    assert re.search(r"; most unet/elr latency_s, \S+ s to \S+ s; --json or --html for all$", times)
+    page = tmp_path / "compare.html"
+    write_html(str(before), str(after), page)
+    assert re.search(r'data-name="Difference" class="">\+1.00 s</td>', page.read_text())
+
+
+def test_a_time_that_was_taken_once_has_not_moved(before: Path, after: Path):
+    path = after / "metrics/profile.json"
+    values = json.loads(path.read_text())
+    values["metrics"]["unet/elr/latency_s"].update(dict.fromkeys(("value", "ci_low", "ci_high"), 9))
+    path.write_text(json.dumps(values))
+    assert "times: " not in compare(str(before), str(after), as_json=False)
 
 
 def test_the_model_whose_params_changed_is_shown_though_nothing_moved(before: Path, after: Path):

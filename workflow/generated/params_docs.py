@@ -27,7 +27,8 @@ no defaults in code. An unknown key, a wrong type or a value out of range stops 
 runs, on one line with file, line and key. `python workflow/sync.py` writes this page.
 
 `distillery use PRESET [key=value ...]` writes a complete `params.yaml` for a preset, a file in
-`presets/` with the values that differ. For one run, `snakemake --configfile presets/PRESET.yaml`
+`presets/` with the values that differ; numbers are written anew, `2.0e-3` as `0.002`. For one run,
+`snakemake --configfile presets/PRESET.yaml`
 and `--config seed=1 'curate={min_side_px: 64}'` lay values over `params.yaml`. In all of them a
 section is merged key by key; `variants`, `whole`, `controlnets`, `sha256`, `defects` and lists are
 replaced as a whole. `2e-3` is a number, and number formats are `fp32`, `bf16` and `fp16`.

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from distillery.commands.trained import known_near
 from distillery.core.artifacts import read_json
 from distillery.core.errors import DistilleryError
 from distillery.core.runtime import Runtime
@@ -105,7 +106,7 @@ def _named(model: str, params: Params) -> Choice:
     if name not in FAMILIES:
         raise DistilleryError(
             f"{model}: no model's folder ({STUDENT}) and no name; the families are "
-            f"{', '.join(FAMILIES)}"
+            f"{', '.join(FAMILIES)}{known_near(Path(model))}"
         )
     family, models = FAMILIES[name], Path(params.paths.models)
     teacher = Path(params.paths.teacher)
@@ -117,6 +118,8 @@ def _named(model: str, params: Params) -> Choice:
         folders = Folders(teacher, teacher, 0, [0])
         return Choice(f"{name}/{variant}", folders, _settings(teacher, None, params))
     if family.stage:
+        if not (models / model).is_dir():
+            _parts(family, variant, params)  # which says what there are
         _require(model, models / model, teacher)
         return _described(models / model, params)
     parts = _parts(family, variant, params)
@@ -126,7 +129,7 @@ def _named(model: str, params: Params) -> Choice:
 
 
 def _parts(family: Family, variant: str, params: Params) -> Mapping[str, str]:
-    """What the params name as the parts of a student that is made of others."""
+    """What the params say of a variant, the parts of a student that is made of others say."""
     known: Any = params
     for key in family.variants_key.split("."):
         known = getattr(known, key)

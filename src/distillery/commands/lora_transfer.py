@@ -7,13 +7,12 @@ like the one that it came from. Not here: the merging (`export.lora_transfer`).
 from dataclasses import replace
 from pathlib import Path
 
-from distillery.commands.find_model import real
+from distillery.commands.quiet import be_quiet
+from distillery.commands.trained import require_student
 from distillery.core.artifacts import require_outside
 from distillery.core.errors import DistilleryError
 from distillery.core.publishing import publish
-from distillery.export.lora_transfer import transfer
 from distillery.families.description import TEACHER, base_of, read_description, write_description
-from distillery.models.export import save_model
 
 
 def lora_transfer(lora: Path, student: Path, out: Path, *, exact: bool) -> str:
@@ -23,6 +22,12 @@ def lora_transfer(lora: Path, student: Path, out: Path, *, exact: bool) -> str:
     require_outside(out)
     if not lora.exists():
         raise DistilleryError(f"{lora}: not there; give the LoRA's .safetensors")
+    require_student(student)
+    be_quiet()
+    from distillery.commands.find_model import real
+    from distillery.export.lora_transfer import transfer
+    from distillery.models.export import save_model
+
     student = real(student)
     described = read_description(student)
     teacher = described.bases(student)[TEACHER]

@@ -8,6 +8,7 @@ overwritten unless asked.
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from distillery.params.overrides import WRITTEN_BY
 from distillery.params.presets import FOLDER, PARAMS_FILE, preset_file, preset_names
 from distillery.params.read import read_values
 from distillery.params.rewrite import dump, rewrite
+from distillery.params.sources import lost_source
 
 SHIPPED = Path("workflow/schemas/params.shipped.yaml")
 _NUM_SHOWN = 8
@@ -39,7 +41,7 @@ def use(preset: str, settings: Sequence[str] = (), *, force: bool = False) -> st
         raise DistilleryError(f"{SHIPPED}: not found; run this in the repository's root")
     file = preset_file(preset)
     values, places = _laid_over(file, settings)
-    check_values(values, places, str(file))
+    params = check_values(values, places, str(file))
     before = read_values(PARAMS_FILE)[0] if PARAMS_FILE.is_file() else {}
     if before and not force and not _may_be_replaced(before):
         raise DistilleryError(
@@ -48,6 +50,8 @@ def use(preset: str, settings: Sequence[str] = (), *, force: bool = False) -> st
         )
     with publish(PARAMS_FILE) as partial:
         partial.write_text(_text(file, settings, values), encoding="utf-8")
+    if lost := lost_source(params, places):  # no error: it may be on its way
+        print(f"distillery: {lost}", file=sys.stderr)
     return _said(" ".join([preset, *settings]), before, values)
 
 

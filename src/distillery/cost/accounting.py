@@ -70,6 +70,7 @@ def load_architecture(preset: str) -> Parts:
             known = ", ".join([*ARCHITECTURES, "scenes"])
             raise DistilleryError(
                 f"{folder / name / 'config.json'}: not found; give {known} or a diffusers folder"
+                f"{_params_hint(preset)}"
             )
     text = CLIPTextConfig.from_pretrained(folder / "text_encoder")
     for path in sorted(folder.glob("controlnet_*/config.json"))[:1]:
@@ -80,6 +81,15 @@ def load_architecture(preset: str) -> Parts:
         }
         parts = {name.partition("_")[0]: module for name, module in parts.items()}
         return {**parts, "text_encoder": CLIPTextModel(text)}
+
+
+def _params_hint(preset: str) -> str:
+    """For who gives a params file, or the name of a preset, where an architecture is asked for."""
+    if Path(preset).suffix in (".yaml", ".yml"):
+        return "; params files are for distillery params, ranks and latency"
+    if (file := Path("presets", f"{preset}.yaml")).is_file():
+        return f"; distillery params, ranks and latency take the preset's file, {file}"
+    return ""
 
 
 def low_rank_unet(unet: nn.Module, multiple_of: int = 1) -> LowRankUNet2DConditionModel:

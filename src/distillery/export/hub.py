@@ -1,8 +1,9 @@
-"""A folder ready to upload to the Hugging Face hub, and its upload.
+"""A folder ready to upload to the Hugging Face hub.
 
 In: models by subfolder and what their card says. Out: weights, a card, and for students that plain
 diffusers has no class for the module that `AutoModel.from_pretrained(..., trust_remote_code=True)`
-loads them with, beside diffusers and torch nothing else. Not here: the card's text (`hub_card`).
+loads them with, beside diffusers and torch nothing else. Not here: the card's text (`hub_card`),
+the upload (`upload`).
 """
 
 import copy
@@ -13,7 +14,7 @@ from pathlib import Path
 from diffusers import ControlNetModel, ModelMixin, UNet2DConditionModel
 
 from distillery.core.artifacts import read_json, write_json
-from distillery.core.errors import DistilleryError, reason_of
+from distillery.core.errors import DistilleryError
 from distillery.core.publishing import publish
 from distillery.export import remote
 from distillery.export.controlnet_names import plain_controlnet, why_not_plain
@@ -86,34 +87,3 @@ def _require_same(model: ModelMixin, again: ModelMixin) -> None:
         same_controlnet(model, again)
     else:
         raise DistilleryError(f"a {type(model).__name__} is neither a U-Net nor a ControlNet")
-
-
-def require_id(repo_id: str) -> None:
-    """Raise DistilleryError for a name that the hub would not take."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise DistilleryError(f"--push: {error}") from None
-
-
-def push(folder: Path, repo_id: str, private: bool = False) -> str:
-    """Upload the folder to the hub as `repo_id`, made if it is not there; returns its address.
-
-    Uses the token that `hf auth login` or HF_TOKEN gave. Raises DistilleryError with the hub's
-    reason if it refuses.
-    """
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    try:
-        url = api.create_repo(repo_id, exist_ok=True, private=private)
-        api.upload_folder(folder_path=folder, repo_id=repo_id, commit_message="Add the student")
-    except Exception as error:  # the errors of its HTTP client have no lasting names
-        reason = reason_of(error)
-        raise DistilleryError(
-            f"--push {repo_id}: {reason}; the folder {folder} is complete, upload it later by "
-            f"`hf upload {repo_id} {folder}`"
-        ) from error
-    return str(url)

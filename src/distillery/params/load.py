@@ -2,11 +2,9 @@
 
 In: a YAML file, or values and where each stands. Out: a frozen `Params`. An unknown or missing key,
 a wrong type, a value out of range and a pair of values that contradict each other are errors. Not
-here: reading YAML (`read`).
+here: reading YAML (`read`), the words of the lines (`problems`).
 """
 
-import datetime
-import difflib
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,9 +15,8 @@ from pydantic import ValidationError
 
 from distillery.core import precision
 from distillery.core.errors import DistilleryError
-from distillery.params.base import FORMS
-from distillery.params.merge import section_at
 from distillery.params.model import Params
+from distillery.params.problems import described
 from distillery.params.read import Places, dotted, read_values
 
 
@@ -40,8 +37,8 @@ def check_values(values: Mapping[str, Any], places: Places, source: str) -> Para
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
-        problems = [_describe(problem, places, source) for problem in error.errors()]
-        raise DistilleryError("\n".join(problems)) from None
+        lines = described(error.errors(), values, places, source)
+        raise DistilleryError("\n".join(lines)) from None
     for key, word, name in _other_words(values, ()):
         precision.hint(f"{places.get(key, source)}: {dotted(key)}", word, name)
     return params
@@ -64,39 +61,3 @@ def _not_numbers(value: Any, key: tuple) -> Iterator[tuple[tuple, str]]:
         yield key, f"{'.nan' if math.isnan(value) else '.inf'} is no number here"
     elif isinstance(value, int) and abs(value) > sys.maxsize:
         yield key, "a number of more than 63 bits"
-
-
-def _describe(problem: Mapping[str, Any], places: Places, source: str) -> str:
-    key = tuple(problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
-    name, _, rest = message.partition(": ")
-    named = (*key, *name.split("."))
-    if rest and (not key or named in places):  # a contradictory pair: the message names its key
-        key, message = named, rest
-    known = next((key[:n] for n in range(len(key), 0, -1) if key[:n] in places), ())
-    where = f"{places.get(known, f'{source}:1')}: {dotted(key)}"
-    if problem["type"] == "extra_forbidden":
-        known_here = _known_keys(key[:-1])
-        meant = difflib.get_close_matches(str(key[-1]), known_here, n=1)
-        hint = f"; did you mean {meant[0]}?" if meant else ""
-        return f"{where}: unknown key; known here: {', '.join(known_here)}{hint}"
-    if problem["type"] == "missing":
-        return f"{where}: missing; docs/params.md describes it"
-    if problem["type"] in ("model_type", "dict_type"):
-        return f"{where}: expected keys with values below it, as in params.yaml"
-    if problem["type"] == "string_pattern_mismatch":
-        message = FORMS.get(problem["ctx"]["pattern"], message)
-    given = problem.get("input")
-    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | None) else ""
-    if problem["type"] == "string_type" and isinstance(given, int | float):
-        shown += "; write it in quotes"  # as typed, which may be 1_000 or yes
-    if problem["type"] == "string_type" and isinstance(given, datetime.date):
-        shown = f'; write it in quotes: "{given}"'
-    return f"{where}: {message}{shown}"
-
-
-def _known_keys(path: tuple) -> list[str]:
-    section: Any = Params
-    for name in path:
-        section = section_at(section, name)
-    return sorted(section.model_fields) if section else ["see docs/params.md"]

@@ -44,7 +44,7 @@ def _parsed(text: str, annotation: Any) -> Any:
     if not any(kind is str or isinstance(kind, str) for kind in _kinds(annotation)):
         shape = _load(text, yaml.BaseLoader)
         return shape if isinstance(shape, Mapping | list) else read_scalar(text)
-    if text.lstrip().startswith("{") and any(map(_is_model, _kinds(annotation))):
+    if text.lstrip().startswith("{") and models_in(annotation):
         return _load(text, yaml.BaseLoader)
     may_be_none = type(None) in _kinds(annotation)
     return None if may_be_none and text.strip() in ("", "null", "~") else text
@@ -75,10 +75,15 @@ def _is_model(kind: Any) -> bool:
 
 def section_at(section: Any, key: str) -> type[BaseModel] | None:
     """The model of a section's key, if that is a section too."""
-    kinds = _kinds(annotation_at(section, key))
-    if any(get_origin(kind) is dict for kind in kinds):
+    annotation = annotation_at(section, key)
+    if any(get_origin(kind) is dict for kind in _kinds(annotation)):
         return None
-    return next((kind for kind in kinds if _is_model(kind)), None)
+    return next(iter(models_in(annotation)), None)
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a value may be of."""
+    return [kind for kind in _kinds(annotation) if _is_model(kind)]
 
 
 def read_scalar(text: str) -> Any:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from distillery.core.errors import DistilleryError
 from distillery.data.conditions.own import own_places
-from distillery.params.load import Places
 from distillery.params.model import Params
+from distillery.params.read import Places
 
 ON_DISK = ("webdataset", "parquet", "folder", "urls")
 
@@ -18,11 +18,18 @@ def require_source(params: Params, places: Places) -> None:
     """Raise DistilleryError, with its line, for an `ingest.path` or a folder of maps that is not
     there."""
     _require_maps(params, places)
+    lost = lost_source(params, places)
+    if lost and not Path(params.paths.raw).exists():
+        raise DistilleryError(lost)
+
+
+def lost_source(params: Params, places: Places) -> str:
+    """What to say of an `ingest.path` that is not there; nothing where it is, or none is needed."""
     source, path = params.ingest.source, params.ingest.path
-    if source not in ON_DISK or Path(params.paths.raw).exists() or Path(path).exists():
-        return
+    if source not in ON_DISK or Path(path).exists():
+        return ""
     place = places.get(("ingest", "path"), "params.yaml")
-    raise DistilleryError(
+    return (
         f"{place}: ingest.path: {path} is not there; name the images' file or folder, or set "
         "ingest.source: scenes"
     )

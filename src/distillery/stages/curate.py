@@ -7,6 +7,7 @@ from distillery.data.curation.asked import asked_scores, unjudged_lines
 from distillery.data.curation.curate import curate_shard, finish_part, shard_paths, shards_of_part
 from distillery.data.curation.filters import build_filters
 from distillery.data.curation.garbled import garbled_lines
+from distillery.data.curation.told import summary
 from distillery.data.curation.unreadable import unreadable_lines
 from distillery.data.ingest.refused import read_refused
 from distillery.data.inspector import Inspector
@@ -41,6 +42,7 @@ def curate(params: Params, run: Run, part: int, raw: In, curated: Out) -> None:
     asked = asked_scores({"curate": dict(params.curate)})
     unjudged = unjudged_lines(counts["unscored"], counts["kept"], asked)
     unread = unreadable_lines(curated, counts["input"])
+    print(f"{run.label}: {summary(counts)}", file=sys.stderr)
     for line in [*unread, *garbled_lines(curated, counts["kept"]), *unjudged]:
         print(f"{run.label}: {line}", file=sys.stderr)
 

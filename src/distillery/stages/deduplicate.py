@@ -6,6 +6,7 @@ curation, which makes the hashes and sketches of an image's bytes. Where the par
 embedding, its vectors are kept beside, for the same code, libraries, weights and device.
 """
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from distillery.data.dedupe.embedding import Embedding
 from distillery.data.dedupe.find import find_duplicates
 from distillery.data.dedupe.known import Known
 from distillery.data.dedupe.rows import read_rows
+from distillery.data.dedupe.told import told
 from distillery.data.dedupe.views import CuratedViews
 from distillery.params import Params
 from distillery.params.deduplicate import Deduplicate
@@ -41,7 +43,10 @@ def deduplicate(params: Params, run: Run, curated: In, selection: Out) -> None:
     )
     known.write()
     if len(found.mirrored):
-        print(f"deduplicate: {len(found.mirrored)} mirror images stay, by deduplicate.mirrored")
+        print(
+            f"{run.label}: {len(found.mirrored)} mirror images stay, by deduplicate.mirrored",
+            file=sys.stderr,
+        )
     selection.mkdir()
     selecting.write_funnel(selection, selecting.make_funnel(counts, found))
     selecting.write_selection(
@@ -51,6 +56,7 @@ def deduplicate(params: Params, run: Run, curated: In, selection: Out) -> None:
         val_share=settings.split.val,
         test_share=settings.split.test,
     )
+    print(f"{run.label}: {told(selection)}", file=sys.stderr)
 
 
 def _known(run: Run, folders: Iterable[Path], settings: Deduplicate) -> Known:

@@ -23,7 +23,8 @@ ALIKE = ("selection", "teacher")  # inputs of an evaluation that make its images
 @dataclasses.dataclass(frozen=True)
 class Move:
     """One metric of one model in both runs; `moved` where the interval of the difference excludes
-    zero. `is_time`: a time, which differs from run to run whatever is computed."""
+    zero. `is_time`: seconds, which differ from run to run whatever is computed; timed once in a
+    run, they have no spread to move beyond."""
 
     model: str
     metric: str
@@ -90,9 +91,11 @@ def _move(key: tuple[str, str], before: Results, after: Results) -> Move:
     if _are_alike(model, before, after):
         pair = paired(after.per_image(model, name), before.per_image(model, name))
         low, high = (pair.low, pair.high) if pair else (low, high)
+    is_time = name.endswith("_s")
+    is_once = is_time and any(one["ci_low"] == one["ci_high"] for one in (a, b))
     return Move(
         model, name, a["value"], b["value"], rounded(b["value"] - a["value"]),
-        (rounded(low), rounded(high)), low > 0 or high < 0, name.endswith("_s"),
+        (rounded(low), rounded(high)), (low > 0 or high < 0) and not is_once, is_time,
     )  # fmt: skip
 
 

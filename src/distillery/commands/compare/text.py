@@ -25,7 +25,7 @@ def compare(before: str, after: str, *, as_json: bool) -> str:
 
 def as_text(found: Comparison) -> str:
     """What changed and what moved; of a model whose params changed also what did not move; times
-    apart, because they differ from run to run."""
+    in one line, because they differ from run to run."""
     metrics = [move for move in found.moves if not move.is_time]
     moved = [move for move in metrics if move.moved]
     lines = [f"params: {len(found.params) or 'none'} changed"]
@@ -39,12 +39,12 @@ def as_text(found: Comparison) -> str:
     if still := [move for move in of_changed(found) if not move.moved]:
         lines += ["within their intervals, of the models whose params changed:", *_table(still)]
     times = [move for move in found.moves if move.is_time]
-    if slower := [move for move in times if move.moved]:
+    if other := [move for move in times if move.moved]:
         lines.append(
-            f"times: {len(slower)} of {len(times)} differ beyond the spread of one run's "
-            "repetitions, as they do from run to run"
+            f"times: {len(other)} of {len(times)} differ beyond the spread of one run's "
+            f"repetitions, as they do from run to run; most {_time(max(other, key=_share))}; "
+            "--json or --html for all"
         )
-        lines += _table(slower)
     for title, names in (("first", found.only_before), ("second", found.only_after)):
         if names:
             lines.append(f"only in the {title}: {by_model(names)}")
@@ -83,6 +83,16 @@ def by_model(names: Sequence[str]) -> str:
         f"{model} ({count} metrics)" if count > 1 else alone[model]
         for model, count in counts.items()
     )
+
+
+def _time(move: Move) -> str:
+    return f"{move.model} {move.metric}, {_number(move.before)} s to {_number(move.after)} s"
+
+
+def _share(move: Move) -> float:
+    """How many times the longer time is the shorter."""
+    low, high = sorted((move.before, move.after))
+    return high / low if low > 0 else 0.0
 
 
 def _signed(value: float) -> str:

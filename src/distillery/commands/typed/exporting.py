@@ -48,19 +48,18 @@ def export(
     Example: distillery export whole/student --to student models/whole/student
     """
     from distillery.commands import export as command
-    from distillery.export.hub import push as upload
-    from distillery.export.hub import require_id
+    from distillery.export import upload
 
     if push is not None and to != "hub":
         raise DistilleryError(f"--push goes with --to hub, not {to}")
     if private and push is None:
         raise DistilleryError("--private goes with --push REPO_ID")
     if push is not None:
-        require_id(push)
+        upload.require_id(push)
     options = command.Options(fp16, license_id, base_model, dataset or (), metrics)
     typer.echo(command.export(model, to, out, options, controlnet))
     if push is not None:
-        typer.echo(f"uploaded to {upload(out, push, private)}")
+        typer.echo(f"uploaded to {upload.push(out, push, private)}")
 
 
 def lora_transfer(

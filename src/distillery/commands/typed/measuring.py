@@ -14,7 +14,11 @@ from distillery.core import artifacts
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Preset = Annotated[
-    str, typer.Option(help="sd15, sd21, scenes (the shipped teacher) or a params file.")
+    str,
+    typer.Option(help="sd15, sd21, scenes (the shipped teacher), a params file or a preset's."),
+]
+Architecture = Annotated[
+    str, typer.Option(help="sd15, sd21, scenes (the shipped teacher) or a diffusers folder.")
 ]
 TeacherFolder = Annotated[
     Path | None,
@@ -166,7 +170,7 @@ def latency(
 
 
 def profile(
-    preset: Preset = "sd15",
+    preset: Architecture = "sd15",
     rows: Annotated[
         str, typer.Option(help="all, training, inference, or names separated by commas.")
     ] = "all",
