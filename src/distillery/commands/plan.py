@@ -7,6 +7,7 @@ manifest, or in the record of its last run here.
 
 import contextlib
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from distillery.commands.changes import Changes, as_lines, changed
 from distillery.core.artifacts import MANIFEST, read_manifest
 from distillery.core.errors import DistilleryError
 from distillery.core.run import read_run
+from distillery.params import Params
+from distillery.params.leftovers import leftovers
 
 JOBS_SCRIPT = Path("workflow/jobs.py")
 # What Snakemake adds where no rule makes a target, for authors of rules.
@@ -96,6 +99,17 @@ def lock_left() -> str:
     return (
         "A Snakemake that ran here was killed and left its lock: run `snakemake --unlock` first; "
         "what was finished is kept"
+    )
+
+
+def left_over(params: Params) -> str:
+    """What lies in the run's folders and is none of it any more; empty where nothing does."""
+    if not (left := leftovers(params)):
+        return ""
+    number = f"{len(left)} results" if len(left) > 1 else "1 result"
+    return (
+        f"{number} of names that the params do not have: no part of the run; delete with "
+        f"rm -r {shlex.join(map(str, left))}"
     )
 
 
