@@ -16,7 +16,7 @@ from distillery.core import artifacts, publishing
 from distillery.core.errors import DistilleryError
 
 ROOT = Path(__file__).resolve().parent.parent
-_JOB = {"heavy": 0, "input": [], "output": [], "values": {}}
+_JOB = {"heavy": 0, "input": [], "output": [], "values": {}, "before": {}}
 JOBS = [
     {**_JOB, "label": "curate/0", "needed": True, "reason": "params changed", "command": "one",
      "output": ["data/curated/0"], "values": {"curate": {"min_side_px": 64, "max_aspect": 3}}},

@@ -1,13 +1,15 @@
 """Snakemake's resolved jobs as JSON, one object per job: what plan and the parity test compare.
 
 In: the workflow of the working directory. Out, on standard output: rule, label, command, input and
-output files, watched params keys and their values, and whether and why the job would run. Runs
-nothing.
+output files, watched params keys, their values and those of Snakemake's own last run, and whether
+and why the job would run. Runs nothing.
 
     python workflow/jobs.py [--config-file FILE] [TARGET ...]
 """
 
 import argparse
+import ast
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -48,7 +50,20 @@ def _describe(job: Any, dag: Any) -> dict[str, Any]:
         "heavy": int(job.resources.get("heavy", 0)),
         "needed": dag.needrun(job),
         "reason": _why(dag.reason(job)) if dag.needrun(job) else "",
+        "before": _before(dag.reason(job)),
     }
+
+
+def _before(reason: Any) -> dict[str, Any]:
+    """The values that changed params had when Snakemake last made it, as far as it recorded them.
+
+    It keeps the text of every param of a rule.
+    """
+    for text in getattr(reason.params_changed, "only_old", ()):
+        with contextlib.suppress(ValueError, SyntaxError):
+            if isinstance(values := ast.literal_eval(text), dict):
+                return values
+    return {}
 
 
 def _why(reason: Any) -> str:

@@ -4,10 +4,11 @@
     def curate(params: Params, run: Run, part: int, raw: In, curated: Out) -> None: ...
 
 The command gets `--params FILE` and one option per further argument. `In` paths must exist and fit
-together (`In | None = None`: where given); each `Out` is a path beside the final name, published
-with a manifest when the function returns (under torchrun: by the main process). What the function
-may read of the params is what `reads` names, at any depth: it is what both front ends watch, and
-what the fingerprint covers. This module knows nothing of Snakemake or DVC.
+together (`In | None = None`: where given); of a folder of models or parts it sees those that the
+params name. Each `Out` is a path beside the final name, published with a manifest when the function
+returns (under torchrun: by the main process). What the function may read of the params is what
+`reads` names, at any depth: it is what both front ends watch, and what the fingerprint covers. This
+module knows nothing of Snakemake or DVC.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from distillery.core.threads import set_threads
 from distillery.core.view import restrict
 from distillery.core.work import alone, find_work
 from distillery.params import Params, load_params, select
+from distillery.params.leftovers import leftovers, without
 
 __computes__ = False  # what it sets that matters is in core
 
@@ -111,8 +113,11 @@ class Stage:
         label = self.label(**selected)
         _require(inputs, label)
         is_main = _is_main_process()
-        with alone(Path(params.paths.work), label) if is_main else contextlib.nullcontext():
-            self._make(params, label, selected, inputs, arguments)
+        with (
+            alone(Path(params.paths.work), label) if is_main else contextlib.nullcontext(),
+            without(leftovers(params), inputs, label) as seen,
+        ):
+            self._make(params, label, selected, seen, arguments)
 
     def _make(
         self, params: Params, label: str, selected: dict, inputs: dict[str, Path], arguments: dict

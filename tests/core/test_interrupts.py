@@ -104,3 +104,37 @@ def test_an_ignored_signal_stays_ignored() -> None:
     with interrupts.as_errors():
         os.kill(os.getpid(), signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def _held(done: list, *numbers: int, may_end: bool = False) -> None:
+    with interrupts.as_errors():
+        with interrupts.held(lambda: may_end) as waiting:
+            for number in numbers:
+                os.kill(os.getpid(), number)
+                done.append(waiting.number)
+        done.append("after")
+
+
+@SIGNALS
+def test_a_held_signal_comes_at_the_end(number: int, code: int) -> None:
+    done = []
+    with pytest.raises(interrupts.Interrupted) as end:
+        _held(done, number)
+    assert done == [number]
+    assert end.value.exit_code == code
+
+
+@pytest.mark.parametrize("may_end", [True, False])
+def test_a_second_signal_and_one_that_may_end_it_do_not_wait(may_end: bool) -> None:
+    done = []
+    with pytest.raises(interrupts.Interrupted):
+        _held(done, signal.SIGTERM, signal.SIGINT, may_end=may_end)
+    assert done == ([] if may_end else [signal.SIGTERM])
+
+
+def test_without_a_signal_holding_changes_nothing() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with interrupts.held(lambda: False) as waiting:
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert waiting.number is None
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -174,11 +174,12 @@ def profile(families: bool = True) -> dict:
     return {"metrics": found, "skipped": {}, "fingerprints": {}, "device": "cpu"}
 
 
-def build(folders: Folders, reports: Path) -> None:
-    """The report of a run."""
+def build(folders: Folders, reports: Path, **times: str) -> None:
+    """The report of a run; `times` by label."""
     setup = Setup(
         title="Test", source="scenes", seeds=[0], num_gallery_samples=9,
-        facts=[("data", "scenes"), ("teacher", "scenes")], times={"ingest": "1.0 s"},
+        facts=[("data", "scenes"), ("teacher", "scenes")],
+        times={"ingest": "1.0 s", **times},
         whole=WHOLE,
     )  # fmt: skip
     build_report(folders, reports, setup)

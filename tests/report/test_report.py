@@ -219,6 +219,15 @@ def test_only_families_of_the_run_are_shown(folders: Folders, reports: Path, tmp
     assert "The student U-Net has 56% fewer parameters" in page
 
 
+def test_times_are_those_of_this_run(folders: Folders, tmp_path: Path):
+    times = {"evaluate/unet/elr": "4.2 s", "evaluate/unet/dropped": "4.3 s"}
+    build(folders, tmp_path, **times)
+    page = (tmp_path / "pages/provenance.html").read_text()
+    assert "1.0 s" in page
+    assert "4.2 s" in page
+    assert "4.3 s" not in page
+
+
 def test_tables_are_the_same_as_csv_and_as_json(reports: Path):
     for name in TABLES:
         with (reports / f"tables/{name}.csv").open() as file:

@@ -2,9 +2,12 @@
 
 import json
 import multiprocessing
+import os
 import random
+import signal
 import sys
 import time
+from itertools import pairwise
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from distillery.core.errors import DistilleryError
+from distillery.core.interrupts import Interrupted, as_errors
 from distillery.diffusion.batch import Batch
 from toy import STEPS, ToySamples, train, train_to_file
 
@@ -68,6 +72,81 @@ def test_interrupted_at_any_step_equals_uninterrupted(tmp_path: Path, changed: d
     lines = [json.loads(line) for line in (tmp_path / "cut/log.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines if line["phase"] == "train"]
     assert steps == list(range(1, STEPS + 1))
+
+
+class _Signalled(ToySamples):
+    """A signal comes while the batch of step `number`, counted from here, is read."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number, self.is_sent = number, False
+
+    def batch(self, items):
+        if len(self.seen) >= 6 * self.number and not self.is_sent:
+            self.is_sent = True
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().batch(items)
+
+
+@pytest.mark.parametrize("changed", [{}, {"accumulate_steps": 3}, {"validate_every_steps": 1}])
+def test_a_signal_keeps_every_step(tmp_path: Path, changed: dict) -> None:
+    changed = {"checkpoint_every_steps": 1000, **changed}
+    whole, history = train(tmp_path / "whole", **changed)
+    steps = []
+    for number in (17, 3, 9):
+        with pytest.raises(Interrupted), as_errors():
+            train(tmp_path / "cut", _Signalled(number), **changed)
+        (checkpoint,) = tmp_path.glob("cut/step-*")
+        steps.append(int(checkpoint.name.removeprefix("step-")))
+    assert all(after > before for before, after in pairwise([0, *steps]))
+    resumed, resumed_history = train(tmp_path / "cut", **changed)
+    assert resumed_history == history
+    assert all(torch.equal(t, whole.state_dict()[n]) for n, t in _weights(resumed).items())
+
+
+@pytest.mark.parametrize("changed", [{"checkpoint_every_steps": 1}, {}])
+def test_a_signal_with_nothing_to_save_ends_within_the_step(tmp_path: Path, changed: dict) -> None:
+    calls = []
+
+    def compiles(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        calls.append(batch)
+        if len(calls) == (3 if changed else 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("it went on")
+        return {"loss": next(model.parameters()).sum()}
+
+    with pytest.raises(Interrupted), as_errors():
+        train(tmp_path, objective=compiles, validate_every_steps=1000, **changed)
+
+
+def test_a_second_signal_ends_within_the_step(tmp_path: Path) -> None:
+    calls = []
+
+    def slow(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        calls.append(batch)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("it went on")
+        return {"loss": next(model.parameters()).sum()}
+
+    with pytest.raises(Interrupted), as_errors():
+        train(tmp_path, objective=slow)
+    assert not list(tmp_path.glob("step-*"))
+
+
+def test_a_signal_does_not_keep_what_is_no_number(tmp_path: Path) -> None:
+    calls = []
+
+    def broken(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        calls.append(batch)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"bad": next(model.parameters()).sum() * (float("nan") if len(calls) == 3 else 1)}
+
+    with pytest.raises(DistilleryError, match=r"bad is nan at step 3"), as_errors():
+        train(tmp_path, objective=broken)
+    assert not list(tmp_path.glob("step-*"))
 
 
 def test_killed_several_times_equals_uninterrupted(tmp_path: Path) -> None:

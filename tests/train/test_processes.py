@@ -1,10 +1,15 @@
 """Two processes train as one does, on the same batches."""
 
+import contextlib
+import os
+import signal
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from distillery.core.interrupts import Interrupted, as_errors
 from toy import ToySamples, train
 from two_processes import in_processes
 
@@ -23,6 +28,34 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     for rank in (0, 1):
         together = load_file(tmp_path / f"rank-{rank}.safetensors")
         for name, tensor in alone.state_dict().items():
+            torch.testing.assert_close(together[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [(0,), (1,), (0, 1)])
+def test_a_signal_ends_all_processes_at_one_step(tmp_path: Path, ranks: tuple[int, ...]) -> None:
+    whole, _ = train(tmp_path / "whole", steps=12, dropout=0.0)
+
+    def work(rank: int, *, is_cut: bool) -> None:
+        class Samples(ToySamples):
+            def batch(self, items):
+                if is_cut and rank in ranks and len(self.seen) == 4 + 3 * (4 + rank):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return super().batch(items)
+
+        changed = {"steps": 12, "dropout": 0.0, "checkpoint_every_steps": 1000}
+        ends = pytest.raises(Interrupted) if is_cut else contextlib.nullcontext()
+        with ends, as_errors():
+            model, _ = train(tmp_path / "two", Samples(), **changed)
+        if not is_cut:
+            save_file(model.state_dict(), tmp_path / f"rank-{rank}.safetensors")
+
+    in_processes(2, tmp_path / "store-1", lambda rank: work(rank, is_cut=True))
+    (checkpoint,) = tmp_path.glob("two/step-*")
+    assert 0 < int(checkpoint.name.removeprefix("step-")) < 12
+    in_processes(2, tmp_path / "store-2", lambda rank: work(rank, is_cut=False))
+    for rank in (0, 1):
+        together = load_file(tmp_path / f"rank-{rank}.safetensors")
+        for name, tensor in whole.state_dict().items():
             torch.testing.assert_close(together[name], tensor, rtol=1e-4, atol=1e-5)
 
 

@@ -7,6 +7,7 @@ manifest, or in the record of its last run here.
 
 import contextlib
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,11 +21,15 @@ from distillery.commands.changes import Changes, as_lines, changed
 from distillery.core.artifacts import MANIFEST, read_manifest
 from distillery.core.errors import DistilleryError
 from distillery.core.run import read_run
+from distillery.params import Params
+from distillery.params.leftovers import leftovers
 
 JOBS_SCRIPT = Path("workflow/jobs.py")
 # What Snakemake adds where no rule makes a target, for authors of rules.
 _ASIDE = " (if you use input functions make sure that they don't raise unexpected exceptions)."
 PARAMS_CHANGED = "params changed"  # what workflow/jobs.py says
+NOT_MADE = "not made yet"
+MADE_ALREADY = "made so already, not by Snakemake: `distillery trust`"
 MAX_SHOWN = 4
 _RECORDS = {"dvc.lock": ("schema:", "\n"), ".dvc/tmp/rwlock": ("{", "}")}  # begin and end
 
@@ -33,7 +38,8 @@ _RECORDS = {"dvc.lock": ("schema:", "\n"), ".dvc/tmp/rwlock": ("{", "}")}  # beg
 class Row:
     """One stage to run; seconds and bytes are those of its last run, None if it never ran.
 
-    `changes`: {key: [before, after]} of the params that it reads.
+    `changes`: {key: [before, after]} of the params that it reads. `settings_differ`: the last run
+    had other amounts, so that its time is not the next one's.
     """
 
     stage: str
@@ -41,12 +47,13 @@ class Row:
     seconds: float | None
     bytes: int | None
     changes: Changes
+    settings_differ: bool = False
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows, in the order in which they would run, and how long all that ran before will take
-    on this machine."""
+    """The rows, in the order in which they would run, and how long all that ran before with these
+    settings will take on this machine."""
 
     rows: list[Row]
     wall_s: float
@@ -71,8 +78,11 @@ def plan(work_root: Path, targets: Sequence[str] = ("all",)) -> Plan:
     """The stages that are out of date."""
     jobs = [job for job in resolve_jobs(targets) if job["needed"]]
     last = [read_run(work_root, job["label"]) for job in jobs]
-    rows = [_row(job, record) for job, record in zip(jobs, last, strict=True)]
-    timed = [{**job, "seconds": _whole_s(r)} for job, r in zip(jobs, last, strict=True)]
+    pairs = list(zip(jobs, last, strict=True))
+    changes = {job["label"]: _changes((r or {}).get("params"), job) for job, r in pairs}
+    others = schedule.settings_differ(changes)
+    rows = [_row(job, record, job["label"] in others) for job, record in pairs]
+    timed = [{**job, "seconds": 0 if job["label"] in others else _whole_s(r)} for job, r in pairs]
     cores = schedule.num_cores()
     return Plan(rows, schedule.wall_s(timed, cores, schedule.num_heavy()), cores)
 
@@ -96,6 +106,17 @@ def lock_left() -> str:
     return (
         "A Snakemake that ran here was killed and left its lock: run `snakemake --unlock` first; "
         "what was finished is kept"
+    )
+
+
+def left_over(params: Params) -> str:
+    """What lies in the run's folders and is none of it any more; empty where nothing does."""
+    if not (left := leftovers(params)):
+        return ""
+    number = f"{len(left)} results" if len(left) > 1 else "1 result"
+    return (
+        f"{number} of names that the params do not have: no part of the run; delete with "
+        f"rm -r {shlex.join(map(str, left))}"
     )
 
 
@@ -127,12 +148,17 @@ def _is_running() -> bool:
     return False
 
 
-def _row(job: dict[str, Any], last: dict[str, Any] | None) -> Row:
+def _row(job: dict[str, Any], last: dict[str, Any] | None, differ: bool) -> Row:
     known = _params_of(job["output"]) or (last or {}).get("params")
-    changes = changed(known, job["values"]) if known else {}
-    return Row(
-        job["label"], job["reason"], last and last["seconds"], last and last["bytes"], changes
-    )
+    changes, reason = _changes(known, job), job["reason"]
+    if reason == PARAMS_CHANGED and not changes and (changes := _changes(job["before"], job)):
+        reason = MADE_ALREADY if known else reason
+    seconds, size = (last["seconds"], last["bytes"]) if last else (None, None)
+    return Row(job["label"], reason, seconds, size, changes, differ and last is not None)
+
+
+def _changes(known: dict[str, Any] | None, job: dict[str, Any]) -> Changes:
+    return changed(known, job["values"]) if known else {}
 
 
 def _params_of(outputs: Sequence[str]) -> dict[str, Any] | None:
@@ -144,15 +170,20 @@ def _params_of(outputs: Sequence[str]) -> dict[str, Any] | None:
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
-    """Rows and totals; a total covers the stages that ran before, `num_unknown` counts the rest."""
-    known = [row for row in plan.rows if row.seconds is not None]
+    """Rows and totals; a total covers the stages that ran before with these settings.
+
+    `num_unknown` counts those that never ran, `num_other` those that ran with others.
+    """
+    ran = [row for row in plan.rows if row.seconds is not None]
+    known = [row for row in ran if not row.settings_differ]
     return {
         "stages": [asdict(row) for row in plan.rows],
         "total_s": round(sum(row.seconds for row in known), 3),
         "wall_s": round(plan.wall_s, 3),
         "cores": plan.cores,
         "total_bytes": sum(row.bytes for row in known),
-        "num_unknown": len(plan.rows) - len(known),
+        "num_unknown": len(plan.rows) - len(ran),
+        "num_other": len(ran) - len(known),
     }
 
 
@@ -162,34 +193,38 @@ def as_text(plan: Plan) -> str:
         return "Nothing to run: everything is up to date."
     width = max(len(row.stage) for row in plan.rows)
     lines = [f"{'stage':<{width}}  {'last time':>9}  {'writes':>9}  why"]
-    lines += [
-        f"{row.stage:<{width}}  {_seconds(row.seconds):>9}  {_bytes(row.bytes):>9}  {_why(row)}"
-        for row in plan.rows
-    ]
+    for row in plan.rows:
+        time = _seconds(row.seconds) + "*" * row.settings_differ
+        lines.append(f"{row.stage:<{width}}  {time:>9}  {_bytes(row.bytes):>9}  {_why(row)}")
     return "\n".join([*lines, _totals(as_json(plan))])
 
 
 def _why(row: Row) -> str:
-    """The keys that changed, else Snakemake's reason."""
+    """The keys that changed, and Snakemake's reason where that is another."""
     changes = as_lines(row.changes)
-    if row.reason != PARAMS_CHANGED or not changes:
+    if row.reason == NOT_MADE or not changes:
         return row.reason
     more = [f"and {len(changes) - MAX_SHOWN} more"] if len(changes) > MAX_SHOWN else []
-    return "; ".join([*changes[:MAX_SHOWN], *more])
+    others = [row.reason] if row.reason != PARAMS_CHANGED else []
+    return "; ".join([*changes[:MAX_SHOWN], *more, *others])
 
 
 def _totals(totals: dict[str, Any]) -> str:
-    unknown, stages = totals["num_unknown"], counted(len(totals["stages"]), "stage")
-    if unknown == len(totals["stages"]):
-        return f"{stages}; none ran here before, so how long it will take is not known"
+    unknown, other = totals["num_unknown"], totals["num_other"]
+    stages = counted(len(totals["stages"]), "stage")
+    if unknown + other == len(totals["stages"]):
+        how = "with these settings" if other else "before"
+        return f"{stages}; none ran here {how}, so how long it will take is not known"
     parts = [
         stages,
-        f"about {_seconds(totals['wall_s'])} on {counted(totals['cores'], 'core')} "
-        f"({_seconds(totals['total_s'])} of work in the last run)",
+        f"{'at least' if other else 'about'} {_seconds(totals['wall_s'])} on "
+        f"{counted(totals['cores'], 'core')} ({_seconds(totals['total_s'])} of work in the last "
+        "run)",
         f"{_bytes(totals['total_bytes'])} to write",
     ]
-    never = f"; {unknown} never ran here, how long they take is not known" if unknown else ""
-    return ", ".join(parts) + never
+    said = {f"{unknown} never ran here": unknown, f"{other} (*) ran with other settings": other}
+    apart = " and ".join(text for text, number in said.items() if number)
+    return ", ".join(parts) + (f"; {apart}, how long they take is not known" if apart else "")
 
 
 def _seconds(value: float | None) -> str:

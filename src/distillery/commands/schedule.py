@@ -2,18 +2,25 @@
 
 In: jobs in an order in which they can run, with their seconds. Out: the end of the last one if each
 starts as soon as what it needs is there and a core is free. Heavy jobs have fewer places of their
-own, as profiles/default says. Nothing is run.
+own, as profiles/default says. Not here: jobs whose settings say that they take another time than
+last time (`settings_differ`). Nothing is run.
 """
 
 import heapq
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 PROFILE = Path("profiles/default/profile.yaml")
+# How the last names of keys begin that say how much a stage of that section computes, and on what.
+_AMOUNTS = ("num_", "steps", "batch_size", "accumulate_steps", "seeds", "parts", "resolution_px",
+            "device", "dtype", "precision", "runtime")  # fmt: skip
+_FOR_ALL = ("data.resolution_px", "prepare_teacher.")
+_IMAGES = ("data.parts", "ingest.")
+_BY_IMAGE = ("ingest", "curate", "deduplicate", "extract_conditions", "cache_teacher")
 
 
 def num_cores() -> int:
@@ -39,3 +46,23 @@ def wall_s(jobs: Sequence[Mapping[str, Any]], cores: int, heavy: int) -> float:
         heapq.heappush(places, end)
         there |= dict.fromkeys(job["output"], end)
     return max(there.values(), default=0.0)
+
+
+def settings_differ(changed: Mapping[str, Iterable[str]]) -> set[str]:
+    """The jobs whose last time says nothing of the next: more steps, other images.
+
+    `changed` has, by the labels of the jobs to run, the params keys that differ from their last
+    run's. Another size or teacher is so for all of them, other images for what takes them all.
+    """
+    keys = {key for own in changed.values() for key in own}
+    return {
+        label
+        for label, own in changed.items()
+        if any(key.startswith(_FOR_ALL) for key in keys)
+        or (label.startswith(_BY_IMAGE) and any(key.startswith(_IMAGES) for key in keys))
+        or any(_is_amount(label.partition("/")[0], key) for key in own)
+    }
+
+
+def _is_amount(stage: str, key: str) -> bool:
+    return key.partition(".")[0] in (stage, key) and key.rpartition(".")[2].startswith(_AMOUNTS)

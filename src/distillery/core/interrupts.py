@@ -1,9 +1,10 @@
 """Ctrl-C, SIGTERM and SIGHUP end a command in one line, with nothing half-written.
 
-In: a block of code. Out: an exception in it when a signal comes, so that it cleans up behind it;
-while modules are imported, when there is nothing to clean up, an end at once. SIGTERM is what batch
-systems send at a time limit and containers when they stop, SIGHUP what a lost connection sends. A
-signal that the caller had ignored (`nohup`) stays ignored.
+In: a block of code. Out: an exception in it when a signal comes, so that it cleans up behind it, or
+at its end, where it holds the signal; while modules are imported, when there is nothing to clean
+up, an end at once. SIGTERM is what batch systems send at a time limit and containers when they
+stop, SIGHUP what a lost connection sends. A signal that the caller had ignored (`nohup`) stays
+ignored.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import FrameType
 
 __computes__ = False  # it ends things
@@ -44,6 +46,40 @@ def as_errors() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@dataclass
+class Held:
+    """A signal that waits, once one came."""
+
+    number: int | None = None
+
+
+@contextlib.contextmanager
+def held(may_end: Callable[[], bool]) -> Iterator[Held]:
+    """In this block the first signal waits for its end, unless it `may_end` at once.
+
+    A second one is as without the block, and so is the first when the block is left.
+    """
+    waiting = Held()
+
+    def note(number: int, _: FrameType | None) -> None:
+        restore()
+        if may_end():
+            signal.raise_signal(number)
+        waiting.number = number
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = _handle(note)
+    try:
+        yield waiting
+    finally:
+        restore()
+    if waiting.number is not None:
+        signal.raise_signal(waiting.number)
 
 
 def report(name: str, error: BaseException) -> int:

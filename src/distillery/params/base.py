@@ -142,7 +142,7 @@ class Training(Computation):
     optimizer: Literal["adamw", "adamw8bit"]
     """AdamW, or its form with 8-bit state, which needs CUDA and bitsandbytes."""
     checkpoint_every_steps: Positive
-    """Steps between the states that an interrupted training resumes from."""
+    """Steps between the states that a killed training resumes from; a signal keeps every step."""
     validate_every_steps: Positive
     """Steps between computations of the validation loss and of the preview images."""
     num_val_samples: Positive

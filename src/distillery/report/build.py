@@ -111,7 +111,7 @@ def build_report(folders: Folders, reports: Path, setup: Setup) -> None:
         "source": setup.source,
         "seeds": list(setup.seeds),
         "facts": setup.facts,
-        "times": setup.times,
+        "times": _times(folders, run, setup.times),
         "versions": made_with(folders.models),
         "files": downloads.write_tables(reports, rows, run, claims, data),
         **first,
@@ -162,6 +162,21 @@ def _data(folders: Folders) -> dict[str, Any]:
         "left_out": condition_maps.left_out(maps),
         "funnel": read_json(folders.selection / "funnel.json"),
         "rejected": read_rejected(folders.curated, folders.selection),
+    }
+
+
+def _times(folders: Folders, run: Results, times: Mapping[str, str]) -> dict[str, str]:
+    """Those of `times` that made this run: not of a variant that an earlier one had."""
+    made = {f"evaluate/{variant}" for variant in run.variants()}
+    for folder in (folders.curated, folders.conditions, folders.models, folders.samples):
+        for artifact in find_artifacts(folder) if folder and folder.is_dir() else []:
+            manifest = read_manifest(artifact)
+            made |= {manifest["label"], *manifest["ancestors"]}
+    stages = {label.partition("/")[0] for label in made}
+    return {
+        label: time
+        for label, time in times.items()
+        if label in made or label.partition("/")[0] not in stages
     }
 
 

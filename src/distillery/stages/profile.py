@@ -9,7 +9,11 @@ from distillery.params import Params
 from distillery.stage import In, Out, stage
 
 
-@stage(reads=["device", "num_threads", "profile", "generate.whole"])
+# Variants: which models there are.
+@stage(
+    reads=["device", "num_threads", "profile", "distill_unet.variants", "finetune_control.variants",
+           "distill_controlnet.variants", "distill_guidance.variants", "generate.whole"]
+)  # fmt: skip
 def profile(params: Params, run: Run, teacher: In, models: In, metrics: Out) -> None:
     """Count parameters and operations; time evaluations and training steps on this machine."""
     settings, device = params.profile, claim_device(params.device)

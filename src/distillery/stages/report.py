@@ -6,11 +6,14 @@ from distillery.report.build import Folders, Setup, build_report
 from distillery.stage import In, Out, stage
 
 
+# Methods, plans, kinds and variants: which models there are.
 @stage(
     reads=[
         "seed", "seeds", "device", "ingest.source", "data.resolution_px", "generate.num_samples",
         "generate.num_inference_steps", "generate.guidance_scale", "generate.whole",
-        "evaluate.feature_extractor", "prepare_teacher.source", "report",
+        "evaluate.feature_extractor", "prepare_teacher.source", "report", "init_student.methods",
+        "init_student.plans", "cache_teacher.control_kinds", "distill_unet.variants",
+        "finetune_control.variants", "distill_controlnet.variants", "distill_guidance.variants",
     ]
 )  # fmt: skip
 def report(

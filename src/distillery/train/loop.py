@@ -1,10 +1,10 @@
 """The one training loop: CPU, one GPU or several processes, any objective, exact resume.
 
 In: a model (or several, in a `ModuleDict`), an objective, batches and settings. Out: the trained
-model and its history; logs and checkpoints in a work folder. It saves no model: that is its
-caller's. To resume, call it again with the same arguments: data, noise, learning rate and random
-seeds are functions of the step, so the result equals the uninterrupted run's, on the CPU bit for
-bit.
+model and its history; logs and checkpoints in a work folder, also where a signal ends it after a
+step. It saves no model: that is its caller's. To resume, call it again with the same arguments:
+data, noise, learning rate and random seeds are functions of the step, so the result equals the
+uninterrupted run's, on the CPU bit for bit.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ from distillery.diffusion.batch import Movable
 from distillery.diffusion.objectives import Terms
 from distillery.models.checkpointing import recompute_activations
 from distillery.train.feed import Batches, ahead
+from distillery.train.interrupted import interrupted
 from distillery.train.logs import History, Log
 from distillery.train.rounding import narrow, widen
 from distillery.train.settings import Settings
@@ -81,6 +82,7 @@ def fit(
     losses, is_due = Losses(lambda: step.names), _looked_at(settings)
     source = ahead(batches, state.step, settings.steps, settings.accumulate_steps, accelerator)
     with (
+        interrupted(state, accelerator) as is_interrupted,
         Log(folder, state.history, enabled=accelerator.is_main_process) as log,
         place.progress(settings.steps, initial=state.step, unit="step") as bar,
     ):
@@ -88,15 +90,18 @@ def fit(
             _validate(state, settings, validate, log, accelerator)
             values = step(parts)
             losses.add(state.step, values)
-            if is_due(state.step):
+            if (ends := is_interrupted()) or is_due(state.step):
                 terms = losses.read()
                 if state.step % _log_every_steps(settings) == 0:
                     log.add("train", state.step, terms)
                 bar.set_postfix(loss=f"{terms['loss']:.4g}", refresh=False)
             bar.update()
-            if state.step % settings.checkpoint_every_steps == 0 or state.step == settings.steps:
+            if ends or _is_kept(state.step, settings):
                 _save(state, folder, accelerator)
-        _validate(state, settings, validate, log, accelerator)
+            if ends:
+                break
+        else:
+            _validate(state, settings, validate, log, accelerator)
     accelerator.wait_for_everyone()
     if state.average is not None:
         state.average.swap(trainable(model))
@@ -106,6 +111,10 @@ def fit(
 
 def _log_every_steps(settings: Settings) -> int:
     return math.ceil(settings.steps / MAX_LOGGED_STEPS) or 1
+
+
+def _is_kept(step: int, settings: Settings) -> bool:
+    return step % settings.checkpoint_every_steps == 0 or step == settings.steps
 
 
 def _looked_at(settings: Settings) -> Callable[[int], bool]:

@@ -59,7 +59,10 @@ class Average:
 
 @dataclass
 class TrainState:
-    """Model, optimiser, average of the weights, loss scale, step and what was logged so far."""
+    """Model, optimiser, average of the weights, loss scale, step and what was logged so far.
+
+    `saved_step` is that of its checkpoint; the start needs none.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -67,6 +70,7 @@ class TrainState:
     scaler: Any = None
     step: int = 0
     history: History = field(default_factory=dict)
+    saved_step: int = 0
 
     def trained(self) -> dict[str, Tensor]:
         """Trainable parameters and buffers by name; a shared one once."""
@@ -86,6 +90,7 @@ class TrainState:
             rest = {"step": self.step, "history": self.history, "scaler": scaler}
             write_json(partial / "state.json", rest)
             write_json(partial / _HASHES, hash_files(partial))
+        self.saved_step = self.step
         for old in _checkpoints(folder):
             if old.name != name:
                 shutil.rmtree(old)
@@ -112,6 +117,7 @@ class TrainState:
         if self.scaler is not None and rest["scaler"]:
             self.scaler.load_state_dict(rest["scaler"])
         self.step, self.history = rest["step"], rest["history"]
+        self.saved_step = self.step
         return True
 
 

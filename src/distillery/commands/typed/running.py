@@ -42,14 +42,13 @@ def plan(
     if commands:
         typer.echo(command.script(wanted))
         return
-    work = Path(load_params(Path("params.yaml")).paths.work)
-    planned = command.plan(work, wanted)
+    params = load_params(Path("params.yaml"))
+    planned = command.plan(Path(params.paths.work), wanted)
     text = json.dumps(command.as_json(planned), indent=1) if as_json else command.as_text(planned)
     typer.echo(text)
-    if planned.rows and (left := command.lock_left()):
-        typer.echo(left, err=True)
-    if cut := command.record_cut():
-        typer.echo(cut, err=True)
+    lock = command.lock_left() if planned.rows else ""
+    for said in filter(None, (lock, command.record_cut(), command.left_over(params))):
+        typer.echo(said, err=True)
 
 
 def use(
