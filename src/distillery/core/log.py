@@ -1,7 +1,8 @@
 """A log file per stage run, beside what the terminal shows.
 
-In: a path. Out: everything written to standard error while the context is open, without redrawn
-bars, and the full traceback of an error of which the terminal shows one line.
+In: a path and a label. Out: everything written to standard error while the context is open, each
+line beginning with the label, since parallel jobs share a terminal; without redrawn bars, and with
+the full traceback of an error of which the terminal shows one line.
 """
 
 import contextlib
@@ -25,15 +26,15 @@ def log_path(work_root: Path, label: str) -> Path:
 
 
 @contextlib.contextmanager
-def log_to(path: Path) -> Iterator[None]:
-    """Copy standard error to a new file at `path`."""
+def log_to(path: Path, label: str) -> Iterator[None]:
+    """Copy standard error to a new file at `path`; on both, put `label` before lines without."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         log = path.open("w", encoding="utf-8")
     except OSError as error:
         raise DistilleryError(f"{path}: {error.strerror}; make room or rights for it") from error
     try:
-        with contextlib.redirect_stderr(_Tee(sys.stderr, log)):
+        with contextlib.redirect_stderr(_Tee(sys.stderr, log, label)):
             yield
     except BaseException:
         with contextlib.suppress(OSError):
@@ -67,19 +68,25 @@ def _messages(trace: str, log: Path) -> list[str]:
 
 
 class _Tee:
-    """Standard error that also writes whole lines to a log."""
+    """Standard error that labels its lines and also writes them to a log."""
 
-    def __init__(self, stream: TextIO, log: TextIO) -> None:
-        self._stream = stream
-        self._log = log
+    def __init__(self, stream: TextIO, log: TextIO, label: str) -> None:
+        self._stream, self._log, self._label = stream, log, label
+        self._is_new = True  # nothing of the line is written yet
 
     def write(self, text: str) -> int:
-        if not text.startswith("\r"):
-            with contextlib.suppress(
-                OSError
-            ):  # a full disk is reported where artefacts are written
-                self._log.write(text)
-        return self._stream.write(text)
+        if text.startswith("\r"):  # a bar that is redrawn
+            return self._stream.write(text)
+        labelled = "".join(map(self._labelled, text.splitlines(keepends=True)))
+        with contextlib.suppress(OSError):  # a full disk is reported where artefacts are written
+            self._log.write(labelled)
+        self._stream.write(labelled)
+        return len(text)
+
+    def _labelled(self, line: str) -> str:
+        is_new, self._is_new = self._is_new, line.endswith("\n")
+        needs = is_new and line.strip() and not line.startswith(self._label)
+        return f"{self._label}: {line}" if needs else line
 
     def flush(self) -> None:
         with contextlib.suppress(OSError):

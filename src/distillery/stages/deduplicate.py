@@ -6,6 +6,7 @@ curation, which makes the hashes and sketches of an image's bytes. Where the par
 embedding, its vectors are kept beside, for the same code, libraries, weights and device.
 """
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def deduplicate(params: Params, run: Run, curated: In, selection: Out) -> None:
     )
     known.write()
     if len(found.mirrored):
-        print(f"deduplicate: {len(found.mirrored)} mirror images stay, by deduplicate.mirrored")
+        stay = f"{len(found.mirrored)} mirror images stay, by deduplicate.mirrored"
+        print(stay, file=sys.stderr)
     selection.mkdir()
     selecting.write_funnel(selection, selecting.make_funnel(counts, found))
     selecting.write_selection(
