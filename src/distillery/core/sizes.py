@@ -10,5 +10,7 @@ _UNITS = {1e12: "TB", 1e9: "GB", 1e6: "MB", 1e3: "kB"}
 def in_bytes(number: float) -> str:
     """`6.02 GB`, `850 MB`, `12 B`: three significant digits of the largest unit that fits."""
     rounded = float(f"{number:.3g}")
-    factor = next((factor for factor in _UNITS if rounded >= factor), 1)
-    return f"{float(f'{number / factor:.3g}'):,g} {_UNITS.get(factor, 'B')}"
+    for factor, unit in _UNITS.items():
+        if rounded >= factor:
+            return f"{number / factor:#.3g} {unit}".replace(". ", " ")
+    return f"{number:.0f} B"
