@@ -43,7 +43,7 @@ def test_every_line_names_its_stage(tmp_path: Path, capsys: pytest.CaptureFixtur
         logging.lastResort.handle(logging.makeLogRecord({"msg": "adapted", "levelno": 30}))
     said = capsys.readouterr().err
     kept = path.read_text()
-    assert said.replace("\r  10%|#", "") == kept
+    assert said.replace("\r  10%|#\n", "") == kept  # a bar is left where a line comes between
     lines = [line for line in kept.splitlines() if line]
     assert lines[:4] == [
         "generate/unet/x: a b",
@@ -53,3 +53,11 @@ def test_every_line_names_its_stage(tmp_path: Path, capsys: pytest.CaptureFixtur
     ]
     assert all(line.startswith("generate/unet/x: ") for line in lines)
     assert lines[-1] == "generate/unet/x: adapted"
+
+
+def test_a_redrawn_bar_leaves_nothing_in_the_log(tmp_path: Path) -> None:
+    path = log_path(tmp_path, "ingest")
+    with log_to(path, "ingest"):
+        for part in ("started\n", "\r  10%|#", "\r 100%|##", "\n", "done\n"):
+            sys.stderr.write(part)
+    assert path.read_text() == "ingest: started\ningest: done\n"

@@ -73,10 +73,14 @@ class _Tee:
     def __init__(self, stream: TextIO, log: TextIO, label: str) -> None:
         self._stream, self._log, self._label = stream, log, label
         self._is_new = True  # nothing of the line is written yet
+        self._is_drawn = False  # a bar stands where the next line would begin
 
     def write(self, text: str) -> int:
-        if text.startswith("\r"):  # a bar that is redrawn
+        was_drawn, self._is_drawn = self._is_drawn, text.startswith("\r")
+        if self._is_drawn or (was_drawn and text == "\n"):  # a bar that is redrawn, and its end
             return self._stream.write(text)
+        if was_drawn:
+            self._stream.write("\n")
         labelled = "".join(map(self._labelled, text.splitlines(keepends=True)))
         with contextlib.suppress(OSError):  # a full disk is reported where artefacts are written
             self._log.write(labelled)
