@@ -2,11 +2,13 @@
 
 import logging
 import sys
+import time
 import warnings
 from pathlib import Path
 
 import pytest
 
+from distillery.core import log as log_module
 from distillery.core.errors import DistilleryError
 from distillery.core.log import errors_since, log_path, log_to
 
@@ -61,3 +63,12 @@ def test_a_redrawn_bar_leaves_nothing_in_the_log(tmp_path: Path) -> None:
         for part in ("started\n", "\r  10%|#", "\r 100%|##", "\n", "done\n"):
             sys.stderr.write(part)
     assert path.read_text() == "ingest: started\ningest: done\n"
+
+
+def test_long_work_is_not_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "SILENCE_S", 0.1)
+    with log_to(log_path(tmp_path, "init_student/svd"), "init_student/svd"):
+        time.sleep(0.5)
+    said = log_path(tmp_path, "init_student/svd").read_text().splitlines()
+    assert 1 < len(said) < 6
+    assert set(said) == {"init_student/svd: still running after 0 min"}

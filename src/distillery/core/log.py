@@ -1,12 +1,15 @@
 """A log file per stage run, beside what the terminal shows.
 
 In: a path and a label. Out: everything written to standard error while the context is open, each
-line beginning with the label, since parallel jobs share a terminal; without redrawn bars, and with
-the full traceback of an error of which the terminal shows one line.
+line beginning with the label, since parallel jobs share a terminal, and one now and then where
+nothing else is said; without redrawn bars, and with the full traceback of an error of which the
+terminal shows one line.
 """
 
 import contextlib
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ from distillery.core.errors import DistilleryError
 from distillery.core.interrupts import Interrupted
 
 __computes__ = False  # texts, not part of any stage's code
+SILENCE_S = 90.0  # longer than bars are silent, which say more
 _TRACE = "Traceback (most recent call last):"
 _OWN = (DistilleryError.__module__, Interrupted.__module__)  # their messages say it all
 
@@ -34,7 +38,8 @@ def log_to(path: Path, label: str) -> Iterator[None]:
     except OSError as error:
         raise DistilleryError(f"{path}: {error.strerror}; make room or rights for it") from error
     try:
-        with contextlib.redirect_stderr(_Tee(sys.stderr, log, label)):
+        tee = _Tee(sys.stderr, log, label)
+        with contextlib.redirect_stderr(tee), _never_silent(tee):
             yield
     except BaseException:
         with contextlib.suppress(OSError):
@@ -43,6 +48,27 @@ def log_to(path: Path, label: str) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             log.close()
+
+
+@contextlib.contextmanager
+def _never_silent(tee: "_Tee") -> Iterator[None]:
+    """Say a line whenever nothing was said for `SILENCE_S`."""
+    started, ended = time.monotonic(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(SILENCE_S / 9):
+            if (now := time.monotonic()) - tee.said_at >= SILENCE_S:
+                with contextlib.suppress(OSError):
+                    tee.write(f"still running after {(now - started) / 60:.0f} min\n")
+                    tee.flush()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def errors_since(folder: Path, started: float) -> list[str]:
@@ -72,10 +98,12 @@ class _Tee:
 
     def __init__(self, stream: TextIO, log: TextIO, label: str) -> None:
         self._stream, self._log, self._label = stream, log, label
+        self.said_at = time.monotonic()
         self._is_new = True  # nothing of the line is written yet
         self._is_drawn = False  # a bar stands where the next line would begin
 
     def write(self, text: str) -> int:
+        self.said_at = time.monotonic()
         was_drawn, self._is_drawn = self._is_drawn, text.startswith("\r")
         if self._is_drawn or (was_drawn and text == "\n"):  # a bar that is redrawn, and its end
             return self._stream.write(text)

@@ -40,7 +40,7 @@ class _Lines(tqdm):
         threading.Thread(target=self._keep_alive, daemon=True).start()
 
     def _keep_alive(self) -> None:
-        while not self._ended.wait(SILENCE_S):
+        while not self._ended.wait(SILENCE_S / 6):
             self.refresh()
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
