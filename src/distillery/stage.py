@@ -85,7 +85,7 @@ class Stage:
                 params = load_params(params_file)
                 label = self.label(**{name: values[name] for name in self.selectors()})
                 work = Path(params.paths.work)
-                with publishing.room_for(work), log_to(log_path(work, label)), refusals():
+                with publishing.room_for(work), log_to(log_path(work, label), label), refusals():
                     self(params, **values)
         except DistilleryError as error:
             sys.exit(_fail(self.name, error))

@@ -159,11 +159,11 @@ def test_damaged_residuals_are_found(root: Path, tmp_path: Path) -> None:
 def test_residuals_over_the_budget_are_refused_before_any_is_written(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    with pytest.raises(DistilleryError, match=r"about 0\.6 MB to write.*over the budget"):
+    with pytest.raises(DistilleryError, match=r"about 641 kB to write.*over the budget"):
         _train(root, tmp_path / "model", residual_budget_bytes=10**5)
     assert not list(tmp_path.rglob("residuals/*"))
     _train(root, tmp_path / "model", steps=0, residual_budget_bytes=10**8)
-    assert "residuals: about 0.6 MB" in capsys.readouterr().err
+    assert "residuals: about 641 kB" in capsys.readouterr().err
     written = sum(path.stat().st_size for path in tmp_path.rglob("residuals/*"))
     values = 32 * (2 * 8 * 8 + 4 * 4) + 2 * 64 * 4 * 4  # of one item, in 24
     assert 24 * 4 * values < written < 1.05 * 24 * 4 * values

@@ -103,6 +103,28 @@ def test_the_page_works_in_a_browser(tab: Page, url: str, width_px: int, scheme:
     assert tab.complaints == []
 
 
+# The field at least as wide as its hint in its own font, with its paddings.
+HINT = """(() => {
+ const field = document.getElementById('search'), style = getComputedStyle(field);
+ const pen = document.createElement('canvas').getContext('2d');
+ pen.font = style.font;
+ const room = field.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+ return room - pen.measureText(field.placeholder).width - 16; })()"""  # 16: the button that clears
+
+
+@pytest.mark.parametrize("width_px", [390, 700, 1000, 1280])
+def test_the_hint_of_the_search_fits(tab: Page, url: str, width_px: int):
+    tab.show(url, width_px, "light")
+    assert tab.ask(HINT) >= 0
+
+
+def test_counts_of_claims_have_no_border(tab: Page, url: str):
+    tab.show(url.replace("index.html", "pages/claims.html"), **WIDE)
+    borders = """[...document.querySelectorAll('.counts span')]
+     .map((span) => getComputedStyle(span).borderStyle)"""
+    assert set(tab.ask(borders)) == {"none"}
+
+
 def test_the_first_page_is_at_most_eight_screens(tab: Page, url: str):
     tab.show(url, **WIDE)
     assert tab.ask(HEIGHT) <= MAX_HEIGHT_PX

@@ -44,7 +44,7 @@ def test_stable_diffusion_at_512_px_takes_what_the_docs_say() -> None:
 
 
 def test_over_the_budget_is_refused(tiny_teacher: Path, tmp_path: Path) -> None:
-    assert "MB for the whole cache" in _require(tiny_teacher, tmp_path, 10**9)
+    assert "for the whole cache (budget 1.00 GB," in _require(tiny_teacher, tmp_path, 10**9)
     with pytest.raises(DistilleryError, match="over the budget; raise cache_teacher"):
         _require(tiny_teacher, tmp_path, 10**4)
 

@@ -6,15 +6,12 @@ was interrupted goes on where it stopped; images of other settings are never mix
 here: the pipeline's own samples of the test prompts (`stages.generate`).
 """
 
-import contextlib
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from distillery.commands.amounts import counted
 from distillery.commands.controls import Given, controlled, map_files, of_model, read_given
@@ -23,7 +20,7 @@ from distillery.core.artifacts import content_of, read_json, require_outside, wr
 from distillery.core.device import claim_device
 from distillery.core.errors import DistilleryError
 from distillery.core.precision import torch_dtype
-from distillery.core.progress import bar
+from distillery.core.progress import bar, counting
 from distillery.core.publishing import publish
 from distillery.data.image_folders import load_prompts
 from distillery.families.load import Folders, Student, attach, load_student
@@ -212,26 +209,8 @@ def _draw(out: Path, sampler: Sampler, prompts: Sequence[Prompt], batch_size: in
         f"{sampler.teacher.unet.device.type}",
         file=sys.stderr,
     )
-    with bar(len(prompts) * steps, "generate", unit="step") as progress:
+    with bar(len(prompts) * steps, "generate", unit="step") as progress, counting(progress):
         for batch in batches(prompts, batch_size):
-            end = progress.n + len(batch) * steps
-            with _counted(sampler, progress, len(batch), end):
-                images = sampler.images(batch)
-            for prompt, image in zip(batch, images, strict=True):
+            for prompt, image in zip(batch, sampler.images(batch), strict=True):
                 with publish(out / f"{prompt.key}.png") as partial:
                     partial.write_bytes(encode_png(image))
-            progress.update(end - progress.n)
-
-
-@contextlib.contextmanager
-def _counted(sampler: Sampler, progress: tqdm, num_images: int, end: int) -> Iterator[None]:
-    """Move the bar at each evaluation of the U-Net, to `end` at most."""
-
-    def step(*_: object) -> None:
-        progress.update(min(num_images, end - progress.n))
-
-    hook = sampler.teacher.unet.register_forward_hook(step)
-    try:
-        yield
-    finally:
-        hook.remove()

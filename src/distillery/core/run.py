@@ -75,7 +75,7 @@ class Run:
         return kept, kept.with_name(kept.name + ".sha256")
 
     def progress(
-        self, total: int | None, *, initial: int = 0, unit: str = "it", what: str = ""
+        self, total: int | None, *, initial: int = 0, unit: str = "step", what: str = ""
     ) -> tqdm:
         """A bar labelled with this stage; call `update(n)`, `close()`."""
         return bar(total, f"{self.label} {what}".strip(), initial=initial, unit=unit)

@@ -102,7 +102,7 @@ def prediction_distances(
     hints = None if maps is None else maps(keys)
     probe = make_probe(teacher, real, captions, keys, asking.plan_seed, asking.num_slots, hints)
     num_rows = len(probe.noisy) * (1 + len(seeds))
-    with run.progress(num_rows, unit="prediction", what="predictions") as bar:
+    with run.progress(num_rows, unit="prediction") as bar:
         distances = _distances(probe, pair, seeds, teacher.unet.device, bar.update)
     settings = {**SETTINGS, **pair.settings, "num_slots": asking.num_slots}
     settings["interval"] = "bootstrap over records"

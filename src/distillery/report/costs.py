@@ -24,14 +24,15 @@ def cost_tables(run: Results, full_size: Sequence[Results]) -> list[dict[str, An
         _table(
             run, "Parameters, counted", PARAMETERS,
             "Total: U-Net, ControlNet or adapter, text encoder and VAE, as they train: a LoRA "
-            "beside its base. As evaluated: what one evaluation goes through, a LoRA fused, a "
-            "ControlNet alone. MACs: multiply-accumulates of that evaluation at the model's own "
-            "size.",
+            "beside its base. Trainable has gradients; trained is what the optimiser changes. As "
+            "evaluated: what one evaluation goes through, a LoRA fused, a ControlNet alone. MACs: "
+            "multiply-accumulates of that evaluation at the model's own size.",
         ),
         _table(
             run, "Speed and memory", SPEED,
-            f"Median of repeated runs on {device}, with the fastest and the slowest. Predicted "
-            "memory says what it leaves out in metrics/profile.json.",
+            f"{_repeats(run)} on {device}. A ControlNet is timed alone; the guided teacher with "
+            "ControlNet is all of a sampling step, with both of its prompts. Predicted memory says "
+            "what it leaves out in metrics/profile.json.",
         ),
     ]  # fmt: skip
     for results in full_size:
@@ -69,6 +70,13 @@ def _table(results: Results, title: str, columns: Mapping[str, Cost], note: str)
     }
 
 
+def _repeats(run: Results) -> str:
+    timed = [run.metric(model, name) for model in run.profiled() for name in SPEED]
+    if any(one["ci_low"] < one["ci_high"] for one in timed if one):
+        return "Median of repeated runs, with the fastest and the slowest,"
+    return "Timed once"
+
+
 def _long(model: str) -> str:
     """`sd15/control/elr`: the architecture stands in the table's title."""
     return label(model.partition("/")[2])
@@ -83,8 +91,7 @@ def _cell(results: Results, model: str, quantity: str) -> dict[str, str]:
         ends = f"{story.number(low)} to {story.number(high)}" if low < high else basis
         return {"text": story.number(value), "small": ends}
     small = basis if basis in ("predicted", "measured") else ""
-    unit = "B" if "bytes" in quantity else ""
-    return {"text": story.si(metric["value"]) + unit, "small": small}
+    return {"text": story.pretty(quantity, metric), "small": small}
 
 
 def layers_about(report: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from distillery.families.names import label
 from distillery.metrics.catalog import CATALOG, title_of
 from distillery.report import labels
 from distillery.report.evidence import Results
-from distillery.report.look import ACCENT, INK, SECOND, STYLE, plain_figure, to_svg
+from distillery.report.look import ACCENT, INK, SECOND, STYLE, fit_height, plain_figure, to_svg
 from distillery.report.prices import COSTS
 
 
@@ -44,8 +44,7 @@ def quality_against_cost(
         axis.set(xlabel=_title(cost), xlim=labels.room(labelled))
         axis.set_title(_title(quality))
         axis.grid(axis="y")
-        axis.margins(y=0.14)
-        axis.autoscale_view()
+        fit_height(axis)
         bars = [((x, x), (m["ci_low"], m["ci_high"])) for _, x, m in points]
         labels.point_labels(axis, labelled, bars)
         title = f"{_title(quality)} against {_title(cost)}"

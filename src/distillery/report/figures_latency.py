@@ -54,7 +54,6 @@ def _figure(results: Results, quality: str) -> str | None:
             _draw(axis, members, colour)
         axis.set_title(title_of(quality))
         axis.grid(axis="y")
-        axis.margins(y=0.14)
         if quality in LOGARITHMIC:
             axis.set_yscale("log")
             axis.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
@@ -65,7 +64,7 @@ def _figure(results: Results, quality: str) -> str | None:
         axis.set(xlabel=COSTS["latency_s"].axis, xlim=_room(points, ends, dense))
         if dense:
             _mark_teacher(axis, dense)
-        axis.autoscale_view()
+        look.fit_height(axis)
         labels.point_labels(axis, ends, _lines(points), colours)
         return look.to_svg(figure, f"{title_of(quality)} against latency")
 

@@ -66,7 +66,8 @@ def _objective(training: Mapping[str, Any]) -> str:
 
 def _steps(last: int) -> list[float]:
     """Ticks up to the last step: beyond it there is room for labels only."""
-    return [t for t in mpl.ticker.MaxNLocator(5).tick_values(0, max(last, 1)) if t <= last]
+    ticks = mpl.ticker.MaxNLocator(5, integer=True).tick_values(0, max(last, 1))
+    return [tick for tick in ticks if tick <= last]
 
 
 def _seeds(training: Mapping[str, Any]) -> list[dict[str, list]]:

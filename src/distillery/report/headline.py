@@ -14,7 +14,7 @@ from distillery.metrics.catalog import CATALOG
 from distillery.metrics.shape_probe import why_shut
 from distillery.report.evidence import Metric, Results
 from distillery.report.prices import COSTS
-from distillery.report.story import change, interval, number, pretty
+from distillery.report.story import change, interval, is_of_few, number, pretty
 
 TEACHER = "teacher/guided"
 MIN_SHARE = 0.05  # a teacher whose recall or F1 may be below this does nothing to be kept
@@ -82,6 +82,8 @@ def _tells(results: Results, student: str, quality: Quality) -> bool:
     """Whether both models have the metric, and the teacher is better in it than chance."""
     teacher = teacher_of(student)
     mine, theirs = (results.metric(v, quality.name) for v in (student, teacher))
+    if mine and is_of_few(mine):
+        return False
     if not quality.theirs:
         return bool(mine)
     if not mine or not theirs or why_shut(mine["settings"]) or why_shut(theirs["settings"]):
@@ -194,7 +196,8 @@ def first_quality(results: Results, student: str, names: Sequence[str]) -> str |
     """The first of `names` that the student has and that tells it from its teacher."""
     words = {quality.name: quality for quality in QUALITIES}
     for name in names:
-        if results.metric(teacher_of(student), name) is None or not results.metric(student, name):
+        mine = results.metric(student, name)
+        if results.metric(teacher_of(student), name) is None or not mine or is_of_few(mine):
             continue
         if name not in words or _tells(results, student, words[name]):
             return name

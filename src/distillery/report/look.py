@@ -49,6 +49,15 @@ def plain_figure() -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
+def fit_height(axis: Axes) -> None:
+    """Leave room above and below the data; of one share for all models show the whole scale."""
+    axis.margins(y=0.14)
+    axis.autoscale_view()
+    low, high = axis.dataLim.intervaly
+    if low == high and 0 <= low <= 1:
+        axis.set_ylim(-0.04, 1.04)
+
+
 def colours_of(lines: Sequence[str], main: str | None) -> list[str]:
     """The main line of a chart in the page's own colour, the others each in one of theirs."""
     others = cycle(SERIES)

@@ -111,6 +111,7 @@ def _row(family: Family, student: str, run: Results) -> dict[str, Any]:
     operations, _ = _change(run, student, at_work, "macs")
     saved, sizes = _change(run, student, replaced, size)
     faster, times = _change(run, student, at_work, time)
+    quality = _quality(family, student, run)
     return {
         "id": student,
         "label": label(student),
@@ -119,7 +120,8 @@ def _row(family: Family, student: str, run: Results) -> dict[str, Any]:
         "time": faster,
         "time_of": times,
         "operations": operations,
-        "quality": _quality(family, student, run),
+        "quality": quality,
+        "alone": "" if quality else _why_alone(student, family.shown.teacher, run),
     }
 
 
@@ -161,6 +163,15 @@ def _quality(family: Family, student: str, run: Results) -> dict[str, Any] | Non
         "word": word,
         "mark": mark,
     }
+
+
+def _why_alone(student: str, teacher: str, run: Results) -> str:
+    """Why a student's quality stands beside no other."""
+    if student == teacher:
+        return "the others of its family replace it"
+    if teacher not in run.metrics:
+        return f"{label(teacher)}, which it replaces, was not evaluated"
+    return f"no metric tells it from {label(teacher)} here"
 
 
 def _difference(run: Results, student: str, teacher: str, name: str) -> tuple[str, str]:

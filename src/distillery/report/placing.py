@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 GAP_PT = 8.0  # from a point to its name
-REACH_PT = 62.0  # how far a name may move up or down
+REACH_PT = 90.0  # how far a name may move up or down
 STEP_PT = 3.0
-FAR_PT = (0.0, 14.0, 30.0)  # further sideways, with a line that leads there
+FAR_PT = (0.0, 14.0, 30.0, 60.0)  # further sideways, with a line that leads there
 PASSES, NUM_LEADER_SPOTS = 3, 9
 # A spot, a nearer point of another, a line through a name, a name on a name, beyond the edge.
-HIT, ASTRAY, CROSS, OVER, OUT = 1.5, 4.0, 8.0, 60.0, 1e4
+HIT, ASTRAY, CROSS, OVER, OUT = 3.0, 4.0, 8.0, 60.0, 1e4
 PER_PT, LEFT, ABOVE = 0.12, 1.2, 0.6
 
 

@@ -7,10 +7,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from distillery.core.sizes import in_bytes
+from distillery.metrics.catalog import base_of
 from distillery.metrics.shape_probe import describe
 from distillery.report.evidence import Results
 
 TINY = 5e-5
+# Intervals of FID and KID come from 16 blocks of the images by default: with less than two images
+# for each, chance moves the distance by more than students differ.
+FEW = 32
+_OF_BLOCKS = ("jackknife over image blocks", "disjoint subsets")
+_OF_SETS = ("fid", "fid_extrapolated", "kid")
 
 
 def probe_line(results: Results) -> str:
@@ -30,7 +37,7 @@ def pretty(quantity: str, metric: Mapping[str, Any]) -> str:
     """A cost with its unit."""
     if quantity.endswith("_s"):
         return f"{number(1000 * metric['value'])} ms"
-    return si(metric["value"]) + ("B" if "bytes" in quantity else "")
+    return in_bytes(metric["value"]) if "bytes" in quantity else si(metric["value"])
 
 
 def si(value: float) -> str:
@@ -70,12 +77,23 @@ def _fixed(value: float, places: int | None) -> str:
     return text.lstrip("−") if not text.strip("−0.,") else text
 
 
+def is_of_few(metric: Mapping[str, Any]) -> bool:
+    """Whether it is a distance of sets too small for it, as in a trial run.
+
+    `metric` is a measured one or a row of a table.
+    """
+    is_of_sets = metric.get("settings", {}).get("interval") in _OF_BLOCKS
+    return (is_of_sets or base_of(metric.get("metric", "")) in _OF_SETS) and metric["n"] < FEW
+
+
 def estimate(metric: Mapping[str, Any]) -> str:
     """The value of a metric, to the digits that its interval allows."""
     return _fixed(metric["value"], decimals(metric["ci_low"], metric["ci_high"]))
 
 
 def interval(metric: Mapping[str, Any]) -> str:
-    """`0.55 to 0.67`."""
+    """`0.55 to 0.67`; of a distance of sets that says nothing, why."""
+    if is_of_few(metric):
+        return "too few images"
     places = decimals(metric["ci_low"], metric["ci_high"])
     return f"{_fixed(metric['ci_low'], places)} to {_fixed(metric['ci_high'], places)}"

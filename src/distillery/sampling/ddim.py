@@ -12,6 +12,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
+from distillery.core.progress import count
 from distillery.diffusion.conditioning import Conditioning, repeated, stacked
 from distillery.diffusion.denoise import combine, control_residuals, denoise
 from distillery.models.student_controlnet.encode_once import answering, encoded_maps
@@ -108,4 +109,5 @@ def sample_latents(
     for timestep, there in zip(scheduler.timesteps, on_device, strict=True):
         output = run(latents, there, inputs).to(latents.dtype)
         latents = scheduler.step(output, timestep, latents).prev_sample
+        count(len(latents))
     return latents

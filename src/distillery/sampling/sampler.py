@@ -5,7 +5,7 @@ of PNG images. The noise is a function of (seed, key), so every model gets the s
 size changes nothing but the last bits of floating-point sums. Not here: metrics.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 
+from distillery.core.progress import count
 from distillery.core.run import Run as StageRun
 from distillery.core.runtime import EAGER, Runtime
 from distillery.core.shards import shard_name, write_table_shard
@@ -135,23 +136,23 @@ def write_samples(
     prompts: Sequence[Prompt],
     batch_size: int,
     run: StageRun,
-    on_batch: Callable[[int], object],
 ) -> None:
-    """Write `folder/00000.parquet`, ... with one row per prompt; finished shards are picked up."""
+    """Write `folder/00000.parquet`, ... with one row per prompt; finished shards are picked up.
+
+    A bar may count the steps of all images.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for index, part in enumerate(batches(prompts, SHARD_SIZE_SAMPLES)):
         path = folder / shard_name(index, "parquet")
         name = f"{folder.name}-{path.name}"
         if run.reuse(path, name):
-            on_batch(len(part))
+            count(len(part) * sampler.num_inference_steps)
             continue
-        write_table_shard(path, list(_rows(sampler, part, batch_size, on_batch)), SCHEMA)
+        write_table_shard(path, list(_rows(sampler, part, batch_size)), SCHEMA)
         run.finish(path, name)
 
 
-def _rows(
-    sampler: Sampler, prompts: Sequence[Prompt], batch_size: int, on_batch: Callable[[int], object]
-) -> Iterator[dict]:
+def _rows(sampler: Sampler, prompts: Sequence[Prompt], batch_size: int) -> Iterator[dict]:
     for batch in batches(prompts, batch_size):
         for prompt, image in zip(batch, sampler.images(batch), strict=True):
             yield {
@@ -161,4 +162,3 @@ def _rows(
                 "noise_seed": sampler.noise_seed,
                 "condition": prompt.condition,
             }
-        on_batch(len(batch))

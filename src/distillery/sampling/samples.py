@@ -6,7 +6,6 @@ Torch is not imported, so that the report needs none. Not here: how images come 
 
 import hashlib
 import io
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -47,15 +46,10 @@ def hash_order(key: str) -> str:
 
 
 def pick_prompts(prompts: Iterable[Prompt], num_samples: int) -> list[Prompt]:
-    """The first `num_samples` by a hash of the key: fewer samples are always a part of more.
-
-    Where there are fewer, all are taken, and a line on standard error says so.
-    """
+    """The first `num_samples` by a hash of the key, or all: fewer are always a part of more."""
     ordered = sorted(prompts, key=lambda p: hash_order(p.key))
     if not ordered:
         raise DistilleryError("no records in the test split; raise deduplicate.split.test")
-    if len(ordered) < num_samples:
-        print(f"only {len(ordered)} test records for {num_samples} samples", file=sys.stderr)
     return ordered[:num_samples]
 
 

@@ -14,7 +14,7 @@ from distillery.data.scenes.draw import Scene, draw_scene
 
 def draw_pool(seed: int, num_scenes: int, label: str) -> list[Scene]:
     """Scenes 0 to `num_scenes` - 1 of `seed`."""
-    return [draw_scene(seed, index) for index in track(range(num_scenes), label)]
+    return [draw_scene(seed, index) for index in track(range(num_scenes), label, "scene")]
 
 
 def unit_range(images: np.ndarray) -> np.ndarray:

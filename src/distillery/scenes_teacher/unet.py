@@ -93,7 +93,7 @@ def draw_latents(
 ) -> LatentPool:
     """Draw, encode and tokenize scenes; images are dropped chunk by chunk."""
     latents, captions, singles = [], [], []
-    for start in track(range(0, num_scenes, ENCODE_CHUNK), "latents of scenes"):
+    for start in track(range(0, num_scenes, ENCODE_CHUNK), "latents of scenes", "chunk"):
         chunk = [draw_scene(seed, i) for i in range(start, min(start + ENCODE_CHUNK, num_scenes))]
         pixels = unit_range(np.stack([scene.image for scene in chunk]))
         latents.append(encode(pixels))

@@ -48,7 +48,7 @@ def cache_teacher(
     extent = CacheExtent(len(wanted.views), len(params.data.parts), wanted.budget_bytes)
     captions = [record.caption for record in records()]
     room = require_room(captions, plan, teacher, cache.parent, view, extent)
-    print(f"{run.label}: {room}", file=sys.stderr)
+    print(room, file=sys.stderr)
     device = claim_device(params.device)
     half = wanted.dtype == "fp16" and device.type == "cuda"
     loaded = load_teacher(teacher, device, torch.float16 if half else torch.float32)

@@ -21,8 +21,8 @@ def curate(params: Params, run: Run, part: int, raw: In, curated: Out) -> None:
     tars = shards_of_part(raw, part, len(params.data.parts))
     if not tars:
         print(
-            f"{run.label}: the raw data has fewer shards than data.parts has parts, so this one "
-            "stays empty; lower ingest.shard_size_samples for parts that work side by side",
+            "the raw data has fewer shards than data.parts has parts, so this one stays empty; "
+            "lower ingest.shard_size_samples for parts that work side by side",
             file=sys.stderr,
         )
     filters = build_filters(**dict(params.curate))
@@ -44,7 +44,7 @@ def curate(params: Params, run: Run, part: int, raw: In, curated: Out) -> None:
     unread = unreadable_lines(curated, counts["input"])
     print(f"{run.label}: {summary(counts)}", file=sys.stderr)
     for line in [*unread, *garbled_lines(curated, counts["kept"]), *unjudged]:
-        print(f"{run.label}: {line}", file=sys.stderr)
+        print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -43,10 +43,8 @@ def deduplicate(params: Params, run: Run, curated: In, selection: Out) -> None:
     )
     known.write()
     if len(found.mirrored):
-        print(
-            f"{run.label}: {len(found.mirrored)} mirror images stay, by deduplicate.mirrored",
-            file=sys.stderr,
-        )
+        stay = f"{len(found.mirrored)} mirror images stay, by deduplicate.mirrored"
+        print(stay, file=sys.stderr)
     selection.mkdir()
     selecting.write_funnel(selection, selecting.make_funnel(counts, found))
     selecting.write_selection(
@@ -56,7 +54,7 @@ def deduplicate(params: Params, run: Run, curated: In, selection: Out) -> None:
         val_share=settings.split.val,
         test_share=settings.split.test,
     )
-    print(f"{run.label}: {told(selection)}", file=sys.stderr)
+    print(told(selection), file=sys.stderr)
 
 
 def _known(run: Run, folders: Iterable[Path], settings: Deduplicate) -> Known:

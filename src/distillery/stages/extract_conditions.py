@@ -43,7 +43,7 @@ def extract_conditions(
     counts = count_maps(conditions, settings.kinds, own, shards, selected)
     write_json(conditions / COUNTS, counts)
     for line in left_out_lines(counts):
-        print(f"{run.label}: {line}", file=sys.stderr)
+        print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import sys
 from distillery.core.device import claim_device
 from distillery.core.errors import DistilleryError
 from distillery.core.precision import torch_dtype
+from distillery.core.progress import counting
 from distillery.core.run import Run
 from distillery.core.runtime import Runtime
 from distillery.data.loader import iter_records
@@ -42,25 +43,30 @@ def generate(
     )
     records = iter_records(curated, selection, splits={"test"})
     prompts = pick_prompts((Prompt(r.key, r.caption) for r in records), settings.num_samples)
+    if variant == "teacher/guided" and len(prompts) < settings.num_samples:  # once for all models
+        print(
+            f"{len(prompts)} test records for generate.num_samples {settings.num_samples}: every "
+            "model draws these; ingest more images, or raise deduplicate.split.test",
+            file=sys.stderr,
+        )
     seeds = params.seeds[:1] if variant.startswith("teacher/") else params.seeds
-    with run.progress(len(prompts) * len(seeds), unit="image") as progress:
+    num_steps = len(prompts) * len(seeds) * settings.num_inference_steps
+    with run.progress(num_steps, unit="step") as progress, counting(progress):
         for seed in seeds:
             folders = Folders(
                 teacher, model, seed, params.seeds, backbone, controlnet, settings.guidance_scale
             )
             student = load_student(variant, folders, device, dtype)
             if seed == seeds[0] and (said := student.refuses(settings.guidance_scale)):
-                print(f"{run.label}: {said}", file=sys.stderr)
+                print(said, file=sys.stderr)
             maps = open_maps(student, conditions, sampler.resolution_px)
             own = prompts if maps is None else with_conditions(prompts, student.kinds, maps.has)
             if not own:
                 raise DistilleryError(
                     f"{run.label}: no test record has a map of {' or '.join(student.kinds)}"
                 )
-            write_samples(
-                samples / f"seed-{seed}", attach(sampler, student, maps), own,
-                settings.batch_size, run, progress.update,
-            )  # fmt: skip
+            drawn = attach(sampler, student, maps)
+            write_samples(samples / f"seed-{seed}", drawn, own, settings.batch_size, run)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def _check_scores(settings: Ingest, by_curate: Sequence[Asked]) -> None:
         try:
             require_scores(settings.source, source, by_curate)
         except AbsentScoreError as error:
-            print(f"ingest: {error}; rows without pass", file=sys.stderr)
+            print(f"{error}; rows without pass", file=sys.stderr)
 
 
 def _asked_before(settings: Ingest) -> list[Asked]:
@@ -155,7 +155,7 @@ def _download(settings: Ingest, run: Run, raw: Path) -> None:
         )
     write_refused(raw, refused)
     for line in unjudged_lines(*count_without(raw), _asked_before(settings)):
-        print(f"ingest: {line}", file=sys.stderr)
+        print(line, file=sys.stderr)
     require_downloads(raw, source, limits.max_failed_share, again=resume.drop)
 
 

@@ -76,7 +76,7 @@ def fit(
     state = _start(model, settings, accelerator, plan)
     resumed = state.restore(folder)
     if accelerator.is_main_process:
-        print(_describe(state, settings, resumed=resumed), file=sys.stderr)
+        print(f"seed {seed}: {_describe(state, settings, resumed=resumed)}", file=sys.stderr)
     trained, state.optimizer = accelerator.prepare(model, state.optimizer)
     step = Step(trained, objective, state, settings, accelerator, plan, seed)
     losses, is_due = Losses(lambda: step.names), _looked_at(settings)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from distillery.core.errors import DamagedError, DistilleryError
 from distillery.core.shards import list_shards, shard_name, write_tensor_shard
+from distillery.core.sizes import in_bytes
 from distillery.diffusion.batch import Batch, Samples
 from distillery.diffusion.control import Residuals
 from distillery.diffusion.objectives import Diffusion
@@ -93,7 +94,7 @@ def cached_residuals(folder: Path) -> Residuals:
 
 def _require_room(num_bytes: int, budget_bytes: int, folder: Path) -> str:
     free = shutil.disk_usage(folder).free
-    needed, budget, left = (f"{n / 1e6:,.1f} MB" for n in (num_bytes, budget_bytes, free))
+    needed, budget, left = map(in_bytes, (num_bytes, budget_bytes, free))
     estimate = f"residuals: about {needed} to write (budget {budget}, free {left})"
     if num_bytes > min(budget_bytes, free):
         over = "budget" if num_bytes > budget_bytes else "free space"

@@ -13,6 +13,7 @@ import numpy as np
 
 from distillery.core.artifacts import read_json
 from distillery.core.errors import DistilleryError
+from distillery.core.sizes import in_bytes
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ def require_room(
     existing = next(p for p in (folder, *folder.resolve().parents) if p.is_dir())
     free = shutil.disk_usage(existing).free
     estimate = (
-        f"about {_mb(needed)} to write, {_mb(total)} for the whole cache "
-        f"(budget {_mb(extent.budget_bytes)}, free {_mb(free)})"
+        f"{f'about {in_bytes(needed)}' if needed else 'nothing'} to write, {in_bytes(total)} for "
+        f"the whole cache (budget {in_bytes(extent.budget_bytes)}, free {in_bytes(free)})"
     )
     if total > extent.budget_bytes:
         raise DistilleryError(
@@ -112,7 +113,3 @@ def require_room(
             f"cache_teacher: {estimate}: over the free space; free some or move the cache"
         )
     return estimate
-
-
-def _mb(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:,.1f} MB"
