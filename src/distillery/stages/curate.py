@@ -42,7 +42,7 @@ def curate(params: Params, run: Run, part: int, raw: In, curated: Out) -> None:
     asked = asked_scores({"curate": dict(params.curate)})
     unjudged = unjudged_lines(counts["unscored"], counts["kept"], asked)
     unread = unreadable_lines(curated, counts["input"])
-    print(f"{run.label}: {summary(counts)}", file=sys.stderr)
+    print(summary(counts), file=sys.stderr)
     for line in [*unread, *garbled_lines(curated, counts["kept"]), *unjudged]:
         print(line, file=sys.stderr)
 
