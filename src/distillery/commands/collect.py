@@ -20,6 +20,7 @@ from typing import Any
 from distillery.core.artifacts import hash_json, made_with, write_json
 from distillery.core.code.libraries import library_versions
 from distillery.core.errors import DistilleryError
+from distillery.params.leftovers import leftovers, without
 from distillery.params.presets import load_preset
 from distillery.report.claims import read_claims
 from distillery.report.evidence import PER_IMAGE, Results, per_image_file, read_run
@@ -36,14 +37,15 @@ README_METRICS = {
 
 def collect_results(
     params_file: Path, metrics: Path, results: Path, *, preset: str, machine: str, date: str
-) -> Path:
-    """Write the results file and return its path.
+) -> tuple[Path, Results]:
+    """Write the results file; returns its path and the run, of what the params name.
 
     Raises DistilleryError where nothing was evaluated, or with other seeds than the params say.
     """
     params = load_preset(params_file)
     seeds = list(params.seeds)
-    run = read_run(metrics, preset, tuple(seeds))
+    with without(leftovers(params), {"metrics": metrics}, "collect") as seen:
+        run = read_run(seen["metrics"], preset, tuple(seeds))
     if not run.metrics:
         raise DistilleryError(f"{metrics}: no metrics files; run the pipeline first")
     for variant, values in run.metrics.items():
@@ -69,7 +71,7 @@ def collect_results(
     }
     write_json(path, record)
     write_json(per_image_file(path), _per_image(run))
-    return path
+    return path, run
 
 
 def _per_image(run: Results) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def main() -> None:
     parser.add_argument("--date", default=datetime.date.today().isoformat())
     args = parser.parse_args()
     try:
-        path = collect_results(
+        path, run = collect_results(
             args.params,
             args.metrics,
             args.results,
@@ -108,7 +110,7 @@ def main() -> None:
         print(f"collect: {error}", file=sys.stderr)
         sys.exit(2)
     print(path)
-    print(markdown(read_run(args.metrics, args.preset, ()), README_METRICS))
+    print(markdown(run, README_METRICS))
 
 
 if __name__ == "__main__":
