@@ -166,9 +166,9 @@ def test_what_is_typed_is_judged_before_anything_is_imported(typed: str):
 def test_libraries_say_nothing_of_their_own():
     """Importing the forms warns of a missing torchvision, once in a process."""
     code = (
-        "from distillery.commands import quiet, export\nquiet.be_quiet()\n"
+        "from distillery.commands import export_options, quiet\nquiet.be_quiet()\n"
         "from distillery.commands import export_forms\n"
-        "assert tuple(export_forms._TARGETS) == export.FORMS"
+        "assert tuple(export_forms._TARGETS) == export_options.FORMS"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

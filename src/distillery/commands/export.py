@@ -6,27 +6,13 @@ forms (`export_forms`), which take seconds to import, and the conversions (`dist
 """
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from distillery.commands.export_options import Options, require_fitting
 from distillery.commands.quiet import be_quiet
 from distillery.commands.trained import require_student
 from distillery.core.artifacts import require_outside
 from distillery.core.errors import DistilleryError
-
-FORMS = ("diffusers", "single-file", "kohya", "hub", "comfyui-node", "student")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the forms need beside the model; each is used by some of them."""
-
-    fp16: bool = False
-    license: str | None = None
-    base_model: str | None = None
-    datasets: Sequence[str] = ()
-    metrics: Path | None = None
 
 
 def export(
@@ -39,12 +25,10 @@ def export(
     Raises DistilleryError where the model has no such form, saying which it has, and where the
     form's answers are not the student's.
     """
-    if to not in FORMS:
-        raise DistilleryError(f"--to {to}: unknown; use one of {', '.join(FORMS)}")
+    require_fitting(to, options)
     if out.exists():
         raise DistilleryError(f"{out}: exists already; name a new place, or remove it first")
     require_outside(out)
-    _refuse_unused(to, options)
     for model in filter(None, (folder, controlnet)):
         require_student(model)
     with warnings.catch_warnings():
@@ -62,16 +46,3 @@ def export(
     if to == "student":
         return f"{out} is written: {folder} and {controlnet or 'its ControlNet'} as one student"
     return f"{out} is written, and answers as {folder} does"
-
-
-def _refuse_unused(to: str, options: Options) -> None:
-    """What the form takes no notice of is no option of it."""
-    for option, (given, takers) in {
-        "--fp16": (options.fp16, ("single-file",)),
-        "--base-model": (options.base_model, ("hub", "kohya")),
-        "--license": (options.license, ("hub",)),
-        "--dataset": (options.datasets, ("hub",)),
-        "--metrics": (options.metrics, ("hub",)),
-    }.items():
-        if given and to not in takers:
-            raise DistilleryError(f"{option} goes with --to {' or '.join(takers)}, not {to}")

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from diffusers import UNet2DConditionModel
 
-from distillery.commands.export import Options
+from distillery.commands.export_options import Options
 from distillery.commands.opening import Model, open_model
 from distillery.core.artifacts import read_json
 from distillery.core.errors import DistilleryError

@@ -47,7 +47,8 @@ def export(
     Example: distillery export models/unet/elr --to hub elr-hub --push me/elr
     Example: distillery export whole/student --to student models/whole/student
     """
-    from distillery.commands import export as command
+    from distillery.commands.export import export as write
+    from distillery.commands.export_options import Options
     from distillery.export import upload
 
     if push is not None and to != "hub":
@@ -56,8 +57,8 @@ def export(
         raise DistilleryError("--private goes with --push REPO_ID")
     if push is not None:
         upload.require_id(push)
-    options = command.Options(fp16, license_id, base_model, dataset or (), metrics)
-    typer.echo(command.export(model, to, out, options, controlnet))
+    options = Options(fp16, license_id, base_model, dataset or (), metrics)
+    typer.echo(write(model, to, out, options, controlnet))
     if push is not None:
         typer.echo(f"uploaded to {upload.push(out, push, private)}")
 
