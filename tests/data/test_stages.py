@@ -219,7 +219,7 @@ def test_a_part_without_a_shard_stays_empty(scene_images, tmp_path, capsys):
     changes = {**SETTINGS, **settings, "ingest.path": str(folder)}
     params = make_params(tmp_path / "work", changes)
     root = run_to_selection(params, tmp_path)
-    assert "curate/1: the raw data has fewer shards than data.parts" in capsys.readouterr().err
+    assert "the raw data has fewer shards than data.parts" in capsys.readouterr().err
     run_conditions(params, root)
     counts = [json.loads((root / f"curated/{part}/counts.json").read_text()) for part in "012"]
     assert [part["input"] for part in counts] == [6, 0, 0]
@@ -295,11 +295,9 @@ def test_stages_say_how_many_images_are_left(mixed_params, tmp_path, capsys):
     root = run_to_selection(mixed_params, tmp_path)
     first, second, whole = [x for x in capsys.readouterr().err.splitlines() if " in, " in x]
     counts = artifacts.read_json(root / "curated/0/counts.json")
-    assert first.startswith(
-        f"curate/0: {counts['input']} in, {counts['kept']} kept, 6 gone: 2 unre"
-    )
-    assert second == "curate/1: 33 in, 33 kept"
+    assert first.startswith(f"{counts['input']} in, {counts['kept']} kept, 6 gone: 2 unre")
+    assert second == "33 in, 33 kept"
     splits = pq.read_table(root / "selection/selection.parquet")["split"].to_pylist()
     sizes = ", ".join(f"{splits.count(name)} {name}" for name in ("train", "val", "test"))
-    assert whole.startswith("deduplicate: 81 in, 60 kept, 21 gone: 10 near_duplicate, 5")
+    assert whole.startswith("81 in, 60 kept, 21 gone: 10 near_duplicate, 5")
     assert whole.endswith(f"; {sizes}")

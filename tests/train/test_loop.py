@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import random
 import signal
 import sys
@@ -84,7 +83,7 @@ class _Signalled(ToySamples):
     def batch(self, items):
         if len(self.seen) >= 6 * self.number and not self.is_sent:
             self.is_sent = True
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return super().batch(items)
 
 
@@ -111,7 +110,7 @@ def test_a_signal_with_nothing_to_save_ends_within_the_step(tmp_path: Path, chan
     def compiles(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         calls.append(batch)
         if len(calls) == (3 if changed else 1):
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
             raise AssertionError("it went on")
         return {"loss": next(model.parameters()).sum()}
 
@@ -125,8 +124,8 @@ def test_a_second_signal_ends_within_the_step(tmp_path: Path) -> None:
     def slow(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         calls.append(batch)
         if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             raise AssertionError("it went on")
         return {"loss": next(model.parameters()).sum()}
 
@@ -141,7 +140,7 @@ def test_a_signal_does_not_keep_what_is_no_number(tmp_path: Path) -> None:
     def broken(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         calls.append(batch)
         if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return {"bad": next(model.parameters()).sum() * (float("nan") if len(calls) == 3 else 1)}
 
     with pytest.raises(DistilleryError, match=r"bad is nan at step 3"), as_errors():
