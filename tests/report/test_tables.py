@@ -122,7 +122,10 @@ def test_the_headline_is_made_from_the_numbers(results, tmp_path: Path):
         "The student U-Net has 56% fewer parameters than its teacher and draws 61% of the shapes "
         "asked for; its teacher draws 74%."
     )
-    assert headline.certainty(run).startswith("The intervals do not overlap: 0.57 to 0.65")
+    said = headline.certainty(run)
+    assert said.startswith("The difference is more than chance, −0.")
+    assert ": 0.57 to 0.65 for the student, " in said
+    assert said.endswith(", one training seed).")
     assert headline.headline(results[0]) == (
         "The whole student has 61% fewer parameters than its teacher and draws 53% of the shapes "
         "asked for; its teacher draws 69%."

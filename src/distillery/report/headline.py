@@ -12,6 +12,7 @@ from distillery.families import STUDENTS, Family, family_of
 from distillery.families.names import UNCONTROLLED, label, takes_maps
 from distillery.metrics.catalog import CATALOG
 from distillery.metrics.shape_probe import why_shut
+from distillery.report.differences import difference
 from distillery.report.evidence import Metric, Results
 from distillery.report.prices import COSTS
 from distillery.report.story import change, interval, is_of_few, number, pretty
@@ -164,13 +165,18 @@ def certainty(results: Results) -> str:
     mine = results.metric(student, quality.name)
     num_seeds = len(mine["seeds"])
     seeds = f"{num_seeds} training seeds" if num_seeds > 1 else "one training seed"
-    basis = f"(95%, n = {mine['n']} images, {seeds})"
     if not quality.theirs:
+        basis = f"(95%, n = {mine['n']} images, {seeds})"
         return f"{CATALOG[quality.name].label}: {interval(mine)} {basis}."
-    theirs = results.metric(teacher_of(student), quality.name)
-    low, high = mine["ci_low"] - theirs["ci_high"], mine["ci_high"] - theirs["ci_low"]
-    apart = "The intervals do not overlap" if low > 0 or high < 0 else "The intervals overlap"
-    return f"{apart}: {interval(mine)} for the student, {interval(theirs)} for the teacher {basis}."
+    teacher = teacher_of(student)
+    theirs = results.metric(teacher, quality.name)
+    found = difference(results, student, teacher, quality.name)
+    likely = "within" if found.low <= 0 <= found.high else "more than"
+    return (
+        f"The difference is {likely} chance, "
+        f"{interval({'ci_low': found.low, 'ci_high': found.high})}: {interval(mine)} for the "
+        f"student, {interval(theirs)} for the teacher (95%, n = {found.n}, {found.kind}, {seeds})."
+    )
 
 
 def key_numbers(results: Results) -> list[dict[str, str]]:
