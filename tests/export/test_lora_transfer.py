@@ -1,5 +1,7 @@
 """A LoRA of the teacher on a low-rank student: what is merged, what is lost, what is refused."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,19 @@ def test_the_command_refuses_in_one_line(project: Path, lora: Path, tmp_path: Pa
         assert len(said) == 1
         assert reason in said[0]
         assert not (tmp_path / "out").exists()
+
+
+def test_a_student_that_names_no_teacher_is_refused(
+    project: Path, lora: Path, tmp_path: Path, capsys
+) -> None:
+    student = tmp_path / "unet/alone"
+    shutil.copytree(project / "models/unet/elr", student)
+    told = json.loads((student / "student.json").read_text())
+    (student / "student.json").write_text(json.dumps({**told, "builds_on": {}}))
+    with pytest.raises(SystemExit) as ended:
+        main(["lora-transfer", str(lora), str(student), str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert "names no teacher; rerun the model's stage" in capsys.readouterr().err
 
 
 def test_what_does_not_fit_is_refused(project: Path, lora: Path, tmp_path: Path) -> None:

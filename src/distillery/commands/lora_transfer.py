@@ -24,13 +24,13 @@ def lora_transfer(lora: Path, student: Path, out: Path, *, exact: bool) -> str:
         raise DistilleryError(f"{lora}: not there; give the LoRA's .safetensors")
     require_student(student)
     be_quiet()
-    from distillery.commands.find_model import real
+    from distillery.commands.find_model import folders_of, real
     from distillery.export.lora_transfer import transfer
     from distillery.models.export import save_model
 
     student = real(student)
     described = read_description(student)
-    teacher = described.bases(student)[TEACHER]
+    teacher = folders_of(student, described).teacher
     made = transfer(lora, teacher, student, exact=exact)
     bases = {TEACHER: base_of(teacher, out)}
     with publish(out) as partial:
