@@ -124,8 +124,8 @@ def test_a_second_signal_ends_within_the_step(tmp_path: Path) -> None:
     def slow(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         calls.append(batch)
         if len(calls) == 3:
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
             raise AssertionError("it went on")
         return {"loss": next(model.parameters()).sum()}
 
