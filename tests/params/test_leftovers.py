@@ -1,5 +1,6 @@
 """What the params no longer name is no part of a run, and stays where it is."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from distillery.core.artifacts import content_of, write_json, write_manifest
 from distillery.core.errors import DistilleryError
 from distillery.core.run import Run
 from distillery.params import Params, load_params
-from distillery.params.leftovers import leftovers
+from distillery.params.leftovers import leftovers, shown
 from distillery.stage import In, Out, stage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,3 +115,40 @@ def test_plan_lists_leftovers(
         "2 results of names that the params do not have: no part of the run; delete with "
         "rm -r models/unet/mine metrics/unet/mine.json"
     )
+
+
+def test_links_are_places_of_their_own(params: Params, tmp_path: Path) -> None:
+    """A link to a model is not that model; a model on another disk is still left over."""
+    before = _gather(params)
+    shutil.rmtree("work")
+    _make("elsewhere/mine", "old")
+    Path("models/unet/mine").symlink_to(tmp_path / "elsewhere/mine")
+    Path("models/unet/linked").symlink_to("elr")
+    Path("models/unet/loop").symlink_to("loop")
+    Path("models/control").rename("elsewhere/control")
+    Path("models/control").symlink_to(tmp_path / "elsewhere/control")
+    _make("models/control/mine", "old")
+    for name in "ab":  # a walk that follows them never ends
+        Path("models/unet/mine", name).symlink_to("..")
+    names = {path.name for path in leftovers(params)}
+    assert names == {"mine", "linked", "loop"}
+    assert _gather(params) == before
+
+
+@pytest.mark.parametrize("name", [b"a\nb", b"\xff\xfe", "caf\u00e9".encode()])
+def test_odd_names_are_shown_on_one_line(params: Params, capsys, name: bytes) -> None:
+    with open(b"models/unet/" + name, "w"):
+        pass
+    _gather(params)
+    said = [line for line in capsys.readouterr().err.splitlines() if "leaves out" in line]
+    assert len(said) == 1
+    assert shown(Path("models/unet", os.fsdecode(name))) in said[0]
+    plan.left_over(params).encode()
+
+
+def test_what_the_params_name_elsewhere_is_never_left_over(params: Params) -> None:
+    for name in ("models/unet/init/svd", "models/guidance/work/deep"):
+        _make(name, "new")
+    paths = {"init": "models/unet/init", "work": "models/guidance/work/deep"}
+    own = params.model_copy(update={"paths": params.paths.model_copy(update=paths)})
+    assert leftovers(own) == []

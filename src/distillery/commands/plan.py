@@ -22,7 +22,7 @@ from distillery.core.artifacts import MANIFEST, read_manifest
 from distillery.core.errors import DistilleryError
 from distillery.core.run import read_run
 from distillery.params import Params
-from distillery.params.leftovers import leftovers
+from distillery.params.leftovers import leftovers, shown
 
 JOBS_SCRIPT = Path("workflow/jobs.py")
 # What Snakemake adds where no rule makes a target, for authors of rules.
@@ -116,7 +116,7 @@ def left_over(params: Params) -> str:
     number = f"{len(left)} results" if len(left) > 1 else "1 result"
     return (
         f"{number} of names that the params do not have: no part of the run; delete with "
-        f"rm -r {shlex.join(map(str, left))}"
+        f"rm -r {shlex.join(map(shown, left))}"
     )
 
 

@@ -6,12 +6,12 @@ deleted here.
 """
 
 import contextlib
+import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from distillery.core.artifacts import MANIFEST
 from distillery.core.errors import DistilleryError
 from distillery.families import FAMILIES, TRAINED
 from distillery.families.teacher import TEACHER
@@ -21,13 +21,28 @@ __computes__ = False  # what is left out is not in the hashes of the inputs
 
 
 def leftovers(params: Params) -> list[Path]:
-    """What lies in the folders of `params` without a name in them, in the order of the stages."""
+    """What lies in the folders of `params` without a name in them, in the order of the stages.
+
+    Not what holds another of their folders.
+    """
+    kept = [_absolute(Path(path)) for path in params.paths.model_dump().values()]
     return [
         path
         for folder, names in _named(params).items()
         for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
         if not path.name.startswith(".") and path.name not in names
+        if not any(other.is_relative_to(_absolute(path)) for other in kept)
     ]
+
+
+def shown(path: Path) -> str:
+    """A path on one line, whatever is in its name."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
+
+
+def _absolute(path: Path) -> Path:
+    """Links are places of their own: one to a model is not that model."""
+    return Path(os.path.abspath(path))
 
 
 def _named(params: Params) -> dict[Path, set[str]]:
@@ -67,16 +82,16 @@ def without(
 
     One line says what `label` leaves out. Errors of this package name the folder itself.
     """
-    gone = {path.resolve(): path for path in left}
+    gone = {_absolute(path): path for path in left}
     with tempfile.TemporaryDirectory(prefix="distillery-") as place:
         seen, unused = dict(inputs), set()
         for name, path in inputs.items():
-            if inside := {p for p in gone if path.resolve() in p.parents}:
+            if inside := {one for one in gone if _absolute(path) in one.parents}:
                 seen[name] = Path(place, name, path.name)
                 unused |= inside
-                _link(path.resolve(), inside, seen[name])
+                _link(_absolute(path), inside, seen[name])
         if unused:
-            names = ", ".join(sorted(str(gone[path]) for path in unused))
+            names = ", ".join(sorted(shown(gone[path]) for path in unused))
             print(f"{label}: leaves out what the params do not name: {names}", file=sys.stderr)
         try:
             yield seen
@@ -88,11 +103,10 @@ def without(
 
 
 def _link(folder: Path, left: set[Path], target: Path) -> None:
+    """`target` as a folder of links to what `folder` holds, but for what is `left`."""
     target.mkdir(parents=True)
     for path in folder.iterdir():
-        if path in left:
-            continue
-        if path.is_dir() and not (path / MANIFEST).is_file():
+        if any(path in one.parents for one in left):
             _link(path, left, target / path.name)
-        else:
+        elif path not in left:
             (target / path.name).symlink_to(path)
