@@ -128,10 +128,11 @@ def test_links_are_places_of_their_own(params: Params, tmp_path: Path) -> None:
     Path("models/control").rename("elsewhere/control")
     Path("models/control").symlink_to(tmp_path / "elsewhere/control")
     _make("models/control/mine", "old")
+    _make("metrics/control/mine.json", "old")
     for name in "ab":  # a walk that follows them never ends
         Path("models/unet/mine", name).symlink_to("..")
     names = {path.name for path in leftovers(params)}
-    assert names == {"mine", "linked", "loop"}
+    assert names == {"mine", "mine.json", "linked", "loop"}
     assert _gather(params) == before
 
 

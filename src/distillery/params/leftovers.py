@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from distillery.core.artifacts import MANIFEST
 from distillery.core.errors import DistilleryError
 from distillery.families import FAMILIES, TRAINED
 from distillery.families.teacher import TEACHER
@@ -103,10 +104,16 @@ def without(
 
 
 def _link(folder: Path, left: set[Path], target: Path) -> None:
-    """`target` as a folder of links to what `folder` holds, but for what is `left`."""
+    """`target` as a folder of links to what `folder` holds, but for what is `left`.
+
+    Folders of plain files are folders there too: a search for files does not follow links to them.
+    """
     target.mkdir(parents=True)
     for path in folder.iterdir():
-        if any(path in one.parents for one in left):
+        if path in left:
+            continue
+        is_plain = path.is_dir() and not path.is_symlink() and not (path / MANIFEST).is_file()
+        if is_plain or any(path in one.parents for one in left):
             _link(path, left, target / path.name)
-        elif path not in left:
+        else:
             (target / path.name).symlink_to(path)
