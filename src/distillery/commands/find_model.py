@@ -129,7 +129,7 @@ def _named(model: str, params: Params) -> Choice:
 
 
 def _parts(family: Family, variant: str, params: Params) -> Mapping[str, str]:
-    """What the params say of a variant, the parts of a student that is made of others say."""
+    """What the params say of a variant; of a student made of others, its parts."""
     known: Any = params
     for key in family.variants_key.split("."):
         known = getattr(known, key)
