@@ -60,6 +60,23 @@ def test_content_depends_on_bytes_alone(tmp_path: Path) -> None:
     assert artifacts.content_of(again) == _content(second)
 
 
+def test_links_upward_are_not_walked(tmp_path: Path) -> None:
+    """Two of them make a walk that follows links double at every level, and never end."""
+    elsewhere = write(tmp_path / "disk/moved", "a", "text").parent
+    models = tmp_path / "models"
+    write(models / "unet/own", "b", "own")
+    (models / "unet/linked").symlink_to(elsewhere / "moved")
+    (models / "control").symlink_to(elsewhere)
+    before = artifacts.content_of(models)
+    (models / "mine").mkdir()
+    for name in "abc":
+        (models / "mine" / name).symlink_to("..")
+        (elsewhere / name).symlink_to(models)
+    assert artifacts.content_of(models) == before
+    found = [path.relative_to(models).as_posix() for path in artifacts.find_artifacts(models)]
+    assert found == ["control/moved", "unet/linked", "unet/own"]
+
+
 def test_conflicting_ancestors_are_refused(tmp_path: Path) -> None:
     old = write(tmp_path / "teacher", "prepare_teacher", "old")
     cache = write(tmp_path / "cache", "cache", "x", {"prepare_teacher": _content(old)})

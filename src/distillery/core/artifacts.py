@@ -101,10 +101,20 @@ def require_outside(place: Path) -> None:
 
 def find_artifacts(folder: Path) -> list[Path]:
     """Folders with a manifest at or below `folder`, sorted; an artefact is not searched inside."""
+    return sorted(_artifacts(folder, (folder.resolve(),)))
+
+
+def _artifacts(folder: Path, above: tuple[Path, ...]) -> list[Path]:
+    """Those at or below `folder`; not through a link to what it lies in, `above`."""
     if (folder / MANIFEST).is_file():
         return [folder]
-    children = (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return sorted(artifact for child in children for artifact in find_artifacts(child))
+    found = []
+    for child in folder.iterdir():
+        if child.is_dir() and not child.name.startswith("."):
+            real = child.resolve()
+            if not any(one.is_relative_to(real) for one in above):
+                found += _artifacts(child, (*above, real))
+    return found
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
