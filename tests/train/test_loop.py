@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from distillery.core.errors import DistilleryError
 from distillery.core.interrupts import Interrupted, as_errors
 from distillery.diffusion.batch import Batch
+from distillery.train.interrupted import interrupted
+from distillery.train.state import TrainState
 from toy import STEPS, ToySamples, train, train_to_file
 
 
@@ -132,6 +134,28 @@ def test_a_second_signal_ends_within_the_step(tmp_path: Path) -> None:
     with pytest.raises(Interrupted), as_errors():
         train(tmp_path, objective=slow)
     assert not list(tmp_path.glob("step-*"))
+
+
+def test_several_processes_speak_of_signals_only_where_the_host_waits_anyway() -> None:
+    asked = []
+
+    class Two:
+        num_processes, device = 2, torch.device("cpu")
+
+        def reduce(self, value: Tensor, how: str) -> Tensor:
+            asked.append(how)
+            return value
+
+    def steps() -> None:
+        state = TrainState(nn.Linear(1, 1), None, step=3)
+        with as_errors(), interrupted(state, Two()) as ends:
+            asked.append(ends(True))
+            signal.raise_signal(signal.SIGTERM)
+            asked.extend([ends(False), ends(True)])
+
+    with pytest.raises(Interrupted):
+        steps()
+    assert asked == ["sum", False, "sum", False, True]
 
 
 def test_a_signal_does_not_keep_what_is_no_number(tmp_path: Path) -> None:

@@ -20,23 +20,23 @@ __computes__ = False  # what was interrupted goes on as if it were not
 
 
 @contextlib.contextmanager
-def interrupted(state: TrainState, accelerator: Accelerator) -> Iterator[Callable[[], bool]]:
+def interrupted(state: TrainState, accelerator: Accelerator) -> Iterator[Callable[[bool], bool]]:
     """A function to be called after every step, of one answer in all processes.
 
-    Several of them tell one another of a signal, and hear of it a step late: nothing waits for
-    another process or the device.
+    It is told whether losses are looked at, when the host waits for the device anyway: only then do
+    several processes tell one another of a signal.
     """
     is_alone = accelerator.num_processes == 1
-    told: list[torch.Tensor] = []
 
     with held(lambda: is_alone and state.step == state.saved_step) as waiting:
 
-        def ends() -> bool:
+        def ends(is_looked_at: bool) -> bool:
             if is_alone:
                 return waiting.number is not None
+            if not is_looked_at:
+                return False
             own = torch.full((), float(waiting.number is not None), device=accelerator.device)
-            told.append(accelerator.reduce(own, "sum"))
-            if len(told) == 1 or not told.pop(0).item():
+            if not accelerator.reduce(own, "sum").item():
                 return False
             waiting.number = waiting.number or signal.SIGTERM
             return True

@@ -90,7 +90,8 @@ def fit(
             _validate(state, settings, validate, log, accelerator)
             values = step(parts)
             losses.add(state.step, values)
-            if (ends := is_interrupted()) or is_due(state.step):
+            is_looked_at = is_due(state.step)
+            if (ends := is_interrupted(is_looked_at)) or is_looked_at:
                 terms = losses.read()
                 if state.step % _log_every_steps(settings) == 0:
                     log.add("train", state.step, terms)
